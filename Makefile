@@ -1,0 +1,53 @@
+# Needs make, git and Python 3.11 to 3.13 (or uv, which can fetch Python). Everything else goes into .venv/.
+#   PYTHON=...  the interpreter for a new environment (otherwise one is looked for)
+#   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test test-slow board check lock clean
+
+READY := .venv/.ready
+BIN := .venv/bin
+PYTHON ?=
+ARGS ?=
+# `value`: make leaves every $ in ARGS alone, so that ${...} reaches Hydra when quoted for the shell.
+args = $(value ARGS)
+
+help: ## Show this list
+	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=...]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+$(READY): requirements.lock pyproject.toml
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+setup: $(READY) ## Prepare the environment and the dataset
+	@$(BIN)/python scripts/get_data.py
+
+train: $(READY) ## Train; ARGS are Hydra overrides (ARGS="--help" lists them)
+	@$(BIN)/python scripts/train.py $(args)
+
+test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
+	@$(BIN)/python -m pytest $(args)
+
+test-slow: $(READY) ## Run the slow tests (minutes); ARGS go to pytest
+	@$(BIN)/python -m pytest -m slow $(args)
+
+board: $(READY) ## Show the training curves of outputs/ with TensorBoard; ARGS go to tensorboard
+	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 $(args)
+
+check: $(READY) ## Lint, check format and types, run the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# No index address and no machine's path may reach the lock. One version of each package for all Pythons.
+lock: ## Write requirements.lock from pyproject.toml; ARGS="--upgrade" takes newer versions
+	@uv=$$(command -v uv || echo $(BIN)/uv); \
+	"$$uv" --version >/dev/null 2>&1 || { echo 'make lock needs uv: run `make setup` first.' >&2; exit 1; }; \
+	"$$uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev \
+		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' $(args) pyproject.toml -o requirements.lock
+
+clean: ## Remove the environment and all caches; data and outputs stay
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find fmnist scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

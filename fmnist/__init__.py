@@ -1,0 +1,1 @@
+"""Fashion-MNIST image classification with PyTorch Lightning and Hydra."""

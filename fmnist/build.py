@@ -1,0 +1,133 @@
+"""The one place where a config becomes objects."""
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from fmnist.arguments import check_arguments, did_you_mean
+from fmnist.checkpoints import WholeCheckpointIO
+from fmnist.classes import CLASSES, IMAGE_SHAPE
+from fmnist.classifier import Classifier
+from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.metrics import direction, metric_names
+
+ALLOWED_TARGETS = ("fmnist.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
+"""Where a `_target_` may point: a config from a stranger builds nothing else."""
+
+
+def build(key: str, node: DictConfig, **extra: Any) -> Any:
+    """What a node of the config describes: its `_target_`, called with its other keys.
+
+    Args:
+        key: where the node stands in the config.
+        node: `_target_`, `_partial_` and arguments.
+        extra: arguments that aren't the person's to choose.
+
+    Raises:
+        ValueError: if an argument doesn't exist or its value isn't allowed.
+    """
+    arguments = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(arguments, dict)
+    name = str(arguments.pop("_target_", None))
+    if not name.startswith(ALLOWED_TARGETS):
+        raise ValueError(f"{key}._target_={name}: it should start with one of {', '.join(ALLOWED_TARGETS)}")
+    try:
+        target = get_object(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{key}._target_={name}: {error}") from error
+    arguments.pop("_partial_", None)
+    check_arguments(key, target, {str(argument): value for argument, value in arguments.items()})
+    try:
+        return instantiate(node, **extra, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | TypeError | MisconfigurationException):
+            raise ValueError(f"{key}: {_one_line(cause)}") from error
+        raise
+
+
+def build_classifier(cfg: DictConfig) -> Classifier:
+    """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read."""
+    network = build("model", cfg.model, image_shape=IMAGE_SHAPE, num_classes=len(CLASSES))
+    loss = build("loss", cfg.loss)
+    optimizer = build("optimizer", cfg.optimizer)
+    schedule = build("scheduler", cfg.scheduler)
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"optimizer: {_one_line(error)}") from error
+    return Classifier(network, loss, optimizer, schedule)
+
+
+def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
+    """The images, their augmentation, and the order in which the run's seed serves them."""
+    datamodule: FashionMNISTDataModule = build("data", cfg.data, augment=build("augment", cfg.augment), seed=cfg.seed)
+    return datamodule
+
+
+def build_trainer(cfg: DictConfig, **parts: Any) -> Trainer:
+    """The Trainer of the config, with the callbacks and loggers of the run.
+
+    Raises:
+        ValueError: also if the machine hasn't got what it asks for.
+    """
+    node: DictConfig = copy.deepcopy(cfg.trainer)
+    if node.precision == "auto":
+        node.precision = hardware_precision(node.accelerator)
+    # The untrained network is measured before training, which shows whether validation runs.
+    ours: dict[str, Any] = {"enable_model_summary": False, "num_sanity_val_steps": 0, "plugins": [WholeCheckpointIO()]}
+    trainer: Trainer = build("trainer", node, **ours, **parts)
+    return trainer
+
+
+def build_measuring_trainer(cfg: DictConfig) -> Trainer:
+    """The same device, precision and limits, for measuring alone: it logs and keeps nothing."""
+    quiet = {"callbacks": [], "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return build_trainer(cfg, **quiet)
+
+
+def hardware_precision(accelerator: str) -> str:
+    """bf16-mixed where the hardware computes in it, otherwise 32-true."""
+    cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if cuda:
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = accelerator in ("auto", "cpu") and torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def build_callbacks(cfg: DictConfig) -> list[Callback]:
+    """The callbacks of the config; one that is partial is told the monitored metric and its direction."""
+    callbacks = []
+    for name, node in cfg.callbacks.items():
+        callback = build(f"callbacks.{name}", node)
+        if isinstance(callback, functools.partial):
+            if not cfg.data.val_size:
+                raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")
+            callback = callback(monitor=cfg.monitor, mode=direction(cfg.monitor))
+        callbacks.append(callback)
+    return callbacks
+
+
+def check_monitor(cfg: DictConfig) -> None:
+    """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
+
+    Raises:
+        ValueError: naming the nearest ones that are.
+    """
+    names = metric_names("val")
+    if cfg.monitor not in names:
+        raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")
+
+
+def _one_line(error: BaseException) -> str:
+    """The first paragraph of an error's message, on one line."""
+    return " ".join(str(error).strip().split("\n\n")[0].split())

@@ -1,0 +1,8 @@
+"""What happens around training: the run's record, its random states, its interruption."""
+
+from fmnist.callbacks.history import History
+from fmnist.callbacks.interruption import Interruption, TrainingInterrupted
+from fmnist.callbacks.random_states import RandomStates
+from fmnist.callbacks.run_config import RunConfig
+
+__all__ = ["History", "Interruption", "RandomStates", "RunConfig", "TrainingInterrupted"]

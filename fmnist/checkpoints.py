@@ -1,0 +1,58 @@
+"""Checkpoints on disk: written whole or not at all, read without running anything that stands in them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+CONFIG_KEY = "fmnist_config"
+"""Where a checkpoint holds the resolved config of its run, as plain values: enough to build everything again."""
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes beside, flushes and renames, so that the file with a checkpoint's name is always a complete one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        assert storage_options is None
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> Any:
+        return load(Path(path), map_location)
+
+
+def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A checkpoint of this project: tensors and plain values, nothing that is run.
+
+    Raises:
+        ValueError: if the file isn't there, isn't a checkpoint of this project, or is damaged.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # on damaged files torch raises almost anything: IndexError, struct.error, ...
+        raise ValueError(f"{path} is not a readable checkpoint: truncated, damaged or something else") from error
+    if not isinstance(checkpoint, dict) or not {CONFIG_KEY, "state_dict"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint of this project: it holds no config to build its network from")
+    return checkpoint
+
+
+def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The network's own part of the state, under the names that the network gives its parameters."""
+    prefix = "network."
+    state = checkpoint["state_dict"]
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,116 @@
+"""The LightningModule: network, loss, optimizer, schedule and metrics, nothing else."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from fmnist.classes import CLASSES, IMAGE_SHAPE
+from fmnist.metrics import PHASES, ClassificationMetrics
+
+Batch = tuple[Tensor, Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+Schedule = Callable[[int, int], float]
+
+
+class Classifier(LightningModule):
+    """Trains a network to name what an image shows.
+
+    Args:
+        network: normalised images (N, C, H, W) to logits (N, K).
+        loss: logits (N, K) and labels (N) to the batch's mean loss ().
+        optimizer: makes the optimizer of the network's parameters.
+        schedule: (step, total_steps) to the multiplier of the learning rate; see `fmnist.schedules`.
+    """
+
+    def __init__(self, network: nn.Module, loss: nn.Module, optimizer: OptimizerFactory, schedule: Schedule) -> None:
+        super().__init__()
+        # Channels last: the convolutions of a training step are faster in it, on CPUs as on GPUs with bf16.
+        self.network = network.to(memory_format=torch.channels_last)
+        self.loss = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self._metrics = nn.ModuleDict({f"{phase}_metrics": ClassificationMetrics() for phase in PHASES})
+        self.example_input_array = torch.zeros(1, *IMAGE_SHAPE)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def metrics(self, phase: str) -> ClassificationMetrics:
+        """Of "train", "val" or "test"."""
+        metrics = self._metrics[f"{phase}_metrics"]
+        assert isinstance(metrics, ClassificationMetrics)
+        return metrics
+
+    def shared_step(self, batch: Batch, phase: str) -> Tensor:
+        """The loss () of a batch, which also enters the metrics of its phase."""
+        images, labels = batch
+        logits = self(images)
+        loss: Tensor = self.loss(logits, labels)
+        self.metrics(phase).update(loss.detach(), logits.detach(), labels)
+        return loss
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self.shared_step(batch, "train")
+        self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.shared_step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.shared_step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        self._log_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_epoch("test")
+
+    def _log_epoch(self, phase: str) -> None:
+        """Logs what `fmnist.metrics.metric_names` lists: each class by its name, as a vector would be averaged."""
+        result = self.metrics(phase).compute()
+        self.log_dict({f"{phase}/{name}": result[name] for name in ("loss", "accuracy")}, prog_bar=True)
+        per_class = zip(CLASSES, result["accuracy_per_class"], strict=True)
+        self.log_dict({f"{phase}/accuracy_per_class/{name}": accuracy for name, accuracy in per_class})
+
+    def on_train_epoch_start(self) -> None:
+        self.metrics("train").reset()
+
+    def on_validation_epoch_start(self) -> None:
+        self.metrics("val").reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.metrics("test").reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.network.parameters())
+        total = total_steps(self.trainer)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def total_steps(trainer: Trainer) -> int:
+    """The optimizer steps of the whole training: what `trainer.estimated_stepping_batches` says.
+
+    That property is not asked here: it sets the training data up before a resumed run's position in them is restored,
+    which is then lost (seen in Lightning 2.6.6).
+    """
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    batches = len(datamodule.train_dataloader())
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+    if trainer.max_epochs == -1:
+        return trainer.max_steps
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)

@@ -1,0 +1,131 @@
+"""From what a person types to a job: Hydra, help, and one clear line for a mistake.
+
+Nothing heavy is imported here, so that --help, --cfg and tab completion answer at once.
+"""
+
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+FULL_ERROR = "HYDRA_FULL_ERROR"
+INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
+
+
+def run(job: str) -> None:
+    """Runs the job `fmnist.jobs.<job>` with the config `conf/<job>.yaml` and the overrides of the command line.
+
+    A mistake of the person who typed, a ValueError, ends in one line on stderr and the exit status 2.
+    With HYDRA_FULL_ERROR=1 it ends in its traceback.
+    """
+    full_error = os.environ.get(FULL_ERROR)
+    OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
+
+    def task(cfg: DictConfig) -> Any:
+        try:
+            return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, HydraConfig.get())
+        except (ValueError, OmegaConfBaseException) as error:
+            if full_error == "1":
+                raise
+            fail(" ".join(str(error).split("\n")))
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
+    os.environ[FULL_ERROR] = "1"  # or Hydra would print the errors itself, on several lines
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        if full_error == "1":
+            raise
+        fail(explain(error, job))
+    finally:
+        os.environ.pop(FULL_ERROR)
+        if full_error is not None:
+            os.environ[FULL_ERROR] = full_error
+
+
+def fail(message: str) -> None:
+    """Ends the process with a mistake's message."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def explain(error: Exception, job: str) -> str:
+    """Hydra's error as one line that names what is near."""
+    from fmnist.arguments import did_you_mean
+
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
+        group, option = error.missing_cfg_file.rsplit("/", 1)
+        return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r} can't be read: it should be key=value"
+    message = str(error)
+    if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
+        key = found[1].split("=")[0].split("@")[0]
+        level = key.rpartition(".")[0]
+        siblings = [name for name in keys(job) if name.rpartition(".")[0] == level]
+        return f"{key}: there is no such key{did_you_mean(key, siblings or keys(job))}"
+    return " ".join(message.split())
+
+
+def groups(job: str) -> list[str]:
+    """The groups among which `conf/<job>.yaml` chooses."""
+    text = (CONF / f"{job}.yaml").read_text()
+    return [name for name in re.findall(r"^  - (\w+): ", text, re.MULTILINE) if (CONF / name).is_dir()]
+
+
+def options(group: str) -> list[str]:
+    """The options of a group."""
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def keys(job: str) -> list[str]:
+    """Everything that can stand before a '=': the groups, and each key of the composed config."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = OmegaConf.to_container(hydra.compose(job))
+    found: dict[str, None] = dict.fromkeys(groups(job))
+
+    def collect(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            found[f"{prefix}{key}"] = None
+            if isinstance(value, dict):
+                collect(value, f"{prefix}{key}.")
+
+    collect(cfg, "")
+    return [key for key in found if not key.rsplit(".")[-1].startswith("_")]
+
+
+def help_text(job: str) -> str:
+    """What --help prints: each group with its options, each key, a line for every one, taken from the YAML files."""
+    text = (CONF / f"{job}.yaml").read_text()
+    lines = [_headline(text), "", f"  python scripts/{job}.py [key=value ...]", ""]
+    if groups(job):
+        lines += ["Choices (group=option); what they hold can be changed too (group.key=value):"]
+    chosen = dict(re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE))
+    for group in groups(job):
+        for option in options(group):
+            mark = "*" if chosen.get(group) == option else " "
+            lines.append(
+                f" {mark} {f'{group}={option}':<26} {_headline((CONF / group / f'{option}.yaml').read_text())}"
+            )
+    lines += ["   (* is taken where nothing else is said)", ""] if groups(job) else []
+    lines.append("Keys:")
+    for key, value, comment in re.findall(r"^(\w+): (\S.*?)(?:  # (.*))?$", text, re.MULTILINE):
+        lines.append(f"   {f'{key}={value}':<26} {comment}")
+    lines += ["", "--cfg job shows the whole config, --multirun (-m) runs every combination of a=1,2 b=3,4."]
+    return "\n".join(lines).replace("$", "$$")
+
+
+def _headline(text: str) -> str:
+    """The first comment of a YAML file that isn't an instruction to Hydra."""
+    comments = (line[2:] for line in text.splitlines() if line.startswith("# "))
+    return next((line for line in comments if not line.startswith("@package")), "")

@@ -1,0 +1,124 @@
+"""The splits, and what happens to a batch between memory and network."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Le
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torchvision.datasets import FashionMNIST
+
+from fmnist.data.augment import Augmentation, normalise
+from fmnist.data.batches import Batches
+from fmnist.data.sources import CHECKSUMS, ensure_files
+
+TRAINING_IMAGES = 60_000
+
+
+class FashionMNISTDataModule(LightningDataModule):
+    """Torchvision's FashionMNIST, split into training, validation and test images.
+
+    The pixels stay in memory as uint8; augmentation (training batches alone) and normalisation act on whole batches,
+    on their device.
+
+    Args:
+        root: the folder that holds the files, or will.
+        augment: applied to training batches.
+        batch_size: images in a training batch.
+        eval_batch_size: images in a validation or test batch; changes speed and memory, not results.
+        val_size: how many of the training images validate, stratified by class; 0 trains on all.
+        split_seed: which ones; its own seed, so that runs with different seeds validate on the same images.
+        verify: take only the published Fashion-MNIST, by its checksums, and get it where it is missing. False takes
+            the four files in `root` as they are.
+        seed: of the order of training images.
+
+    Raises:
+        ValueError: if the files can't be had, or `val_size` leaves nothing to train on.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        augment: Augmentation,
+        batch_size: Annotated[int, Ge(1)],
+        eval_batch_size: Annotated[int, Ge(1)] = 1000,
+        val_size: Annotated[int, Ge(0), Le(TRAINING_IMAGES - 1)] = 5000,
+        split_seed: Annotated[int, Ge(0)] = 0,
+        verify: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.augment = augment
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.verify = verify
+        self.seed = seed
+        self.hashes: dict[str, str] = {}
+        """SHA-256 of each file, known once `prepare_data` has run."""
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        """Images (N, C, H, W) and labels (N) of train, val and test, known once `setup` has run."""
+
+    def prepare_data(self) -> None:
+        if not self.hashes:
+            self.hashes = ensure_files(self.root, CHECKSUMS if self.verify else None)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        images, labels = _read(self.root, train=True)
+        if self.val_size >= len(images):
+            raise ValueError(f"data.val_size={self.val_size} leaves nothing of the {len(images)} training images")
+        train, val = stratified_split(labels, self.val_size, self.split_seed)
+        self.splits = {
+            "train": (images[train], labels[train]),
+            "val": (images[val], labels[val]),
+            "test": _read(self.root, train=False),
+        }
+
+    def train_dataloader(self) -> Batches:
+        # Overfitting a few batches means the same ones in every epoch.
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return Batches(*self.splits["train"], self.batch_size, shuffle_seed=None if overfit else self.seed)
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        return self._eval_batches("val") if self.val_size else []
+
+    def test_dataloader(self) -> Batches:
+        return self._eval_batches("test")
+
+    def _eval_batches(self, split: str) -> Batches:
+        return Batches(*self.splits[split], self.eval_batch_size)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augments in training and normalises always, on the device: uint8 (N, C, H, W) to float32."""
+        images, labels = batch
+        if self.trainer is not None and self.trainer.training:
+            images = self.augment(images)
+        return normalise(images), labels
+
+
+def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices for training and for validation, sorted, each class with the same share of the validation images.
+
+    Where `val_size` doesn't divide evenly, the classes with the largest remainders give one more.
+    """
+    classes, counts = labels.unique(return_counts=True)
+    exact = counts * val_size / len(labels)
+    shares = exact.floor().long()
+    shares[(exact - shares).argsort(descending=True, stable=True)[: val_size - int(shares.sum())]] += 1
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label, share in zip(classes, shares.tolist(), strict=True):
+        members = (labels == label).nonzero().flatten()
+        chosen[members[torch.randperm(len(members), generator=generator)[:share]]] = True
+    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+
+
+def _read(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, H, W), uint8, and labels (N), int64."""
+    dataset = FashionMNIST(str(root), train=train)
+    return dataset.data.unsqueeze(1), dataset.targets

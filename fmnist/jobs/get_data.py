@@ -1,0 +1,24 @@
+"""Put the dataset in place."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fmnist import logs
+from fmnist.arguments import check_arguments
+from fmnist.data.sources import ensure_files
+
+
+def settings(root: str) -> None:
+    """The keys of conf/get_data.yaml, and what they may be."""
+
+
+def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what every job gets)
+    """Finds, fetches and checks the four files.
+
+    Raises:
+        ValueError: if no source has them.
+    """
+    logs.to_terminal()
+    check_arguments("", settings, {str(key): value for key, value in cfg.items()})
+    ensure_files(Path(cfg.root))

@@ -1,0 +1,64 @@
+"""Where the project's log lines go: plain to the terminal, with time and level to the run's file."""
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, TextIO
+
+PROJECT = logging.getLogger("fmnist")
+LIGHTNING = logging.getLogger("lightning.pytorch")
+WARNINGS = logging.getLogger("py.warnings")
+SHOWN = (PROJECT, LIGHTNING, WARNINGS)
+UNHELPFUL = (
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 asks torch 2.15 in an old way; no user could mend it
+    r"Checkpoint directory .* exists and is not empty",  # as it does whenever a run is resumed
+)
+"""Warnings that would only distract."""
+
+
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stdout` or `sys.stderr` is at that moment: a progress bar replaces them while it is shown."""
+
+    def __init__(self, name: Literal["stdout", "stderr"]) -> None:
+        logging.Handler.__init__(self)
+        self.stream_name = name
+        if name == "stdout":
+            self.addFilter(lambda line: line.levelno < logging.WARNING)
+        else:
+            self.setLevel(logging.WARNING)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        stream: TextIO = getattr(sys, self.stream_name)
+        return stream
+
+
+def to_terminal() -> None:
+    """Shows the project's lines; of Lightning's only the warnings, as the project says the rest itself."""
+    PROJECT.setLevel(logging.INFO)
+    LIGHTNING.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
+    for message in UNHELPFUL:
+        warnings.filterwarnings("ignore", message=message)
+    for logger in SHOWN:
+        logger.propagate = False  # Hydra and Lightning have handlers of their own above
+        logger.handlers = [_Terminal("stdout"), _Terminal("stderr")]
+
+
+@contextlib.contextmanager
+def to_file(file: Path) -> Iterator[None]:
+    """Also writes the lines to the end of a file."""
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for logger in SHOWN:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in SHOWN:
+            logger.removeHandler(handler)
+        handler.close()

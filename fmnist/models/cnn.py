@@ -1,0 +1,104 @@
+"""Convolution blocks, then linear layers."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, MinLen
+from torch import Tensor, nn
+
+from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, linear_head
+from fmnist.models.sizes import output_size, same_padding
+
+Padding = Literal["same"] | Annotated[int, Ge(0)]
+Pooling = Literal["max", "average", "none"]
+POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+POOLING_SIZE = 2
+
+
+class CNN(nn.Module):
+    """Blocks of convolution, batch norm, activation and pooling, then linear layers on the flattened features.
+
+    An argument that describes blocks is one value for all of them or a list with one for each.
+
+    Args:
+        image_shape: channels, height and width of the images.
+        num_classes: K, the number of logits.
+        channels: filters of each convolution; its length is the number of blocks.
+        kernel_size: width and height of the filters.
+        stride: of the convolution.
+        padding: zeros on each side; "same" keeps the size at stride 1.
+        batch_norm: normalise after each convolution, which then has no bias.
+        activation: in each block and after each hidden layer.
+        pooling: 2x2 windows at stride 2.
+        hidden: widths of the linear layers between the blocks and the logits.
+        dropout: rate after each hidden layer, or on the flattened features where there is none.
+
+    Raises:
+        ValueError: if a list hasn't one value for each block, or a kernel doesn't fit what reaches it.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        channels: Annotated[Sequence[Count], MinLen(1)],
+        kernel_size: Count | Sequence[Count] = 3,
+        stride: Count | Sequence[Count] = 1,
+        padding: Padding | Sequence[Padding] = "same",
+        batch_norm: bool = True,
+        activation: Activation = "relu",
+        pooling: Pooling | Sequence[Pooling] = "max",
+        hidden: Sequence[Count] = (),
+        dropout: DropoutRate = 0.0,
+    ) -> None:
+        super().__init__()
+        blocks = len(channels)
+        kernels = _per_block("kernel_size", kernel_size, blocks)
+        strides = _per_block("stride", stride, blocks)
+        paddings = [
+            same_padding(kernel) if pad == "same" else int(pad)
+            for pad, kernel in zip(_per_block("padding", padding, blocks), kernels, strict=True)
+        ]
+        poolings = _per_block("pooling", pooling, blocks)
+
+        incoming, *size = image_shape
+        layers: list[nn.Module] = []
+        for i in range(blocks):
+            name = f"convolution {i + 1} of {blocks}"
+            size = _shrink(size, name, kernels[i], strides[i], paddings[i])
+            layers += [
+                nn.Conv2d(incoming, channels[i], kernels[i], strides[i], paddings[i], bias=not batch_norm),
+                *([nn.BatchNorm2d(channels[i])] if batch_norm else []),
+                ACTIVATIONS[activation](),
+            ]
+            if poolings[i] != "none":
+                size = _shrink(size, f"pooling after {name}", POOLING_SIZE, POOLING_SIZE)
+                layers.append(POOLINGS[poolings[i]](POOLING_SIZE))
+            incoming = channels[i]
+        self.blocks = nn.Sequential(*layers)
+        self.head = linear_head(incoming * size[0] * size[1], tuple(hidden), num_classes, activation, dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.head(self.blocks(images).flatten(1))
+        return logits
+
+
+def _per_block(name: str, value: Any, blocks: int) -> list[Any]:
+    """One value for each block."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * blocks
+    if len(value) != blocks:
+        raise ValueError(f"{name} has {len(value)} values for {blocks} blocks: give one value, or one for each block")
+    return list(value)
+
+
+def _shrink(size: list[int], layer: str, kernel: int, stride: int, padding: int = 0) -> list[int]:
+    """Height and width after a layer."""
+    after = [output_size(side, kernel, stride, padding) for side in size]
+    if min(after) < 1:
+        raise ValueError(
+            f"the network shrinks to nothing: {layer} has a {kernel}x{kernel} kernel, "
+            f"but only {size[0]}x{size[1]} pixels reach it (padding {padding})"
+        )
+    return after

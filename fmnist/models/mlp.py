@@ -1,0 +1,36 @@
+"""Linear layers alone: the network to beat."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fmnist.models.layers import Activation, Count, DropoutRate, linear_head
+
+
+class MLP(nn.Module):
+    """Flattens the image and passes it through hidden linear layers, each with activation and dropout.
+
+    Args:
+        image_shape: channels, height and width of the images.
+        num_classes: K, the number of logits.
+        hidden: widths of the hidden layers; none gives multinomial logistic regression.
+        activation: after each hidden layer.
+        dropout: rate after each hidden layer.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        hidden: Sequence[Count],
+        activation: Activation = "relu",
+        dropout: DropoutRate = 0.0,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.head = linear_head(channels * height * width, tuple(hidden), num_classes, activation, dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.head(images.flatten(1))
+        return logits

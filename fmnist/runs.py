@@ -1,0 +1,164 @@
+"""A run folder on disk: its config, its checkpoints, its metrics, its record."""
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where everything of one run lies."""
+
+    folder: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def record_file(self) -> Path:
+        return self.folder / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.json"
+
+    @property
+    def history_file(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "run.log"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def chosen_checkpoint(self) -> Path:
+        """The result: the best by the monitored metric, or the last where nothing was monitored."""
+        return self.best_checkpoint if self.best_checkpoint.is_file() else self.last_checkpoint
+
+    def save_config(self, cfg: DictConfig) -> None:
+        write_whole(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
+
+    def load_config(self) -> DictConfig:
+        try:
+            cfg = OmegaConf.load(self.config_file)
+        except (OSError, YAMLError) as error:
+            raise ValueError(f"{self.config_file} can't be read: {error}") from error
+        if not isinstance(cfg, DictConfig):
+            raise ValueError(f"{self.config_file} is not the config of a run")
+        return cfg
+
+    def load_record(self) -> dict[str, Any]:
+        return _load_json(self.record_file)
+
+    def update_record(self, **entries: Any) -> None:
+        """Adds to run.json, or replaces what stands there under the same names."""
+        _save_json(self.record_file, self.load_record() | entries)
+
+    @property
+    def status(self) -> str | None:
+        """running, finished, interrupted or failed; None where nothing is known."""
+        return self.load_record().get("status")
+
+    def load_metrics(self) -> dict[str, Any]:
+        return _load_json(self.metrics_file)
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        _save_json(self.metrics_file, metrics)
+
+    def discard(self) -> None:
+        """Removes the folder, and the ones above it that are left empty, up to the outputs folder's own."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()
+
+
+def new_run(outputs: Path, name: str, folder: Path | None = None) -> Run:
+    """Makes a folder for a run that no other run has: outputs/name/date_time, with a number where that is taken.
+
+    Args:
+        outputs: the folder of all runs.
+        name: what the run is called.
+        folder: where the run goes instead: a folder that holds no run yet, as a sweep makes for each of its jobs.
+
+    Raises:
+        ValueError: if the name can't be a folder's, or the folder can't be made.
+    """
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"name={name!r} can't be the name of a folder: no '/', not empty, not starting with '.'")
+    if folder is not None:
+        if (folder / "config.yaml").exists():
+            raise ValueError(f"{folder} holds a run already")
+        return Run(folder)
+    parent = (outputs / name).absolute()
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1000):
+            candidate = parent / (stamp if number == 1 else f"{stamp}_{number}")
+            with contextlib.suppress(FileExistsError):
+                candidate.mkdir()
+                return Run(candidate)
+    except OSError as error:
+        raise ValueError(f"outputs={outputs}: can't make a run folder there: {error.strerror}") from error
+    raise ValueError(f"{parent} has too many runs of this second")
+
+
+def open_run(key: str, folder: str | Path) -> Run:
+    """The run in a folder.
+
+    Args:
+        key: what the person named it by, for the message.
+        folder: its folder.
+
+    Raises:
+        ValueError: if it isn't the folder of a run.
+    """
+    run = Run(Path(folder).absolute())
+    if not run.folder.is_dir():
+        raise ValueError(f"{key}={folder}: there is no such folder")
+    if not run.config_file.is_file():
+        raise ValueError(f"{key}={folder} is not a run folder: it has no {run.config_file.name}")
+    return run
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes beside and renames, so that a reader never sees half a file."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_text(text)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _load_json(file: Path) -> dict[str, Any]:
+    """What the file holds; nothing where there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
+    assert isinstance(content, dict)
+    return content
+
+
+def _save_json(file: Path, content: dict[str, Any]) -> None:
+    write_whole(file, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,568 @@
+"""The data's sources, offline: four small made-up files, a made-up apt, and servers on this machine only."""
+
+import errno
+import gzip
+import hashlib
+import http.server
+import json
+import logging
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmnist.data import sources
+from fmnist.data.sources import DataUnavailableError, ensure_files
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES = tuple(sources.CHECKSUMS)
+
+
+def images(count: int, seed: int) -> bytes:
+    pixels = random.Random(seed).randbytes(count * 784)
+    return bytes([0, 0, 8, 3]) + count.to_bytes(4) + bytes([0, 0, 0, 28] * 2) + pixels
+
+
+def labels(count: int) -> bytes:
+    return bytes([0, 0, 8, 1]) + count.to_bytes(4) + bytes(i % 10 for i in range(count))
+
+
+FILES = {TRAIN_IMAGES: images(30, 1), TRAIN_LABELS: labels(30), TEST_IMAGES: images(20, 2), TEST_LABELS: labels(20)}
+SUMS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+
+
+def write(folder: Path, packed: bool = True, changed: Mapping[str, bytes] | None = None) -> Path:
+    """Write the four files, some of them with other contents (as they are on disk)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in FILES.items():
+        data = gzip.compress(content) if packed else content
+        (folder / (f"{name}.gz" if packed else name)).write_bytes((changed or {}).get(name, data))
+    return folder
+
+
+def raw_of(root: Path) -> Path:
+    return root / "FashionMNIST" / "raw"
+
+
+def assert_in_place(root: Path) -> None:
+    """All four files are right and nothing else lies beside them."""
+    assert {path.name: path.read_bytes() for path in raw_of(root).iterdir() if path.suffix != ".gz"} == FILES
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "my data"
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Path:
+    """Where the system's folder would be; it does not exist yet."""
+    return tmp_path / "system"
+
+
+@pytest.fixture(autouse=True)
+def no_source(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every source fails, and at once, until a test sets one up."""
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", system)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{closed.getsockname()[1]}/"])
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """What has been logged since the last call, each line as `LEVEL text`, without the common prefix."""
+    caplog.set_level(logging.INFO, logger="fmnist.data.sources")
+
+    def take() -> list[str]:
+        found = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+        caplog.clear()
+        assert all(" Fashion-MNIST: " in line and "\n" not in line for line in found)
+        return [line.replace(" Fashion-MNIST: ", " ") for line in found]
+
+    return take
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that torchvision downloads from."""
+    from torchvision.datasets import FashionMNIST
+
+    folder = write(tmp_path / "mirror")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    md5 = {name: hashlib.md5((folder / f"{name}.gz").read_bytes()).hexdigest() for name in NAMES}
+    monkeypatch.setattr(FashionMNIST, "resources", [(f"{name}.gz", md5[name]) for name in NAMES])
+    yield folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Apt:
+    """A made-up apt-get and dpkg-deb; the "package" is a file, the folder `contents` is what it unpacks to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.contents = folder / "contents"
+        self.calls = folder / "calls"
+        self.bin = folder / "bin"
+        self.program(
+            "apt-get", 'case "$*" in *" download dataset-fashion-mnist") : >dataset-fashion-mnist_1_all.deb;; esac'
+        )
+        unpacked = '"$3/usr/share/datasets/fashion-mnist"'
+        self.program("dpkg-deb", f'[ -e "$2" ] && mkdir -p {unpacked} && cp "{self.contents}"/* {unpacked}')
+
+    def program(self, name: str, script: str) -> None:
+        path = self.bin / name
+        path.write_text(f'#!/bin/sh\nPATH=/usr/bin:/bin\necho "{name} $*" >>"{self.calls}"\n{script}\n')
+        path.chmod(0o755)
+
+    def commands(self) -> list[str]:
+        """The commands so far, without the options."""
+        called = self.calls.read_text().splitlines() if self.calls.exists() else []
+        return [" ".join(word for word in line.split()[:2] + line.split()[-2:] if word[0] != "-") for line in called]
+
+
+@pytest.fixture
+def apt(tmp_path: Path) -> Apt:
+    apt = Apt(tmp_path)
+    write(apt.contents)
+    return apt
+
+
+def test_the_sources_are_tried_in_order_with_one_line_each(
+    root: Path, system: Path, mirror: Path, apt: Apt, lines: Callable[[], list[str]]
+) -> None:
+    everything = ", ".join(NAMES)
+    none = "none of the wanted files is there"
+    write(system)
+
+    assert ensure_files(root, SUMS) == SUMS
+    assert_in_place(root)
+    root_line, system_line = f"WARNING data.root={root}: {none}", f"WARNING system folder {system}: {none}"
+    assert lines() == [root_line, f"INFO {everything} verified from system folder {system}"]
+
+    assert ensure_files(root, SUMS) == SUMS
+    assert lines() == [f"INFO 4 verified files in data.root={root}"]
+
+    for path in (*raw_of(root).iterdir(), *system.iterdir()):
+        path.unlink()
+    assert ensure_files(root, SUMS) == SUMS
+    assert_in_place(root)
+    assert lines() == [root_line, system_line, f"INFO {everything} verified from torchvision's download"]
+    assert apt.commands() == []
+
+    for path in raw_of(root).iterdir():
+        path.unlink()
+    for path in mirror.iterdir():
+        path.write_bytes(b"?")
+    assert ensure_files(root, SUMS) == SUMS
+    assert_in_place(root)
+    *earlier, torchvision_line, last = lines()
+    assert earlier == [root_line, system_line]
+    assert torchvision_line.startswith("WARNING torchvision's download: Error downloading train-images")
+    assert torchvision_line.endswith("File not found or corrupted.")
+    assert last == f"INFO {everything} verified from Debian's package dataset-fashion-mnist"
+    assert sorted(path.name for path in root.iterdir()) == [".fmnist.lock", "FashionMNIST"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, f"{TEST_IMAGES} missing"),
+        (b"", "damaged (0 bytes, SHA-256 e3b0c4429..."),
+        (FILES[TEST_IMAGES][:9999], "damaged (9,999 bytes, "),
+        (FILES[TEST_IMAGES][:-1] + b"?", "damaged (15,696 bytes, "),
+        (FILES[TRAIN_IMAGES], "damaged (23,536 bytes, "),
+    ],
+    ids=["missing", "empty", "truncated", "damaged", "swapped"],
+)
+def test_only_a_bad_file_is_fetched_again(
+    root: Path, system: Path, lines: Callable[[], list[str]], content: bytes | None, reason: str
+) -> None:
+    raw = write(raw_of(root), packed=False)
+    bad = raw / TEST_IMAGES
+    bad.unlink()
+    if content is not None:
+        bad.write_bytes(content)
+    write(system)
+    before = {name: (raw / name).stat() for name in NAMES if name != TEST_IMAGES}
+
+    assert ensure_files(root, SUMS) == SUMS
+
+    assert_in_place(root)
+    for name, stat in before.items():
+        assert (raw / name).stat().st_ino == stat.st_ino
+        assert (raw / name).stat().st_mtime_ns == stat.st_mtime_ns
+    first, second = lines()
+    assert first.startswith(f"WARNING data.root={root}: " + (reason if content is None else f"{bad} {reason}"))
+    assert not any(name in first for name in before)
+    assert second == f"INFO {TEST_IMAGES} verified from system folder {system}"
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+def test_files_may_lie_in_either_folder_of_root(
+    root: Path, lines: Callable[[], list[str]], place: str, packed: bool
+) -> None:
+    write(root / place, packed)
+    assert ensure_files(root, SUMS) == SUMS
+    assert_in_place(root)
+    assert len(lines()) == 1
+
+
+BAD_GZ = {
+    "truncated": (gzip.compress(FILES[TRAIN_IMAGES])[:-100], "unreadable (Compressed file ended before"),
+    "crc": (gzip.compress(FILES[TRAIN_IMAGES])[:-8] + bytes(8), "unreadable (CRC check failed"),
+    "stream": (gzip.compress(FILES[TRAIN_IMAGES])[:10] + b"\xff" * 500, "unreadable (Error -3 while decompressing"),
+    "no gzip": (FILES[TRAIN_IMAGES], "unreadable (Not a gzipped file"),
+    "empty": (b"", "damaged (0 bytes"),
+    "other file": (gzip.compress(FILES[TEST_IMAGES]), "damaged (15,696 bytes"),
+    "bomb": (gzip.compress(bytes(50_000_000)), "damaged (more than 3,000,000 bytes)"),
+}
+
+
+@pytest.mark.usefixtures("apt")
+@pytest.mark.parametrize(("content", "reason"), BAD_GZ.values(), ids=BAD_GZ)
+def test_a_bad_gz_of_a_source_is_named_and_the_next_source_tried(
+    root: Path,
+    system: Path,
+    lines: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(sources, "LARGEST_FILE", 3_000_000)
+    write(system, changed={TRAIN_IMAGES: content})
+
+    assert ensure_files(root, SUMS) == SUMS
+
+    assert_in_place(root)
+    _, from_system, _, from_apt = lines()
+    assert from_system.startswith(f"WARNING system folder {system}: {system / TRAIN_IMAGES}.gz {reason}")
+    assert from_apt == f"INFO {TRAIN_IMAGES} verified from Debian's package dataset-fashion-mnist"
+
+
+# For a new process, which starts much sooner without the rest of the package.
+ALONE = {**os.environ, "PYTHONPATH": str(Path(sources.__file__).parent)}
+
+
+def test_an_interrupted_attempt_leaves_nothing_that_is_used(root: Path, system: Path) -> None:
+    write(system)
+    code = """if True:
+        import json, os, signal, sys
+        from pathlib import Path
+        import sources
+        sources.SYSTEM_FOLDER = Path(sys.argv[2])
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        sources.ensure_files(Path(sys.argv[1]), json.loads(sys.argv[3]))
+    """
+    killed = subprocess.run([sys.executable, "-c", code, root, system, json.dumps(SUMS)], env=ALONE, timeout=60)
+    assert killed.returncode == -9
+    left = raw_of(root) / ".incoming"
+    assert [path.name for path in left.iterdir()] == [TRAIN_IMAGES]
+    assert [path.name for path in raw_of(root).iterdir()] == [".incoming"]
+    (left / "dataset-fashion-mnist_0_all.deb").write_bytes(b"half")
+
+    assert ensure_files(root, SUMS) == SUMS
+    assert_in_place(root)
+
+
+def wait_for(text: str, file: Path) -> None:
+    deadline = time.monotonic() + 30
+    while text not in file.read_text():
+        assert time.monotonic() < deadline, f"{text!r} is not in {file.read_text()!r}"
+        time.sleep(0.01)
+
+
+def test_two_processes_at_once(root: Path, system: Path, tmp_path: Path) -> None:
+    """The second starts when the first is in the midst of it, and waits."""
+    write(system)
+    code = """if True:
+        import json, logging, os, sys, time
+        from pathlib import Path
+        import sources
+        logging.basicConfig(level="INFO")
+        sources.SYSTEM_FOLDER = Path(sys.argv[2])
+        sources.LOCK_NOTICE = 0.1
+        fsync = os.fsync
+        def slow(file):
+            fsync(file)
+            print("copying", file=sys.stderr, flush=True)
+            while not Path(sys.argv[4]).exists():
+                time.sleep(0.01)
+        os.fsync = slow
+        print(json.dumps(sources.ensure_files(Path(sys.argv[1]), json.loads(sys.argv[3]))))
+    """
+    go = tmp_path / "go"
+    command = [sys.executable, "-c", code, str(root), str(system), json.dumps(SUMS), str(go)]
+    errors = [tmp_path / "first", tmp_path / "second"]
+    running = []
+    try:
+        for log, sign in zip(errors, ("copying", "waiting for another process"), strict=True):
+            with log.open("w") as stderr:
+                running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=ALONE))
+            wait_for(sign, log)
+        go.touch()
+        results = [process.communicate(timeout=30)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+    assert [json.loads(result) for result in results] == [SUMS, SUMS]
+    assert_in_place(root)
+    assert "verified from system folder" in errors[0].read_text()
+    assert "copying" not in errors[1].read_text()
+    assert f"verified from data.root={root}" in errors[1].read_text()
+
+
+def test_a_complete_root_is_only_read(root: Path) -> None:
+    raw = write(raw_of(root), packed=False)
+    folders = (raw, raw.parent, root)
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
+        assert ensure_files(root, SUMS) == SUMS
+        assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+def test_when_every_source_fails_one_message_says_why_and_what_to_do(
+    root: Path, system: Path, lines: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    raw = write(raw_of(root), packed=False)
+    (raw / TRAIN_LABELS).write_bytes(b"")
+    write(system, changed={TRAIN_LABELS: b"?"})
+    (system / f"{TEST_LABELS}.gz").unlink()
+    (raw / TEST_LABELS).unlink()
+
+    with pytest.raises(DataUnavailableError) as caught:
+        ensure_files(root, SUMS)
+
+    title, at_root, at_system, at_torchvision, at_apt, advice = str(caught.value).split("\n")
+    assert title == f"Fashion-MNIST is not available, no source has {TRAIN_LABELS}, {TEST_LABELS}:"
+    damaged = f"damaged (0 bytes, SHA-256 e3b0c4429..., not {SUMS[TRAIN_LABELS][:9]}...)"
+    assert at_root == f"  data.root={root}: {raw / TRAIN_LABELS} {damaged}; {TEST_LABELS} missing"
+    assert at_system.startswith(f"  system folder {system}: {system / TRAIN_LABELS}.gz unreadable (")
+    assert at_system.endswith(f"; {TEST_LABELS} missing")
+    assert at_torchvision.startswith("  torchvision's download: Error downloading ")
+    assert "Connection refused" in at_torchvision
+    assert at_apt == "  Debian's package dataset-fashion-mnist: no apt-get and no dpkg-deb here"
+    assert advice == (
+        f"Install Debian's package (apt install dataset-fashion-mnist), or put {', '.join(NAMES)} (plain or .gz)"
+        f" into {raw}, or name a folder that holds them by data.root=..."
+    )
+    assert lines() == [f"WARNING {line.strip()}" for line in (at_root, at_system, at_torchvision, at_apt)]
+    assert {path.name for path in raw.iterdir()} == {TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_made_up_files_are_not_taken_for_the_real_ones(root: Path) -> None:
+    write(root)
+    with pytest.raises(DataUnavailableError, match=f"no source has {', '.join(NAMES)}:"):
+        ensure_files(root)
+    assert list(raw_of(root).iterdir()) == []
+
+
+@pytest.mark.usefixtures("mirror")
+def test_the_download_is_quiet(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ensure_files(root, SUMS)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_download_with_other_contents_is_refused(root: Path, lines: Callable[[], list[str]]) -> None:
+    """The mirror's files are what its MD5 sums say, but one is not what we want."""
+    other = {**SUMS, TEST_LABELS: "0" * 64}
+    with pytest.raises(DataUnavailableError, match=f"no source has {TEST_LABELS}:"):
+        ensure_files(root, other)
+    assert f"{TEST_LABELS} damaged (28 bytes, SHA-256 {SUMS[TEST_LABELS][:9]}..., not 000000000...)" in lines()[2]
+    assert {path.name for path in raw_of(root).iterdir()} == {*NAMES} - {TEST_LABELS}
+
+
+@pytest.mark.usefixtures("apt")
+def test_a_server_that_never_answers(
+    root: Path, lines: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(sources, "SOCKET_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{mute.getsockname()[1]}/"])
+        start = time.monotonic()
+        ensure_files(root, SUMS)
+    assert time.monotonic() - start < 5
+    assert "timed out" in lines()[2]
+    assert socket.getdefaulttimeout() is None
+
+
+def test_apt_without_package_lists_gets_lists_of_its_own(root: Path, apt: Apt) -> None:
+    script = """
+        for word; do case "$word" in -oDir::State::Lists=*) lists=${word#*=};; esac; done
+        case "$*" in
+            *" update") [ -d "$lists/partial" ] && : >"$lists/fresh";;
+            *" download dataset-fashion-mnist")
+                [ -e "$lists/fresh" ] || { echo "E: Unable to locate package" >&2; exit 100; }
+                : >dataset-fashion-mnist_1_all.deb;;
+        esac"""
+    apt.program("apt-get", script)
+    assert ensure_files(root, SUMS) == SUMS
+    assert_in_place(root)
+    first, update, second, unpack = apt.commands()
+    assert first == second == "apt-get download dataset-fashion-mnist"
+    assert update.endswith("update")
+    assert unpack.startswith("dpkg-deb")
+
+
+@pytest.mark.parametrize(
+    ("program", "script", "reason"),
+    [
+        ("apt-get", "echo 'W: hm' >&2; echo 'E: No such repository' >&2; exit 100", "apt-get failed (100): E: No such"),
+        ("apt-get", "exec sleep 30", "timed out after 0.5 seconds"),
+        ("apt-get", "exit 0", "none of the wanted files is there"),
+        ("dpkg-deb", "echo 'dpkg-deb: error: not a package' >&2; exit 2", "failed (2): dpkg-deb: error: not a package"),
+        ("dpkg-deb", "exit 1", "dpkg-deb failed (1): "),
+    ],
+)
+def test_apt_fails(
+    root: Path, apt: Apt, monkeypatch: pytest.MonkeyPatch, program: str, script: str, reason: str
+) -> None:
+    monkeypatch.setattr(sources, "COMMAND_TIMEOUT", 0.5)
+    apt.program(program, script)
+    with pytest.raises(DataUnavailableError) as caught:
+        ensure_files(root, SUMS)
+    line = str(caught.value).split("\n")[4]
+    assert line.startswith("  Debian's package dataset-fashion-mnist: ")
+    assert reason in line
+
+
+@pytest.mark.parametrize("blocked", [".", "FashionMNIST", "FashionMNIST/raw/.incoming", ".fmnist.lock"])
+def test_a_root_that_cannot_be_written_to_is_told_before_anything_is_fetched(
+    root: Path, system: Path, apt: Apt, lines: Callable[[], list[str]], blocked: str
+) -> None:
+    """A file is where a folder has to be, or the other way round, which stops even the superuser."""
+    write(system)
+    path = root / blocked
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if blocked == ".fmnist.lock":
+        path.mkdir()
+    else:
+        path.write_bytes(b"")
+    with pytest.raises(DataUnavailableError) as caught:
+        ensure_files(root, SUMS)
+    assert str(caught.value).startswith(f"data.root={root} cannot be written to: ")
+    assert "\n" not in str(caught.value)
+    assert lines() == []
+    assert apt.commands() == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_root_without_permission(root: Path, system: Path) -> None:
+    write(system)
+    root.mkdir(0o555)
+    with pytest.raises(DataUnavailableError, match=r"cannot be written to: .*Permission denied"):
+        ensure_files(root, SUMS)
+
+
+def test_a_full_disk(root: Path, system: Path, apt: Apt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    write(system)
+    with pytest.raises(DataUnavailableError) as caught:
+        ensure_files(root, SUMS)
+    assert str(caught.value) == f"data.root={root} cannot be written to: [Errno 28] No space left on device"
+    assert list(raw_of(root).iterdir()) == []
+    assert apt.commands() == []
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+def test_own_files_are_taken_as_they_are(root: Path, lines: Callable[[], list[str]], place: str, packed: bool) -> None:
+    write(root / place, packed)
+    assert ensure_files(root, checksums=None) == SUMS
+    assert_in_place(root)
+    assert lines() == [f"INFO the files in data.root={root} are taken as they are, not verified"]
+
+
+def test_own_files_in_place_are_only_read(root: Path) -> None:
+    raw = write(raw_of(root), packed=False)
+    before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
+    ensure_files(root, checksums=None)
+    assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
+    assert raw.is_dir()
+
+
+@pytest.mark.usefixtures("mirror", "apt")
+def test_a_missing_own_file_is_not_fetched(root: Path, system: Path) -> None:
+    write(root)
+    write(system)
+    (root / f"{TEST_LABELS}.gz").unlink()
+    with pytest.raises(DataUnavailableError) as caught:
+        ensure_files(root, checksums=None)
+    raw = raw_of(root)
+    assert str(caught.value) == f"data.root={root} has no {TEST_LABELS} (plain or .gz, there or in {raw})"
+    assert not raw.exists()
+
+
+NO_IDX = "is no complete IDX file of 28x28 images or labels"
+WRONG = {
+    "empty": (TEST_IMAGES, b"", f"{NO_IDX} (0 bytes)"),
+    "labels for images": (TEST_IMAGES, FILES[TEST_LABELS], f"{NO_IDX} (28 bytes)"),
+    "images for labels": (TEST_LABELS, FILES[TEST_IMAGES], f"{NO_IDX} (15,696 bytes)"),
+    "not 28x28": (TEST_IMAGES, FILES[TEST_IMAGES][:11] + b"\x1d" + FILES[TEST_IMAGES][12:], f"{NO_IDX} (15,696 bytes)"),
+    "too short": (TEST_IMAGES, FILES[TEST_IMAGES][:-1], f"{NO_IDX} (15,695 bytes)"),
+    "too long": (TEST_LABELS, FILES[TEST_LABELS] + b"\0", f"{NO_IDX} (29 bytes)"),
+    "no items": (TEST_LABELS, labels(0), f"{NO_IDX} (8 bytes)"),
+    "label 10": (TEST_LABELS, FILES[TEST_LABELS][:-1] + b"\x0a", "has the label 10, which is not in 0..9"),
+}
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
+@pytest.mark.parametrize(("name", "content", "reason"), WRONG.values(), ids=WRONG)
+def test_malformed_own_files_are_named(root: Path, name: str, content: bytes, reason: str, packed: bool) -> None:
+    write(root, packed, changed={name: gzip.compress(content) if packed else content})
+    with pytest.raises(DataUnavailableError) as caught:
+        ensure_files(root, checksums=None)
+    assert str(caught.value) == f"{root / name}{'.gz' if packed else ''} {reason}"
+    assert not raw_of(root).exists()
+
+
+def test_a_truncated_own_gz_is_named(root: Path) -> None:
+    write(root, changed={TEST_LABELS: gzip.compress(FILES[TEST_LABELS])[:-3]})
+    with pytest.raises(DataUnavailableError, match=rf"{TEST_LABELS}\.gz unreadable \(Compressed file ended"):
+        ensure_files(root, checksums=None)
+
+
+@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
+def test_own_images_and_labels_must_be_equally_many(root: Path, name: str) -> None:
+    write(root, packed=False, changed={name: labels(21)})
+    with pytest.raises(DataUnavailableError, match=f"there must be as many images as labels, but .*'{name}': 21"):
+        ensure_files(root, checksums=None)
