@@ -2,22 +2,29 @@
 
 import copy
 import functools
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fmnist.arguments import check_arguments, did_you_mean
+from fmnist.callbacks import History, Interruption, Progress, RandomStates, RunConfig
 from fmnist.checkpoints import WholeCheckpointIO
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.metrics import direction, metric_names
+from fmnist.runs import Run
+from fmnist.training import Session
 
 ALLOWED_TARGETS = ("fmnist.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
 """Where a `_target_` may point: a config from a stranger builds nothing else."""
@@ -34,8 +41,7 @@ def build(key: str, node: DictConfig, **extra: Any) -> Any:
     Raises:
         ValueError: if an argument doesn't exist or its value isn't allowed.
     """
-    arguments = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(arguments, dict)
+    arguments = plain_config(node)
     name = str(arguments.pop("_target_", None))
     if not name.startswith(ALLOWED_TARGETS):
         raise ValueError(f"{key}._target_={name}: it should start with one of {', '.join(ALLOWED_TARGETS)}")
@@ -44,7 +50,7 @@ def build(key: str, node: DictConfig, **extra: Any) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{key}._target_={name}: {error}") from error
     arguments.pop("_partial_", None)
-    check_arguments(key, target, {str(argument): value for argument, value in arguments.items()})
+    check_arguments(key, target, arguments)
     try:
         return instantiate(node, **extra, _convert_="all")
     except InstantiationException as error:
@@ -52,6 +58,42 @@ def build(key: str, node: DictConfig, **extra: Any) -> Any:
         if isinstance(cause, ValueError | TypeError | MisconfigurationException):
             raise ValueError(f"{key}: {_one_line(cause)}") from error
         raise
+
+
+def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
+    """Everything that one training needs. Nothing is read, so that a mistake shows at once.
+
+    Args:
+        cfg: as conf/train.yaml composes it.
+        run: where the training's files go.
+        first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time.
+
+    Raises:
+        ValueError: naming the key that asks for something that can't be.
+    """
+    check_monitor(cfg)
+    seed_everything(cfg.seed, verbose=False)
+    classifier = build_classifier(cfg)
+    datamodule = build_datamodule(cfg)
+    config = plain_config(cfg)
+    history = History(run.history_file)
+    progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
+    callbacks = [
+        *build_callbacks(cfg),
+        RunConfig(config),
+        RandomStates(),
+        Interruption(run.last_checkpoint),
+        LearningRateMonitor(logging_interval="step"),
+        history,
+        *build_checkpointing(cfg, run),
+        *([Progress()] if progress else []),
+    ]
+    logger = TensorBoardLogger(run.folder, name="", version="", purge_step=first_step or None)
+    logger.NAME_HPARAMS_FILE = run.config_file.name  # what Lightning would write to hparams.yaml stands there
+    trainer = build_trainer(cfg, callbacks=callbacks, logger=logger, enable_progress_bar=progress)
+    return Session(
+        run, config, classifier, datamodule, trainer, functools.partial(build_measuring_trainer, cfg), history
+    )
 
 
 def build_classifier(cfg: DictConfig) -> Classifier:
@@ -82,6 +124,8 @@ def build_trainer(cfg: DictConfig, **parts: Any) -> Trainer:
     node: DictConfig = copy.deepcopy(cfg.trainer)
     if node.precision == "auto":
         node.precision = hardware_precision(node.accelerator)
+    if node.max_epochs == -1 and node.max_steps == -1:
+        raise ValueError("trainer.max_epochs=-1: without an end to the epochs, trainer.max_steps has to be given")
     # The untrained network is measured before training, which shows whether validation runs.
     ours: dict[str, Any] = {"enable_model_summary": False, "num_sanity_val_steps": 0, "plugins": [WholeCheckpointIO()]}
     trainer: Trainer = build("trainer", node, **ours, **parts)
@@ -117,6 +161,18 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
     return callbacks
 
 
+def build_checkpointing(cfg: DictConfig, run: Run) -> list[ModelCheckpoint]:
+    """The last epoch's checkpoint always; the best one's where there are images to tell which it is."""
+
+    def keep(file: Path, **choice: Any) -> ModelCheckpoint:
+        return ModelCheckpoint(
+            file.parent, file.stem, save_on_train_epoch_end=True, enable_version_counter=False, **choice
+        )
+
+    best = keep(run.best_checkpoint, monitor=cfg.monitor, mode=direction(cfg.monitor))
+    return [*([best] if cfg.data.val_size else []), keep(run.last_checkpoint)]
+
+
 def check_monitor(cfg: DictConfig) -> None:
     """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
 
@@ -126,6 +182,13 @@ def check_monitor(cfg: DictConfig) -> None:
     names = metric_names("val")
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")
+
+
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config without anything of OmegaConf's."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
 
 
 def _one_line(error: BaseException) -> str:

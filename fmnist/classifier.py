@@ -59,7 +59,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.shared_step(batch, "train")
-        self.log("train/loss_step", loss, prog_bar=True, on_step=True, on_epoch=False)
+        self.log("train/loss_step", loss)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -80,7 +80,7 @@ class Classifier(LightningModule):
     def _log_epoch(self, phase: str) -> None:
         """Logs what `fmnist.metrics.metric_names` lists: each class by its name, as a vector would be averaged."""
         result = self.metrics(phase).compute()
-        self.log_dict({f"{phase}/{name}": result[name] for name in ("loss", "accuracy")}, prog_bar=True)
+        self.log_dict({f"{phase}/{name}": result[name] for name in ("loss", "accuracy")})
         per_class = zip(CLASSES, result["accuracy_per_class"], strict=True)
         self.log_dict({f"{phase}/accuracy_per_class/{name}": accuracy for name, accuracy in per_class})
 

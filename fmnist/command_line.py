@@ -36,7 +36,7 @@ def run(job: str) -> None:
         except (ValueError, OmegaConfBaseException) as error:
             if full_error == "1":
                 raise
-            fail(" ".join(str(error).split("\n")))
+            fail(str(error) if isinstance(error, ValueError) else explain(error, job))
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
 

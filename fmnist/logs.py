@@ -14,6 +14,7 @@ WARNINGS = logging.getLogger("py.warnings")
 SHOWN = (PROJECT, LIGHTNING, WARNINGS)
 UNHELPFUL = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 asks torch 2.15 in an old way; no user could mend it
+    r"Total length of `list` across ranks is zero",  # no validation images, as data.val_size=0 asks for
     r"Checkpoint directory .* exists and is not empty",  # as it does whenever a run is resumed
 )
 """Warnings that would only distract."""

@@ -35,7 +35,8 @@ class ClassificationMetrics(nn.Module):
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: its mean loss (), its logits (N, K) and its labels (N)."""
-        self.loss.update(loss, weight=len(labels))
+        # Once for each image: torchmetrics 1.9 drops weights where NaNs aren't looked for (its issue 3434).
+        self.loss.update(loss.expand(len(labels)))
         self.confusion.update(logits, labels)
 
     def compute(self) -> dict[str, Tensor]:
@@ -51,6 +52,11 @@ class ClassificationMetrics(nn.Module):
             "accuracy_per_class": correct / total,
             "confusion": confusion.long(),
         }
+
+    def so_far(self) -> tuple[float, float]:
+        """Mean loss and accuracy of the images that this process has seen, cheaply: for a progress bar."""
+        images = max(self.confusion.confmat.sum().item(), 1)
+        return (self.loss.mean_value.item() / images, self.confusion.confmat.trace().item() / images)
 
     def reset(self) -> None:
         """Forgets all batches."""

@@ -52,14 +52,14 @@ class Run:
         """The result: the best by the monitored metric, or the last where nothing was monitored."""
         return self.best_checkpoint if self.best_checkpoint.is_file() else self.last_checkpoint
 
-    def save_config(self, cfg: DictConfig) -> None:
-        write_whole(self.config_file, OmegaConf.to_yaml(cfg, resolve=True))
+    def save_config(self, config: dict[str, Any]) -> None:
+        write_whole(self.config_file, OmegaConf.to_yaml(config))
 
     def load_config(self) -> DictConfig:
         try:
             cfg = OmegaConf.load(self.config_file)
-        except (OSError, YAMLError) as error:
-            raise ValueError(f"{self.config_file} can't be read: {error}") from error
+        except (OSError, UnicodeError, YAMLError) as error:
+            raise ValueError(f"{self.config_file} can't be read: {' '.join(str(error).split())}") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is not the config of a run")
         return cfg
@@ -69,7 +69,7 @@ class Run:
 
     def update_record(self, **entries: Any) -> None:
         """Adds to run.json, or replaces what stands there under the same names."""
-        _save_json(self.record_file, self.load_record() | entries)
+        write_json(self.record_file, self.load_record() | entries)
 
     @property
     def status(self) -> str | None:
@@ -80,13 +80,14 @@ class Run:
         return _load_json(self.metrics_file)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        _save_json(self.metrics_file, metrics)
+        write_json(self.metrics_file, metrics)
 
     def discard(self) -> None:
-        """Removes the folder, and the ones above it that are left empty, up to the outputs folder's own."""
+        """Removes the folder, and the two above it (its name's and that of all runs) where they are left empty."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
+            self.folder.parent.parent.rmdir()
 
 
 def new_run(outputs: Path, name: str, folder: Path | None = None) -> Run:
@@ -156,9 +157,11 @@ def _load_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
-    assert isinstance(content, dict)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} doesn't hold names and values")
     return content
 
 
-def _save_json(file: Path, content: dict[str, Any]) -> None:
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Writes plain values for programs and people to read."""
     write_whole(file, json.dumps(content, indent=2) + "\n")

@@ -2,7 +2,8 @@
 
 from fmnist.callbacks.history import History
 from fmnist.callbacks.interruption import Interruption, TrainingInterrupted
+from fmnist.callbacks.progress import Progress
 from fmnist.callbacks.random_states import RandomStates
 from fmnist.callbacks.run_config import RunConfig
 
-__all__ = ["History", "Interruption", "RandomStates", "RunConfig", "TrainingInterrupted"]
+__all__ = ["History", "Interruption", "Progress", "RandomStates", "RunConfig", "TrainingInterrupted"]

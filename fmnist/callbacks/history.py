@@ -39,6 +39,7 @@ class History(Checkpoint):
         """Images trained on, each as often as it was."""
         self.epoch_before = (0.0, 0)
         """The two before, as they were when the epoch began."""
+        self._last_tick = time.perf_counter()
 
     @property
     def images_per_second(self) -> float:
@@ -64,10 +65,9 @@ class History(Checkpoint):
         """The newest row."""
         return self.rows[-1] if self.rows else {}
 
-    def add_untrained(self, metrics: dict[str, Any]) -> None:
+    def add_untrained(self, metrics: dict[str, float]) -> None:
         """The row of epoch 0."""
-        scalars = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        self._add_row({"epoch": 0, "step": 0, "seconds": 0.0, **scalars})
+        self._add_row({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tick(training=False)

@@ -1,6 +1,7 @@
 """Whole batches by index, from tensors in memory."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -50,12 +51,10 @@ class Batches:
         generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + epoch)
         return torch.randperm(len(self.images), generator=generator)
 
-    batch_sampler = None
-
     @property
-    def sampler(self) -> "Batches":
-        """Where Lightning looks for `set_epoch`, after it has looked whether there is a batch_sampler."""
-        return self
+    def batch_sampler(self) -> SimpleNamespace:
+        """Where Lightning looks for `set_epoch`. (Of a `sampler` here it would warn when batches are overfitted.)"""
+        return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""

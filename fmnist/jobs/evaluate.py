@@ -1,6 +1,5 @@
 """Measure a trained classifier again, from its checkpoint alone."""
 
-import logging
 from pathlib import Path
 from typing import Literal
 
@@ -9,11 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist import checkpoints, logs
 from fmnist.arguments import check_arguments
 from fmnist.build import build_classifier, build_datamodule, build_measuring_trainer
-from fmnist.evaluation import measure
-from fmnist.reporting.tables import class_table
+from fmnist.evaluation import measure, show
 from fmnist.runs import open_run
-
-log = logging.getLogger(__name__)
 
 
 def settings(
@@ -29,7 +25,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (what eve
         ValueError: if there is no such run or checkpoint, or it can't be read.
     """
     logs.to_terminal()
-    check_arguments("", settings, dict(cfg))
+    check_arguments("", settings, {str(key): value for key, value in cfg.items()})
     path = checkpoint_file(cfg)
     checkpoint = checkpoints.load(path)
     saved = OmegaConf.create(checkpoint[checkpoints.CONFIG_KEY])
@@ -43,8 +39,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (what eve
     classifier.network.load_state_dict(checkpoints.network_weights(checkpoint))
     datamodule = build_datamodule(saved)
     result = measure(build_measuring_trainer(saved), classifier, datamodule, cfg.split)
-    log.info("%s of %s:\n%s", cfg.split, path, class_table(result["confusion"]))
-    log.info("%s: loss %.4f, accuracy %.2f%%", cfg.split, result["loss"].item(), 100 * result["accuracy"].item())
+    show(cfg.split, str(path), result)
     return float(result["accuracy"])
 
 

@@ -1,6 +1,8 @@
 """Results as text."""
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -26,6 +28,17 @@ def class_table(confusion: Tensor) -> str:
     table.add_column("%", justify="right", footer=_percent(int(correct.sum()), int(total.sum())))
     for name, right, out_of in zip(CLASSES, correct.tolist(), total.tolist(), strict=True):
         table.add_row(name, f"{right:,}", f"{out_of:,}", _percent(right, out_of))
+    return _render(table)
+
+
+def rate_table(rates: Mapping[str, Mapping[str, Any]]) -> str:
+    """Ours and theirs in images per second, and the median ratio with its range, a line for each comparison."""
+    table = Table("", box=SIMPLE_HEAD)
+    for name in ("ours", "theirs", "ours / theirs"):
+        table.add_column(name, justify="right")
+    for name, rate in rates.items():
+        spread = f"{rate['ratio']:.2f} ({min(rate['ratios']):.2f} to {max(rate['ratios']):.2f})"
+        table.add_row(name, f"{rate['ours']:,.0f}", f"{rate['theirs']:,.0f}", spread)
     return _render(table)
 
 

@@ -1,0 +1,25 @@
+"""Losses: logits (N, K) and labels (N) to the batch's mean ()."""
+
+from typing import Annotated
+
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy of the softmax of the logits.
+
+    Args:
+        label_smoothing: the share of a label that is spread evenly over all classes. In training alone: the loss on
+            validation and test images is without it, so that runs can be compared.
+            Source: Szegedy et al., Rethinking the Inception Architecture, https://arxiv.org/abs/1512.00567
+    """
+
+    def __init__(self, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.label_smoothing if self.training else 0.0
+        return functional.cross_entropy(logits, labels, label_smoothing=smoothing)

@@ -1,0 +1,127 @@
+"""One training from the untrained network to the tested one."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from fmnist import checkpoints, record
+from fmnist.callbacks import History, TrainingInterrupted
+from fmnist.classifier import Classifier
+from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.evaluation import grouped, measure, scalars, show
+from fmnist.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Session:
+    """Everything that takes part in one training."""
+
+    run: Run
+    config: dict[str, Any]
+    """What all of it was built from, as plain values."""
+    classifier: Classifier
+    datamodule: FashionMNISTDataModule
+    trainer: Trainer
+    measuring_trainer: Callable[[], Trainer]
+    """Makes a Trainer of the same device and precision that logs and keeps nothing."""
+    history: History
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What metrics.json holds so far."""
+    monitored: float | None = None
+    """The monitored metric of the chosen checkpoint, once it is known."""
+
+
+def train(session: Session, checkpoint: Path | None = None) -> float | None:
+    """Measures the untrained network, trains it, and measures the chosen checkpoint.
+
+    Args:
+        session: in a folder of its own, the data being in place.
+        checkpoint: the one to go on from; None begins anew.
+
+    Returns:
+        The monitored metric of the chosen checkpoint; None where there are no validation images.
+
+    Raises:
+        KeyboardInterrupt: if the person pressed Ctrl-C. What there is by then is kept.
+    """
+    run, trainer = session.run, session.trainer
+    entries = {"precision": trainer.precision, "seed": session.config["seed"], "dataset": session.datamodule.hashes}
+    run.save_config(session.config)
+    run.update_record(status="running", **entries)
+    introduce(session)
+    try:
+        if checkpoint is None:
+            measure_untrained(session)
+        trainer.fit(session.classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
+        conclude(session)
+    except (TrainingInterrupted, KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
+        end(session, "interrupted")
+        log.info("interrupted; go on with:  python scripts/train.py resume=%s", run.folder)
+        raise KeyboardInterrupt from None
+    except BaseException:
+        end(session, "failed")
+        raise
+    end(session, "finished")
+    log.info("run folder: %s", run.folder)
+    log.info("curves:     tensorboard --logdir %s", session.config["outputs"])
+    return session.monitored
+
+
+def introduce(session: Session) -> None:
+    """Says what is trained on what."""
+    network, trainer = session.classifier.network, session.trainer
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    session.metrics["parameters"] = parameters
+    sizes = {split: f"{len(labels):,}" for split, (_, labels) in session.datamodule.splits.items()}
+    device = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+    log.info("%s with %s parameters, on %s in %s", type(network).__name__, f"{parameters:,}", device, trainer.precision)
+    log.info("%s images to train on, %s to validate, %s to test", sizes["train"], sizes["val"], sizes["test"])
+
+
+def measure_untrained(session: Session) -> None:
+    """The accuracy to compare with: about one in ten. On the validation images, or else the test images."""
+    split = "val" if session.datamodule.val_size else "test"
+    if split == "test" and not session.config["test"]:
+        log.info("untrained: not measured, as there are no validation images and test=false")
+        return
+    result = measure(session.measuring_trainer(), session.classifier, session.datamodule, split)
+    session.metrics["untrained/accuracy"] = result["accuracy"].item()
+    session.history.add_untrained(scalars(split, result))
+    for logger in session.trainer.loggers:
+        logger.log_metrics(scalars(split, result), step=0)
+    log.info("untrained: accuracy %.2f%% (%s)", 100 * result["accuracy"].item(), split)
+
+
+def conclude(session: Session) -> None:
+    """Measures the chosen checkpoint on validation and test images, and shows the test's result."""
+    chosen, metrics = session.run.chosen_checkpoint, session.metrics
+    if chosen.is_file():
+        session.classifier.network.load_state_dict(checkpoints.network_weights(checkpoints.load(chosen)))
+        metrics["checkpoint"] = chosen.name
+    if session.datamodule.val_size:
+        result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "val")
+        metrics |= grouped("val", result)
+        session.monitored = scalars("val", result)[session.config["monitor"]]
+    if session.config["test"]:
+        result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "test")
+        metrics |= grouped("test", result)
+        show("test", metrics.get("checkpoint", "the network"), result)
+
+
+def end(session: Session, status: str) -> None:
+    """Writes down what came out, however the training ended."""
+    history = session.history
+    session.metrics |= {
+        "epochs": history.epochs,
+        "train/seconds": round(history.seconds, 3),
+        "train/images_per_second": round(history.images_per_second, 1),
+    }
+    session.metrics |= {name: history.last[name] for name in ("train/loss", "train/accuracy") if name in history.last}
+    session.run.save_metrics(session.metrics)
+    session.run.update_record(status=status, end=record.now())

@@ -1,0 +1,95 @@
+import logging
+import runpy
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import synthetic
+import torch
+
+torch.set_num_threads(1)  # many threads wait for each other over networks as small as the tests'
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four made-up files, to be read only."""
+    return synthetic.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undoes what a script does to the loggers of its process."""
+    names = ("fmnist", "lightning.pytorch", "py.warnings", "")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.level, logger.propagate, [*logger.handlers]) for logger in loggers]
+    formatwarning = warnings.formatwarning
+    yield
+    logging.captureWarnings(False)
+    warnings.formatwarning = formatwarning
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.level, logger.propagate, logger.handlers = level, propagate, handlers
+
+
+@dataclass
+class Done:
+    """How a script ended."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        """The only run folder."""
+        (config,) = self.folder.glob("outputs/*/*/config.yaml")
+        return config.parent
+
+
+RunScript = Callable[..., Done]
+
+
+@pytest.fixture
+def run_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunScript:
+    """Runs a real script with its command line, in this process as the imports take seconds, in an empty folder."""
+
+    def run(script: str, *arguments: str) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"scripts/{script}.py", *arguments])
+        capsys.readouterr()
+        status = 0
+        try:
+            runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        out, err = capsys.readouterr()
+        return Done(status, out, err, tmp_path)
+
+    return run
+
+
+@pytest.fixture
+def train(run_script: RunScript, data_root: Path) -> RunScript:
+    """Runs scripts/train.py on the made-up images with a small network; more overrides may follow."""
+    small = (
+        "data=folder",
+        f"data.root={data_root}",
+        "data.val_size=100",
+        "data.batch_size=50",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=2",
+        "trainer.log_every_n_steps=5",
+        "model.channels=[4,8]",
+    )
+
+    def run(*arguments: str) -> Done:
+        flags = [argument for argument in arguments if argument.startswith("-")]
+        given = [argument for argument in arguments if argument not in flags]
+        keys = {argument.split("=")[0] for argument in given}
+        return run_script("train", *flags, *(word for word in small if word.split("=")[0] not in keys), *given)
+
+    return run

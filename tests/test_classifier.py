@@ -1,0 +1,221 @@
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from torch import nn
+
+from fmnist.classes import CLASSES
+from fmnist.classifier import Classifier, total_steps
+from fmnist.data.augment import Augmentation, normalise
+from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.metrics import metric_names
+from fmnist.models.cnn import CNN
+from fmnist.models.mlp import MLP
+from fmnist.schedules import constant, cosine, one_cycle
+
+SHAPE = (1, 28, 28)
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "cnn": partial(CNN, SHAPE, 10, [8, 16], hidden=[16]),
+    "mlp": partial(MLP, SHAPE, 10, [32]),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are faster so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def data(root: Path, **arguments: Any) -> FashionMNISTDataModule:
+    arguments = {"augment": Augmentation(), "batch_size": 100, "val_size": 100, "verify": False} | arguments
+    return FashionMNISTDataModule(root, **arguments)
+
+
+def classifier(network: nn.Module, schedule: Callable[..., float] = constant, lr: float = 0.01) -> Classifier:
+    return Classifier(network, nn.CrossEntropyLoss(), partial(torch.optim.Adam, lr=lr), schedule)
+
+
+def linear(schedule: Callable[..., float] = constant) -> Classifier:
+    return classifier(MLP(SHAPE, 10, []), schedule)
+
+
+def quiet_trainer(**arguments: Any) -> Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(accelerator="cpu", devices=1, num_sanity_val_steps=0, **(quiet | arguments))
+
+
+class RateRecorder(Callback):
+    """The learning rate that each optimizer step takes."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.rates += [group["lr"] for group in optimizer.param_groups]
+
+
+class StepCounts(Callback):
+    """What the Trainer and the classifier think the training takes."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.ours = total_steps(trainer)
+        self.lightnings = trainer.estimated_stepping_batches
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
+def test_network_learns_one_batch_by_heart(data_root: Path, network: Callable[..., nn.Module]) -> None:
+    seed_everything(0, verbose=False)
+    trainer = quiet_trainer(max_epochs=25, overfit_batches=1)
+    trainer.fit(classifier(network(), lr=0.01), data(data_root, batch_size=32))
+    assert trainer.global_step == 25
+    assert trainer.callback_metrics["train/loss"] < 0.01
+    assert trainer.callback_metrics["train/accuracy"] == 1.0
+
+
+def test_network_learns_what_holds_for_other_images(data_root: Path) -> None:
+    seed_everything(0, verbose=False)
+    module = data(data_root, augment=Augmentation(flip=0.5, shift=1, erase=0.1), batch_size=50)
+    model = classifier(NETWORKS["cnn"](), one_cycle)
+    trainer = quiet_trainer(max_epochs=4)
+    trainer.fit(model, module)
+    trainer.test(model, module, verbose=False)
+    assert trainer.callback_metrics["test/accuracy"] > 0.95
+
+
+def test_metrics_are_logged_by_name_with_the_values_of_all_images(data_root: Path) -> None:
+    seed_everything(0, verbose=False)
+    module, model = data(data_root, eval_batch_size=90), classifier(NETWORKS["mlp"]())
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(model, module)
+    trainer.test(model, module, verbose=False)
+    assert sorted(trainer.callback_metrics) == sorted(metric_names("test"))
+    images, labels = module.splits["test"]
+    with torch.no_grad():
+        logits = model.eval()(normalise(images))
+    right = logits.argmax(1) == labels
+    expected = {
+        "test/loss": nn.functional.cross_entropy(logits, labels).item(),
+        "test/accuracy": right.float().mean().item(),
+    }
+    for label, name in enumerate(CLASSES):
+        expected[f"test/accuracy_per_class/{name}"] = right[labels == label].float().mean().item()
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert logged == pytest.approx(expected, abs=1e-5)
+    assert 0.2 < expected["test/accuracy"] < 1.0
+
+
+def test_training_logs_the_metrics_of_training_and_validation(data_root: Path) -> None:
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(linear(), data(data_root))
+    assert set(trainer.callback_metrics) == {"train/loss_step", *metric_names("train"), *metric_names("val")}
+
+
+def test_metrics_of_an_epoch_are_of_that_epoch_alone(data_root: Path) -> None:
+    model = linear()
+    trainer = quiet_trainer(max_epochs=3)
+    trainer.fit(model, data(data_root))
+    assert model.metrics("train").compute()["confusion"].sum() == 500
+    assert model.metrics("val").compute()["confusion"].sum() == 100
+    trainer.validate(model, datamodule=trainer.datamodule, verbose=False)
+    assert model.metrics("val").compute()["confusion"].sum() == 100
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(data_root: Path) -> None:
+    model = linear()
+    results = []
+    for size in (1000, 37):
+        quiet_trainer().test(model, data(data_root, eval_batch_size=size), verbose=False)
+        results.append(model.metrics("test").compute())
+    assert torch.equal(results[0]["confusion"], results[1]["confusion"])
+    assert results[0]["loss"].item() == pytest.approx(results[1]["loss"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"max_epochs": 2}, 10),
+        ({"max_epochs": 3, "limit_train_batches": 2}, 6),
+        ({"max_epochs": 1, "limit_train_batches": 99}, 5),
+        ({"max_epochs": 2, "limit_train_batches": 0.5}, 4),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, 6),
+        ({"max_epochs": 2, "accumulate_grad_batches": 7}, 2),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2, "limit_train_batches": 3}, 4),
+        ({"max_epochs": 3, "max_steps": 7}, 7),
+        ({"max_epochs": 1, "max_steps": 7}, 5),
+        ({"max_steps": 7}, 7),
+        ({"max_epochs": -1, "max_steps": 6}, 6),
+        ({"max_epochs": 3, "overfit_batches": 2}, 6),
+        ({"max_epochs": 2, "overfit_batches": 1.0}, 10),
+        ({"fast_dev_run": True}, 1),
+        ({"fast_dev_run": 3}, 3),
+    ],
+    ids=str,
+)
+def test_total_steps_are_those_that_the_trainer_estimates_and_takes(
+    data_root: Path, arguments: dict[str, Any], expected: int
+) -> None:
+    counts = StepCounts()
+    trainer = quiet_trainer(callbacks=[counts], limit_val_batches=0, **arguments)
+    trainer.fit(linear(), data(data_root))
+    assert counts.ours == counts.lightnings == trainer.global_step == expected
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_learning_rate_follows_the_schedule_at_each_optimizer_step(data_root: Path, accumulate: int) -> None:
+    recorder = RateRecorder()
+    trainer = quiet_trainer(callbacks=[recorder], limit_val_batches=0, max_epochs=3, accumulate_grad_batches=accumulate)
+    trainer.fit(linear(partial(cosine, warmup=0.2, final=0.1)), data(data_root))
+    total = 3 * math.ceil(5 / accumulate)
+    expected = [0.01 * cosine(step, total, warmup=0.2, final=0.1) for step in range(total)]
+    assert recorder.rates == pytest.approx(expected)
+    assert len(set(recorder.rates)) > 5
+
+
+def trained(root: Path, seed: int) -> dict[str, torch.Tensor]:
+    """The state of a network with all that is random after two epochs: dropout, augmentation, order of images."""
+    seed_everything(seed, verbose=False)
+    model = classifier(CNN(SHAPE, 10, [4], hidden=[8], dropout=0.3))
+    augment = Augmentation(flip=0.5, shift=2, erase=0.5)
+    quiet_trainer(max_epochs=2, limit_val_batches=0).fit(model, data(root, augment=augment, seed=seed))
+    return model.network.state_dict()
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_others(data_root: Path) -> None:
+    first, again, other = trained(data_root, 1), trained(data_root, 1), trained(data_root, 2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.0.weight"], other["head.0.weight"])
+
+
+def test_optimizer_gets_the_parameters_of_the_network() -> None:
+    network = MLP(SHAPE, 10, [4])
+    given: list[nn.Parameter] = []
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        given.extend(parameters)
+        return torch.optim.SGD(given, lr=0.1)
+
+    model = Classifier(network, nn.CrossEntropyLoss(), optimizer, constant)
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.datamodule = type("Data", (), {"train_dataloader": lambda _: [None]})()
+    model.trainer = trainer
+    model.configure_optimizers()
+    assert [id(parameter) for parameter in given] == [id(parameter) for parameter in network.parameters()]
+
+
+def test_forward_gives_the_logits_of_the_network() -> None:
+    network = MLP(SHAPE, 10, [4])
+    images = torch.rand(3, *SHAPE)
+    assert torch.equal(classifier(network)(images), network(images))

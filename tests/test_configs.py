@@ -1,0 +1,179 @@
+"""Every YAML file in conf/ is composed, built, and does what it says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import RunScript
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch import nn
+
+from fmnist import build
+from fmnist.command_line import CONF, groups, options
+from fmnist.runs import new_run
+
+ROOT = CONF.parent
+OPTIONS = [(group, option) for group in groups("train") for option in options(group)]
+EXPERIMENTS = options("experiment")
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def test_every_yaml_is_an_option_or_a_script() -> None:
+    reachable = {CONF / group / f"{option}.yaml" for group, option in OPTIONS}
+    reachable |= {CONF / f"{script.stem}.yaml" for script in (ROOT / "scripts").glob("*.py")}
+    assert reachable == set(CONF.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
+    if (group, option) == ("trainer", "gpu") and not torch.cuda.is_available():
+        assert composed("trainer=gpu").trainer.accelerator == "gpu"
+        return
+    extra = ["data.root=somewhere"] if option == "folder" else []
+    session = build.build_session(composed(f"{group}={option}", *extra), new_run(tmp_path, "run"))
+    logits = session.classifier.network.eval()(torch.zeros(2, 1, 28, 28))
+    assert logits.shape == (2, 10)
+    assert session.classifier.loss(logits, torch.tensor([0, 1])).isfinite()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root: Path) -> None:
+    words = [f"experiment={experiment}", "data=folder", f"data.root={data_root}", "trainer.fast_dev_run=true"]
+    if composed(words[0]).data.val_size:
+        words.append("data.val_size=100")
+    done = run_script("train", *words)
+    assert done.status == 0, done.err
+    assert done.run.parent.name == experiment
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "get_data"])
+def test_help_lists_every_group_and_key_with_a_line(script: str, run_script: RunScript) -> None:
+    done = run_script(script, "--help")
+    assert done.status == 0
+    described = [line[3:].split(maxsplit=1) for line in done.out.splitlines() if "=" in line]
+    lines = {words[0]: words[1] for words in described if len(words) == 2}
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(script)
+    for key, value in cfg.items():
+        if not isinstance(value, DictConfig):
+            assert any(name.startswith(f"{key}=") for name in lines), key
+    for group in groups(script):
+        for option in options(group):
+            assert len(lines[f"{group}={option}"]) > 10, (group, option)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
+def test_nothing_heavy_is_imported_for_help_config_and_completion(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "train.py"), *arguments],
+        env={**os.environ, "COMP_LINE": "train.py optimizer=", "COMP_POINT": "19"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert "hydra" in imported
+    assert not imported & {"torch", "torchvision", "lightning", "torchmetrics", "pydantic", "tensorboard", "numpy"}
+    assert done.stdout
+
+
+# What follows shows that a word on the command line reaches what it names.
+
+
+def built(*overrides: str) -> Any:
+    return build.build_classifier(composed(*overrides))
+
+
+def modules(network: nn.Module, kind: type[nn.Module]) -> list[Any]:
+    return [module for module in network.modules() if isinstance(module, kind)]
+
+
+def test_model_words() -> None:
+    assert {layer.p for layer in modules(built("model.dropout=0.4").network, nn.Dropout)} == {0.4}
+    network = built(
+        "model.channels=[8,16]", "model.kernel_size=[5,3]", "model.padding=[2,0]", "model.hidden=[32]"
+    ).network
+    assert [(c.out_channels, c.kernel_size[0], c.padding[0]) for c in modules(network, nn.Conv2d)] == [
+        (8, 5, 2),
+        (16, 3, 0),
+    ]
+    assert [layer.out_features for layer in modules(network, nn.Linear)] == [32, 10]
+    network = built(
+        "model.pooling=average", "model.activation=gelu", "model.batch_norm=false", "model.stride=[1,2,1]"
+    ).network
+    assert len(modules(network, nn.AvgPool2d)) == len(modules(network, nn.GELU)) == 3
+    assert not modules(network, nn.BatchNorm2d)
+    assert [layer.stride[0] for layer in modules(network, nn.Conv2d)] == [1, 2, 1]
+    network = built("model=mlp", "model.hidden=[20,30]", "model.activation=tanh").network
+    assert [layer.out_features for layer in modules(network, nn.Linear)] == [20, 30, 10]
+    assert len(modules(network, nn.Tanh)) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "expected"),
+    [
+        (["optimizer=sgd", "optimizer.momentum=0.5"], torch.optim.SGD, {"momentum": 0.5, "nesterov": True}),
+        (["optimizer=adam", "optimizer.betas=[0.8,0.9]"], torch.optim.Adam, {"betas": (0.8, 0.9)}),
+        (["optimizer=adamw", "optimizer.weight_decay=0.2"], torch.optim.AdamW, {"weight_decay": 0.2}),
+    ],
+)
+def test_optimizer_words(overrides: list[str], kind: type, expected: dict[str, Any]) -> None:
+    optimizer = built(*overrides).optimizer([nn.Parameter(torch.zeros(1))])
+    assert type(optimizer) is kind
+    group = optimizer.param_groups[0]
+    assert {name: tuple(group[name]) if name == "betas" else group[name] for name in expected} == expected
+
+
+def test_scheduler_words() -> None:
+    assert built("scheduler=constant").schedule(50, 100) == 1
+    assert built("scheduler=step", "scheduler.factor=0.5").schedule(60, 100) == 0.5
+    assert built("scheduler=cosine", "scheduler.warmup=0.0").schedule(50, 100) == pytest.approx(0.5)
+    assert built("scheduler=one_cycle", "scheduler.peak=0.5").schedule(50, 100) == 1
+
+
+def test_loss_words() -> None:
+    logits, labels = torch.tensor([[4.0, 0.0]]), torch.tensor([0])
+    plain, smooth = (built(f"loss.label_smoothing={value}").loss(logits, labels).item() for value in (0.0, 0.2))
+    assert smooth > plain
+    assert plain == pytest.approx(0.0181499, rel=1e-4)  # ln(1 + e^-4)
+
+
+def test_data_and_augment_words() -> None:
+    datamodule = build.build_datamodule(
+        composed("augment=flip_shift_erase", "augment.shift=3", "data.batch_size=7", "data.split_seed=9", "seed=5")
+    )
+    augment = datamodule.augment
+    assert (augment.flip, augment.shift, augment.erase) == (0.5, 3, 0.5)
+    assert (datamodule.batch_size, datamodule.split_seed, datamodule.seed) == (7, 9, 5)
+    none = build.build_datamodule(composed("augment=none")).augment
+    assert (none.flip, none.shift, none.erase) == (0.0, 0, 0.0)
+
+
+def test_trainer_words() -> None:
+    trainer = build.build_measuring_trainer(
+        composed(
+            "trainer=cpu", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5", "trainer.max_epochs=9"
+        )
+    )
+    assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.max_epochs) == (3, 0.5, 9)
+    assert build.build_measuring_trainer(composed("trainer=debug")).fast_dev_run
+    assert build.build_measuring_trainer(composed("trainer=overfit")).overfit_batches == 4
+    precise = build.build_measuring_trainer(composed("trainer=cpu", "trainer.precision=32-true"))
+    assert precise.precision == "32-true"
+
+
+def test_auto_precision_is_what_the_hardware_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for able, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
+        assert build.hardware_precision("cpu") == precision
+        assert build.hardware_precision("auto") == precision

@@ -1,0 +1,263 @@
+import random
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fmnist.models.cnn import CNN
+from fmnist.models.layers import ACTIVATIONS
+from fmnist.models.mlp import MLP
+from fmnist.models.sizes import output_size, same_padding
+
+SHAPE = (1, 28, 28)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def features(network: CNN, size: int = 28) -> tuple[int, ...]:
+    """Channels, height and width after the blocks."""
+    return tuple(network.eval().blocks(torch.zeros(1, 1, size, size)).shape[1:])
+
+
+def constant_weights(network: nn.Module) -> nn.Module:
+    """Every weight 1, every bias 0."""
+    for name, parameter in network.named_parameters():
+        nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "expected"),
+    [
+        (6, 3, 1, 0, 4),
+        (32, 5, 1, 0, 28),
+        (64, 3, 1, 0, 62),
+        (28, 3, 1, 0, 26),
+        (26, 2, 2, 0, 13),
+        (13, 3, 1, 0, 11),
+        (11, 2, 2, 0, 5),
+        (7, 3, 2, 1, 4),
+        (5, 3, 1, 1, 5),
+        (227, 11, 4, 0, 55),
+        (3, 3, 5, 0, 1),
+        (2, 3, 1, 0, 0),
+    ],
+)
+def test_output_size_is_floor_of_w_minus_f_plus_2p_over_s_plus_1(
+    size: int, kernel: int, stride: int, padding: int, expected: int
+) -> None:
+    assert output_size(size, kernel, stride, padding) == expected
+
+
+def test_output_size_agrees_with_torch_wherever_the_kernel_fits() -> None:
+    draw = random.Random(0)
+    fits = 0
+    for _ in range(400):
+        size, kernel, stride, padding = (draw.randint(low, high) for low, high in ((1, 16), (1, 7), (1, 6), (0, 4)))
+        expected = output_size(size, kernel, stride, padding)
+        image, weight = torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel, kernel)
+        if expected >= 1:
+            assert functional.conv2d(image, weight, stride=stride, padding=padding).shape[-1] == expected
+            fits += 1
+        else:
+            with pytest.raises(RuntimeError):
+                functional.conv2d(image, weight, stride=stride, padding=padding)
+    assert 200 < fits < 400
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 11])
+def test_same_padding_keeps_the_size(kernel: int) -> None:
+    assert output_size(20, kernel, 1, same_padding(kernel)) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"channels": [4, 8], "padding": 0}, (8, 5, 5)),  # 28 -> 26 -> 13 -> 11 -> 5
+        ({"channels": [20, 50], "kernel_size": 5, "padding": 0}, (50, 4, 4)),  # 28 -> 24 -> 12 -> 8 -> 4
+        ({"channels": [4]}, (4, 14, 14)),
+        ({"channels": [4], "pooling": "none"}, (4, 28, 28)),
+        ({"channels": [4], "pooling": "none", "padding": 3}, (4, 32, 32)),
+        ({"channels": [4], "pooling": "none", "stride": 2}, (4, 14, 14)),
+        ({"channels": [4, 2], "pooling": ["none", "average"], "stride": [2, 1]}, (2, 7, 7)),
+        (  # 28 -> 28, -> 13 -> 6, -> 7 -> 3
+            {
+                "channels": [2, 3, 4],
+                "kernel_size": [5, 3, 4],
+                "stride": [1, 2, 1],
+                "padding": ["same", 0, 2],
+                "pooling": ["none", "average", "max"],
+            },
+            (4, 3, 3),
+        ),
+    ],
+)
+def test_cnn_blocks_give_the_size_worked_out_by_hand(arguments: dict, expected: tuple[int, int, int]) -> None:
+    network = CNN(SHAPE, 10, **arguments)
+    assert features(network) == expected
+    assert network(torch.zeros(3, *SHAPE)).shape == (3, 10)
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        # (3*3*1*4 + 2*4) + (3*3*4*8 + 2*8), then 8*5*5 features: (200*16 + 16) + (16*10 + 10)
+        (CNN(SHAPE, 10, [4, 8], padding=0, hidden=[16]), 44 + 304 + 3216 + 170),
+        # (3*3*1*4 + 4) + (3*3*4*8 + 8) + ...
+        (CNN(SHAPE, 10, [4, 8], padding=0, hidden=[16], batch_norm=False), 40 + 296 + 3216 + 170),
+        # 520 + 25,050 + 400,500 + 5,010
+        (CNN(SHAPE, 10, [20, 50], kernel_size=5, padding=0, batch_norm=False, hidden=[500]), 431_080),
+        (CNN((3, 8, 8), 7, [5], pooling="none"), 3 * 3 * 3 * 5 + 10 + 5 * 64 * 7 + 7),
+        (MLP(SHAPE, 10, [256, 128]), 784 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10),
+        (MLP((3, 4, 5), 7, []), 60 * 7 + 7),
+    ],
+)
+def test_parameter_count_worked_out_by_hand(network: nn.Module, expected: int) -> None:
+    assert parameters(network) == expected
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 7])
+@pytest.mark.parametrize("hidden", [0, 1, 4])
+def test_cnn_has_any_number_of_blocks_and_hidden_layers(blocks: int, hidden: int) -> None:
+    network = CNN(SHAPE, 10, [3] * blocks, pooling="none", hidden=[5] * hidden)
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    assert [layer.in_channels for layer in convolutions] == [1] + [3] * (blocks - 1)
+    assert [layer.out_features for layer in linear] == [5] * hidden + [10]
+    assert all(before.out_features == after.in_features for before, after in pairwise(linear))
+    assert network(torch.rand(2, *SHAPE)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(("pooling", "expected"), [("max", 4.0), ("average", 2.5), ("none", 10.0)])
+def test_pooling_takes_what_its_name_says_of_2x2_windows(pooling: str, expected: float) -> None:
+    network = CNN((1, 2, 2), 1, [1], kernel_size=1, batch_norm=False, pooling=pooling)
+    assert constant_weights(network)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).item() == expected
+
+
+def test_batch_norm_normalises_after_each_convolution() -> None:
+    network = CNN((1, 1, 1), 1, [1], kernel_size=1, activation="leaky_relu", pooling="none")
+    constant_weights(network)
+    images = torch.tensor([10.0, 30.0]).reshape(2, 1, 1, 1)
+    torch.testing.assert_close(network.train()(images).flatten(), torch.tensor([-0.01, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        ("relu", 0.0),
+        ("leaky_relu", -0.01),
+        ("gelu", -0.158655),
+        ("silu", -0.268941),
+        ("tanh", -0.761594),
+        ("sigmoid", 0.268941),
+    ],
+)
+def test_activation_acts_after_blocks_and_hidden_layers(activation: str, expected: float) -> None:
+    minus_one = -torch.ones(1, 1, 1, 1)
+    block = CNN((1, 1, 1), 1, [1], kernel_size=1, batch_norm=False, activation=activation, pooling="none")
+    assert constant_weights(block)(minus_one).item() == pytest.approx(expected, abs=1e-6)
+    hidden = MLP((1, 1, 1), 1, [1], activation=activation)
+    assert constant_weights(hidden)(minus_one).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_activation_is_tested_above() -> None:
+    mark = test_activation_acts_after_blocks_and_hidden_layers.pytestmark[0]
+    assert {name for name, _ in mark.args[1]} == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("kernel_size", [3]), ("stride", [1, 1, 1]), ("padding", ["same"]), ("padding", [0, 0, 0]), ("pooling", [])],
+)
+def test_list_of_another_length_than_the_blocks_is_refused(argument: str, value: list) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} has {len(value)} values for 2 blocks"):
+        CNN(SHAPE, 10, [4, 8], **{argument: value})
+
+
+def test_even_kernel_with_padding_same_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'same' needs an odd kernel size, got 4"):
+        CNN(SHAPE, 10, [4, 8], kernel_size=[3, 4])
+    assert features(CNN(SHAPE, 10, [4, 8], kernel_size=[3, 4], padding=["same", 1])) == (8, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "layer", "kernel", "reaches"),
+    [
+        ({"channels": [2] * 5}, "pooling after convolution 5 of 5", "2x2", "1x1"),  # 28, 14, 7, 3, 1
+        ({"channels": [2, 2], "padding": 0, "kernel_size": [3, 15]}, "convolution 2 of 2", "15x15", "13x13"),
+        ({"channels": [2], "padding": 0, "kernel_size": 29}, "convolution 1 of 1", "29x29", "28x28"),
+        ({"channels": [2], "padding": 0, "kernel_size": 28}, "pooling after convolution 1 of 1", "2x2", "1x1"),
+    ],
+)
+def test_network_that_shrinks_to_nothing_is_refused_with_layer_kernel_and_size(
+    arguments: dict, layer: str, kernel: str, reaches: str
+) -> None:
+    with pytest.raises(ValueError, match=f": {layer} has a {kernel} kernel, but only {reaches} pixels reach it"):
+        CNN(SHAPE, 10, **arguments)
+
+
+def test_smallest_features_that_are_left_are_one_pixel() -> None:
+    assert features(CNN(SHAPE, 10, [2], padding=0, kernel_size=28, pooling="none")) == (2, 1, 1)
+    assert features(CNN(SHAPE, 10, [2] * 4)) == (2, 1, 1)
+
+
+def test_width_and_height_may_differ() -> None:
+    network = CNN((2, 9, 21), 4, [3, 5])
+    assert network.blocks(torch.zeros(1, 2, 9, 21)).shape == (1, 5, 2, 5)
+    assert network(torch.zeros(6, 2, 9, 21)).shape == (6, 4)
+    with pytest.raises(ValueError, match=r"only 2x5 pixels"):
+        CNN((2, 9, 21), 4, [3, 5, 5], kernel_size=[3, 3, 7], padding=["same", "same", 2])
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        CNN(SHAPE, 10, [4], dropout=0.4),
+        CNN(SHAPE, 10, [4], hidden=[20], dropout=0.4),
+        MLP(SHAPE, 10, [20], dropout=0.4),
+        MLP(SHAPE, 10, [], dropout=0.4),
+    ],
+    ids=["cnn", "cnn-hidden", "mlp", "mlp-linear"],
+)
+def test_dropout_acts_in_training_alone(network: nn.Module) -> None:
+    images = torch.rand(4, *SHAPE)
+    network.train()
+    assert not torch.equal(network(images), network(images))
+    network.eval()
+    assert torch.equal(network(images), network(images))
+
+
+def test_dropout_drops_its_rate_and_scales_the_rest() -> None:
+    torch.manual_seed(0)
+    network = MLP((1, 1, 1), 1, [10_000], activation="sigmoid", dropout=0.4).train()
+    for name, parameter in network.named_parameters():
+        nn.init.constant_(parameter, 1.0 if name == "head.3.weight" else 0.0)  # all hidden units are 1/2
+    mean = network(torch.ones(20, 1, 1, 1)).mean().item() / 10_000
+    kept = network.head[:-1](torch.ones(1, 1))
+    assert mean == pytest.approx(0.5, abs=0.01)
+    assert (kept == 0).float().mean().item() == pytest.approx(0.4, abs=0.03)
+    assert kept.max().item() == pytest.approx(0.5 / 0.6)
+
+
+@pytest.mark.parametrize("network", [CNN(SHAPE, 10, [4], hidden=[20]), MLP(SHAPE, 10, [20])], ids=["cnn", "mlp"])
+def test_no_dropout_is_the_default(network: nn.Module) -> None:
+    images = torch.rand(4, *SHAPE)
+    network.train()
+    assert torch.equal(network(images), network(images))
+
+
+def test_mlp_without_hidden_layers_is_one_linear_layer() -> None:
+    network = MLP((2, 3, 4), 5, [])
+    weight, bias = network.parameters()
+    images = torch.rand(6, 2, 3, 4)
+    assert weight.shape == (5, 24)
+    torch.testing.assert_close(network(images), images.flatten(1) @ weight.T + bias)
+
+
+def test_mlp_hidden_layers_have_the_widths_asked_for() -> None:
+    linear = [layer for layer in MLP(SHAPE, 10, [7, 5, 6]).modules() if isinstance(layer, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(784, 7), (7, 5), (5, 6), (6, 10)]

@@ -1,0 +1,280 @@
+"""scripts/train.py and scripts/evaluate.py as a person uses them."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Done, RunScript
+from lightning.pytorch import Callback
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fmnist import checkpoints
+from fmnist.classes import CLASSES
+
+
+def metrics_of(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def record_of(run: Path) -> dict:
+    return json.loads((run / "run.json").read_text())
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.network_weights(checkpoints.load(checkpoint))
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_a_run_leaves_everything_in_one_folder(train: RunScript) -> None:
+    done = train("name=mine", "trainer.max_epochs=3")
+    assert done.status == 0, done.err
+    assert done.err == ""
+    run = done.run
+    assert run.parent.name == "mine"
+    names = {path.name for path in run.iterdir()}
+    (events,) = (name for name in names if name.startswith("events.out.tfevents"))
+    assert names - {events} == {"config.yaml", "checkpoints", "metrics.csv", "metrics.json", "run.json", "run.log"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+    metrics = metrics_of(run)
+    assert metrics["epochs"] == 3
+    assert 0 <= metrics["untrained/accuracy"] < 0.5 < metrics["test/accuracy"] <= 1
+    assert list(metrics["test/accuracy_per_class"]) == list(CLASSES)
+    per_class = metrics["test/accuracy_per_class"].values()
+    assert metrics["test/accuracy"] == pytest.approx(sum(per_class) / len(per_class))  # 20 test images of each class
+    assert {"val/accuracy", "val/loss", "test/loss", "train/seconds", "train/images_per_second"} <= metrics.keys()
+    assert metrics["train/images_per_second"] > 0
+
+    record = record_of(run)
+    assert record["status"] == "finished"
+    assert record["start"] <= record["end"]
+    assert "name=mine" in record["overrides"]
+    assert record["seed"] == 0
+    assert len(record["dataset"]) == 4
+    assert record["hardware"]["cores"] == os.cpu_count()
+    assert record["packages"]["torch"] == torch.__version__.split("+")[0]
+
+    rows = rows_of(run)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert float(rows[0]["val/accuracy"]) == pytest.approx(metrics["untrained/accuracy"])
+    assert [row["step"] for row in rows] == ["0", "10", "20", "30"]
+    assert rows[-1]["train/accuracy_per_class/Ankle boot"] != ""
+    assert metrics["val/accuracy"] == pytest.approx(max(float(row["val/accuracy"]) for row in rows[1:]))
+
+    shown = EventAccumulator(str(run))
+    shown.Reload()
+    assert {"train/loss", "val/loss", "val/accuracy", "val/accuracy_per_class/Bag"} <= set(shown.Tags()["scalars"])
+    assert [event.value for event in shown.Scalars("val/accuracy")] == pytest.approx(
+        [float(row["val/accuracy"]) for row in rows]
+    )
+
+    lines = done.out.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+    assert any("untrained: accuracy" in line for line in lines)
+    assert any(line.split()[:1] == ["Trouser"] and line.split()[2] == "20" for line in lines)
+    assert lines[-2:] == [f"run folder: {run}", "curves:     tensorboard --logdir outputs"]
+    assert all(line in (run / "run.log").read_text() for line in lines[:5])
+
+
+def result_lines(done: Done) -> list[str]:
+    """What a script shows from the table on."""
+    lines = done.out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split()[:1] == ["class"])
+    return lines[start : start + 14]
+
+
+@pytest.mark.parametrize("by", ["run", "checkpoint"])
+def test_evaluate_gives_the_numbers_of_the_run(train: RunScript, run_script: RunScript, by: str) -> None:
+    trained = train()
+    argument = trained.run if by == "run" else trained.run / "checkpoints" / "best.ckpt"
+    if by == "checkpoint":  # the file alone is enough
+        argument = argument.rename(trained.folder / "alone.ckpt")
+        (trained.run / "metrics.json").unlink()
+    evaluated = run_script("evaluate", f"{by}={argument}")
+    assert evaluated.status == 0, evaluated.err
+    assert result_lines(evaluated) == result_lines(trained)
+    assert "test: loss" in evaluated.out
+
+
+def test_evaluate_measures_the_validation_images_of_the_run(train: RunScript, run_script: RunScript) -> None:
+    trained = train()
+    evaluated = run_script("evaluate", f"run={trained.run}", "split=val")
+    assert f"val: loss {metrics_of(trained.run)['val/loss']:.4f}" in evaluated.out
+
+
+def test_test_false_leaves_the_test_split_alone(train: RunScript) -> None:
+    done = train("test=false", "trainer.max_epochs=1")
+    assert done.status == 0
+    assert not [name for name in metrics_of(done.run) if name.startswith("test")]
+    assert "val/accuracy" in metrics_of(done.run)
+
+
+def test_without_validation_images_the_last_checkpoint_is_the_result(train: RunScript, run_script: RunScript) -> None:
+    done = train("data.val_size=0", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    assert [path.name for path in (done.run / "checkpoints").iterdir()] == ["last.ckpt"]
+    metrics = metrics_of(done.run)
+    assert metrics["checkpoint"] == "last.ckpt"
+    assert not [name for name in metrics if name.startswith("val")]
+    assert "600 images to train on, 0 to validate" in done.out
+    assert result_lines(run_script("evaluate", f"run={done.run}")) == result_lines(done)
+    refused = run_script("evaluate", f"run={done.run}", "split=val")
+    assert refused.status == 2
+    assert "split=val" in refused.err
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_monitored_metric(train: RunScript) -> None:
+    done = train("trainer.max_epochs=4", "monitor=val/loss", "optimizer=sgd", "scheduler=constant", "optimizer.lr=0.3")
+    rows = rows_of(done.run)[1:]
+    best = min(rows, key=lambda row: float(row["val/loss"]))
+    assert checkpoints.load(done.run / "checkpoints" / "best.ckpt")["global_step"] == int(best["step"])
+    assert metrics_of(done.run)["val/loss"] == pytest.approx(float(best["val/loss"]), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(train: RunScript) -> None:
+    choices = ("augment=flip_shift_erase", "trainer.max_epochs=1", "test=false")
+    one, same, other = (
+        train(*choices, f"name={name}", f"seed={seed}") for name, seed in [("a", 1), ("b", 1), ("c", 2)]
+    )
+    last = {name: next(one.folder.glob(f"outputs/{name}/*/checkpoints/last.ckpt")) for name in "abc"}
+    assert [one.status, same.status, other.status] == [0, 0, 0]
+    assert_same_weights(last["a"], last["b"])
+    assert not torch.equal(weights_of(last["a"])["blocks.0.weight"], weights_of(last["c"])["blocks.0.weight"])
+
+
+def test_a_finished_run_goes_on_in_its_folder(train: RunScript, run_script: RunScript) -> None:
+    first = train("trainer.max_epochs=2", "scheduler=constant", "name=cut")
+    run = first.run
+    again = run_script("train", f"resume={run}")
+    assert again.status == 2
+    assert "finished" in again.err
+    resumed = run_script("train", f"resume={run}", "trainer.max_epochs=4")
+    assert resumed.status == 0, resumed.err
+    assert resumed.run == run
+    assert [row["epoch"] for row in rows_of(run)] == ["0", "1", "2", "3", "4"]
+    assert metrics_of(run)["epochs"] == 4
+    assert metrics_of(run)["untrained/accuracy"] == metrics_of(run)["untrained/accuracy"]
+    assert record_of(run)["status"] == "finished"
+    shown = EventAccumulator(str(run))
+    shown.Reload()
+    steps = [event.step for event in shown.Scalars("val/accuracy")]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 5
+
+    whole = train("trainer.max_epochs=4", "scheduler=constant", "name=whole")
+    whole_run = next(whole.folder.glob("outputs/whole/*"))
+    assert_same_weights(run / "checkpoints" / "last.ckpt", whole_run / "checkpoints" / "last.ckpt")
+
+
+class PressCtrlC(Callback):
+    """Does it after a number of batches, as a person would: by a signal."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == self.after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def press_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Adds the person to the callbacks of the next run."""
+    from fmnist import build as job
+
+    original = job.build_callbacks
+    monkeypatch.setattr(job, "build_callbacks", lambda cfg: [*original(cfg), PressCtrlC(after=14)])
+    return monkeypatch
+
+
+def test_ctrl_c_in_an_epoch_ends_the_run_and_it_goes_on_as_if_nothing_had_been(
+    train: RunScript, run_script: RunScript, press_ctrl_c: pytest.MonkeyPatch
+) -> None:
+    choices = ("trainer.max_epochs=3", "augment=flip_shift", "model.dropout=0.3")
+    cut = train(*choices, "name=cut")
+    assert cut.status == 130
+    assert "Traceback" not in cut.err
+    run = cut.run
+    assert record_of(run)["status"] == "interrupted"
+    assert metrics_of(run)["epochs"] == 1
+    assert checkpoints.load(run / "checkpoints" / "last.ckpt")["global_step"] == 15
+    assert f"resume={run}" in cut.out
+
+    press_ctrl_c.undo()
+    resumed = run_script("train", f"resume={run}")
+    assert resumed.status == 0, resumed.err
+    whole = train(*choices, "name=whole")
+    whole_run = next(whole.folder.glob("outputs/whole/*"))
+    assert_same_weights(run / "checkpoints" / "last.ckpt", whole_run / "checkpoints" / "last.ckpt")
+    untimed = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in rows_of(folder)] for folder in (run, whole_run)
+    ]
+    assert untimed[0] == untimed[1]
+
+
+def test_two_runs_in_one_second_get_two_folders(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fmnist import runs
+
+    class StandingClock(runs.datetime):
+        @classmethod
+        def now(cls, tz=None):  # noqa: ARG003
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(runs, "datetime", StandingClock)
+    for _ in range(2):
+        done = train("trainer=debug")
+        assert done.status == 0, done.err
+    assert {path.name for path in done.folder.glob("outputs/train/*")} == {
+        "2026-01-02_03-04-05",
+        "2026-01-02_03-04-05_2",
+    }
+
+
+def test_a_sweep_runs_every_combination(train: RunScript) -> None:
+    done = train("-m", "trainer.max_epochs=1", "model.dropout=0.0,0.2", "seed=0,1", "test=false")
+    assert done.status == 0, done.err
+    runs = [path.parent for path in done.folder.glob("outputs/train/*/*/metrics.json")]
+    assert len(runs) == 4
+    assert len({(run / "config.yaml").read_text() for run in runs}) == 4
+
+
+def test_the_script_returns_the_monitored_metric(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fmnist.jobs import train as job
+
+    returned = []
+    original = job.main
+    monkeypatch.setattr(job, "main", lambda *arguments: returned.append(original(*arguments)))
+    done = train("trainer.max_epochs=1", "monitor=val/accuracy_per_class/Trouser")
+    assert returned == [metrics_of(done.run)["val/accuracy_per_class"]["Trouser"]]
+
+
+def test_early_stopping_watches_the_monitored_metric(train: RunScript) -> None:
+    done = train(
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "callbacks.early_stopping.min_delta=1.0",  # never enough
+        "trainer.max_epochs=9",
+    )
+    assert done.status == 0, done.err
+    assert metrics_of(done.run)["epochs"] == 2
+
+
+def test_overfitting_a_few_batches_learns_them(train: RunScript) -> None:
+    done = train("trainer=overfit", "trainer.max_epochs=30", "trainer.log_every_n_steps=1")
+    assert done.status == 0, done.err
+    assert float(rows_of(done.run)[-1]["train/accuracy"]) > 0.95

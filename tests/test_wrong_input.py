@@ -1,0 +1,150 @@
+"""Mistakes on the command line: one clear line, exit status 2, nothing left behind."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Done, RunScript
+
+from fmnist.data import sources
+
+
+def assert_one_line(done: Done, *fragments: str) -> None:
+    assert done.status == 2
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: ")
+    for fragment in fragments:
+        assert fragment in line
+    assert not (done.folder / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["optimzer=sgd"], ["optimzer", "did you mean optimizer"]),
+        (["model.dropuot=0.4"], ["model.dropuot", "did you mean model.dropout"]),
+        (["optimizer=sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
+        (["experiment=lenett"], ["experiment=lenett", "did you mean lenet?"]),
+        (["colour=red"], ["colour", "there are", "optimizer"]),
+        (["+colour=red"], ["colour", "there are", "monitor"]),
+        (["+model.colour=red"], ["model.colour", "no such argument"]),
+        (["+optimizer.momentun=0.9", "optimizer=sgd"], ["optimizer.momentun", "did you mean momentum"]),
+        (["+trainer.max_epoch=3"], ["trainer.max_epoch", "max_epochs"]),
+        (["nonsense"], ["'nonsense'", "key=value"]),
+        (["model.dropout=1.5"], ["model.dropout=1.5", "less than 1"]),
+        (["model.dropout=-0.1"], ["model.dropout=-0.1", "greater than or equal to 0"]),
+        (["model.dropout=abc"], ["model.dropout=abc", "number"]),
+        (["model.dropout='0.4'"], ["model.dropout=0.4", "number"]),
+        (["model.channels=[]"], ["model.channels=[]", "at least 1"]),
+        (["model.channels=[8,0]"], ["model.channels=[8, 0]", "greater than or equal to 1"]),
+        (["model.channels=[8,8,8,8,8,8]"], ["shrinks to nothing", "convolution 5 of 6", "2x2", "1x1"]),
+        (["model.kernel_size=[3,3]"], ["kernel_size has 2 values for 3 blocks"]),
+        (["model.activation=rellu"], ["model.activation=rellu", "'relu'"]),
+        (["model._target_=os.system"], ["model._target_=os.system", "fmnist."]),
+        (["model._target_=fmnist.models.RNN"], ["fmnist.models.RNN"]),
+        (["optimizer.lr=-1"], ["optimizer", "-1"]),
+        (["optimizer.lr=fast"], ["optimizer.lr=fast", "number"]),
+        (["scheduler.peak=2"], ["scheduler.peak=2", "less than 1"]),
+        (["data.batch_size=0"], ["data.batch_size=0", "greater than or equal to 1"]),
+        (["data.val_size=60001"], ["data.val_size=60001", "59999"]),
+        (["augment.flip=2"], ["augment.flip=2", "less than or equal to 1"]),
+        (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
+        (["monitor=test/accuracy"], ["monitor=test/accuracy", "validation"]),
+        (["callbacks=early_stopping", "data.val_size=0"], ["callbacks.early_stopping", "data.val_size=0"]),
+        (["trainer.accelerator=toaster"], ["toaster", "cpu"]),
+        (["trainer.max_epochs=abc"], ["trainer.max_epochs=abc", "integer"]),
+        (["trainer.precision=bf17"], ["trainer.precision=bf17", "bf16-mixed"]),
+        (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
+        (["seed=abc"], ["seed=abc", "integer"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["test=perhaps"], ["test=perhaps", "boolean"]),
+        (["name=a/b"], ["name='a/b'"]),
+        (["resume=nowhere"], ["resume=nowhere", "no such folder"]),
+        (["resume=."], ["resume=.", "not a run folder"]),
+    ],
+)
+def test_train_refuses(run_script: RunScript, arguments: list[str], fragments: list[str], tmp_path: Path) -> None:
+    done = run_script("train", f"data.root={tmp_path}/none", *arguments)
+    assert_one_line(done, *fragments)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_train_refuses_a_gpu_that_is_not_there(run_script: RunScript) -> None:
+    assert_one_line(run_script("train", "trainer=gpu"), "trainer", "gpu")
+
+
+def test_train_says_when_no_source_has_the_data(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(_: Path) -> tuple[Path, ...]:
+        raise sources.DataUnavailableError("not today")
+
+    for source in ("_torchvision_download", "_debian_package"):
+        monkeypatch.setattr(sources, source, nothing)
+    monkeypatch.setattr(sources, "SYSTEM_FOLDER", Path("nowhere"))
+    done = run_script("train", "data.root=empty")
+    assert done.status == 2
+    assert "Traceback" not in done.err
+    message = done.err[done.err.index("error: ") :]
+    assert message.count("not today") == 2
+    assert "no such folder" in message
+    assert "apt install" in message
+    assert not (done.folder / "outputs").exists()
+
+
+def test_train_refuses_an_outputs_folder_that_cannot_be_made(run_script: RunScript, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run_script("train", "outputs=file")
+    assert_one_line(done, "outputs=file")
+
+
+def test_train_refuses_a_data_folder_that_cannot_be_made(run_script: RunScript, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert_one_line(run_script("train", "data.root=file"), "data.root")
+
+
+def test_a_val_size_that_leaves_nothing_is_refused(train: RunScript) -> None:
+    assert_one_line(train("data.val_size=600"), "data.val_size=600", "600 training images")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        ([], ["run=", "checkpoint="]),
+        (["run=a", "checkpoint=b"], ["either"]),
+        (["run=nowhere"], ["run=nowhere", "no such folder"]),
+        (["run=."], ["run=.", "not a run folder"]),
+        (["checkpoint=nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
+        (["checkpoint=garbage.ckpt"], ["garbage.ckpt", "not a readable checkpoint"]),
+        (["checkpoint=foreign.ckpt"], ["foreign.ckpt", "not a checkpoint of this project"]),
+        (["checkpoint=garbage.ckpt", "split=train"], ["split=train", "'val' or 'test'"]),
+        (["checkpont=garbage.ckpt"], ["checkpont", "did you mean checkpoint"]),
+    ],
+)
+def test_evaluate_refuses(run_script: RunScript, arguments: list[str], fragments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "garbage.ckpt").write_bytes(os.urandom(1000))
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    assert_one_line(run_script("evaluate", *arguments), *fragments)
+
+
+def test_a_truncated_checkpoint_is_refused_by_evaluate_and_resume(train: RunScript, run_script: RunScript) -> None:
+    run = train("trainer.max_epochs=1", "test=false").run
+    for name in ("best", "last"):
+        checkpoint = run / "checkpoints" / f"{name}.ckpt"
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-3000])
+    before = sorted(run.rglob("*"))
+    for script, key in (("evaluate", "run"), ("train", "resume")):
+        done = run_script(script, f"{key}={run}")
+        assert done.status == 2
+        (line,) = done.err.splitlines()
+        assert "not a readable checkpoint" in line
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_resumed_run_keeps_its_choices(train: RunScript, run_script: RunScript) -> None:
+    run = train("trainer.max_epochs=1", "test=false").run
+    done = run_script("train", f"resume={run}", "optimizer=sgd", "trainer.max_epochs=2")
+    assert done.status == 2
+    (line,) = done.err.splitlines()
+    assert "optimizer=sgd" in line
+    assert "trainer.<key>" in line
