@@ -2,13 +2,14 @@
 
 import copy
 import functools
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -46,9 +47,9 @@ def build(key: str, node: DictConfig, **extra: Any) -> Any:
     if not name.startswith(ALLOWED_TARGETS):
         raise ValueError(f"{key}._target_={name}: it should start with one of {', '.join(ALLOWED_TARGETS)}")
     try:
-        target = get_object(name)
+        target = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{key}._target_={name}: {error}") from error
+        raise ValueError(f"{key}._target_={name}: {_one_line(error)}") from error
     arguments.pop("_partial_", None)
     check_arguments(key, target, arguments)
     try:

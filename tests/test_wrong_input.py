@@ -87,7 +87,7 @@ def test_train_says_when_no_source_has_the_data(run_script: RunScript, monkeypat
     assert "Traceback" not in done.err
     message = done.err[done.err.index("error: ") :]
     assert message.count("not today") == 2
-    assert "no such folder" in message
+    assert "system folder nowhere: none of the wanted files" in message
     assert "apt install" in message
     assert not (done.folder / "outputs").exists()
 
