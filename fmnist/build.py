@@ -50,10 +50,12 @@ def build(key: str, node: DictConfig, **extra: Any) -> Any:
         target = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{key}._target_={name}: {_one_line(error)}") from error
+    if not str(getattr(target, "__module__", None)).startswith(ALLOWED_TARGETS):
+        raise ValueError(f"{key}._target_={name}: it is something that this name's module only imports")
     arguments.pop("_partial_", None)
     check_arguments(key, target, arguments)
     try:
-        return instantiate(node, **extra, _convert_="all")
+        return instantiate(node, **extra, _convert_="all", _recursive_=False)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValueError | TypeError | MisconfigurationException):
@@ -72,7 +74,7 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
     Raises:
         ValueError: naming the key that asks for something that can't be.
     """
-    check_monitor(cfg)
+    check_measuring(cfg)
     seed_everything(cfg.seed, verbose=False)
     classifier = build_classifier(cfg)
     datamodule = build_datamodule(cfg)
@@ -130,6 +132,8 @@ def build_trainer(cfg: DictConfig, **parts: Any) -> Trainer:
     # The untrained network is measured before training, which shows whether validation runs.
     ours: dict[str, Any] = {"enable_model_summary": False, "num_sanity_val_steps": 0, "plugins": [WholeCheckpointIO()]}
     trainer: Trainer = build("trainer", node, **ours, **parts)
+    if trainer.world_size > 1:
+        raise ValueError(f"trainer.devices={node.devices}: only one device can be used")
     return trainer
 
 
@@ -166,20 +170,22 @@ def build_checkpointing(cfg: DictConfig, run: Run) -> list[ModelCheckpoint]:
     """The last epoch's checkpoint always; the best one's where there are images to tell which it is."""
 
     def keep(file: Path, **choice: Any) -> ModelCheckpoint:
-        return ModelCheckpoint(
-            file.parent, file.stem, save_on_train_epoch_end=True, enable_version_counter=False, **choice
-        )
+        return ModelCheckpoint(file.parent, file.stem, enable_version_counter=False, **choice)
 
-    best = keep(run.best_checkpoint, monitor=cfg.monitor, mode=direction(cfg.monitor))
-    return [*([best] if cfg.data.val_size else []), keep(run.last_checkpoint)]
+    # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
+    best = keep(run.best_checkpoint, monitor=cfg.monitor, mode=direction(cfg.monitor), save_on_train_epoch_end=False)
+    return [*([best] if cfg.data.val_size else []), keep(run.last_checkpoint, save_on_train_epoch_end=True)]
 
 
-def check_monitor(cfg: DictConfig) -> None:
-    """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
+def check_measuring(cfg: DictConfig) -> None:
+    """Refuses to choose by what isn't measured on the validation images, and to measure on no images.
 
     Raises:
-        ValueError: naming the nearest ones that are.
+        ValueError: naming what could be written instead.
     """
+    for split, instead in (("val", "data.val_size=0"), ("test", "test=false")):
+        if cfg.trainer[f"limit_{split}_batches"] == 0:
+            raise ValueError(f"trainer.limit_{split}_batches=0: write {instead} to leave these images alone")
     names = metric_names("val")
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")

@@ -146,6 +146,16 @@ def test_the_best_checkpoint_is_the_one_with_the_best_monitored_metric(train: Ru
     assert metrics_of(done.run)["val/loss"] == pytest.approx(float(best["val/loss"]), rel=1e-5)
 
 
+def test_validating_in_some_epochs_only_chooses_among_those(train: RunScript) -> None:
+    done = train("trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2", "test=false")
+    assert done.status == 0, done.err
+    rows = rows_of(done.run)
+    best = checkpoints.load(done.run / "checkpoints" / "best.ckpt")["global_step"]
+    assert best in (20, 40)
+    assert [row["epoch"] for row in rows if row["val/accuracy"]] == ["0", "2", "4"]
+    assert [row["epoch"] for row in rows if row["train/accuracy"]] == ["1", "2", "3", "4", "5"]
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(train: RunScript) -> None:
     choices = ("augment=flip_shift_erase", "trainer.max_epochs=1", "test=false")
     one, same, other = (

@@ -40,6 +40,7 @@ class History(Checkpoint):
         self.epoch_before = (0.0, 0)
         """The two before, as they were when the epoch began."""
         self._last_tick = time.perf_counter()
+        self._validated = False  # in this epoch: Lightning keeps the metrics of the last time
 
     @property
     def images_per_second(self) -> float:
@@ -71,12 +72,14 @@ class History(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tick(training=False)
+        self._validated = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last_tick = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.epoch_before = (self.batch_seconds, self.images)
+        self._validated = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -91,7 +94,8 @@ class History(Checkpoint):
         seconds, images = self.batch_seconds - self.epoch_before[0], self.images - self.epoch_before[1]
         pl_module.log("train/images_per_second", images / max(seconds, 1e-9))
         measured = trainer.callback_metrics
-        names = [name for phase in ("train", "val") for name in metric_names(phase) if name in measured]
+        phases = ("train", "val") if self._validated else ("train",)
+        names = [name for phase in phases for name in metric_names(phase) if name in measured]
         self._add_row(
             {
                 "epoch": trainer.current_epoch + 1,
