@@ -97,7 +97,10 @@ class Classifier(LightningModule):
         optimizer = self.optimizer(self.network.parameters())
         total = total_steps(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
+        }
 
 
 def total_steps(trainer: Trainer) -> int:

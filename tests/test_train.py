@@ -78,7 +78,7 @@ def test_a_run_leaves_everything_in_one_folder(train: RunScript) -> None:
 
     shown = EventAccumulator(str(run))
     shown.Reload()
-    assert {"train/loss", "val/loss", "val/accuracy", "val/accuracy_per_class/Bag"} <= set(shown.Tags()["scalars"])
+    assert {"train/loss", "val/loss", "val/accuracy", "val/accuracy_per_class/Bag", "learning_rate"} <= set(shown.Tags()["scalars"])
     assert [event.value for event in shown.Scalars("val/accuracy")] == pytest.approx(
         [float(row["val/accuracy"]) for row in rows]
     )
