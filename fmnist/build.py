@@ -2,57 +2,63 @@
 
 import copy
 import functools
+import inspect
 import pkgutil
 import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Gt, Le
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.optim import Optimizer
 
+from fmnist import schedules
 from fmnist.arguments import check_arguments, did_you_mean
-from fmnist.callbacks import History, Interruption, Progress, RandomStates, RunConfig
+from fmnist.callbacks import History, Interruption, KeepCheckpoint, Progress, RandomStates, RunConfig
 from fmnist.checkpoints import WholeCheckpointIO
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
+from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.metrics import direction, metric_names
 from fmnist.runs import Run
 from fmnist.training import Session
 
 ALLOWED_TARGETS = ("fmnist.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
-"""Where a `_target_` may point: a config from a stranger builds nothing else."""
+"""Where a `_target_` may point."""
+
+Count = Annotated[int, Ge(1)]
+Share = Annotated[int, Gt(0)] | Annotated[float, Gt(0), Le(1)]
+"""Of the batches: that many of them, or that share."""
 
 
-def build(key: str, node: DictConfig, **extra: Any) -> Any:
+def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> Any:
     """What a node of the config describes: its `_target_`, called with its other keys.
 
     Args:
         key: where the node stands in the config.
         node: `_target_`, `_partial_` and arguments.
+        kind: the class that the target is or descends from, or the module of which it is a function: a config from a
+            stranger builds nothing else.
         extra: arguments that aren't the person's to choose.
 
     Raises:
-        ValueError: if an argument doesn't exist or its value isn't allowed.
+        ValueError: if the target is of another kind, an argument doesn't exist, or its value isn't allowed.
     """
     arguments = plain_config(node)
-    name = str(arguments.pop("_target_", None))
-    if not name.startswith(ALLOWED_TARGETS):
-        raise ValueError(f"{key}._target_={name}: it should start with one of {', '.join(ALLOWED_TARGETS)}")
-    try:
-        target = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{key}._target_={name}: {_one_line(error)}") from error
-    if not str(getattr(target, "__module__", None)).startswith(ALLOWED_TARGETS):
-        raise ValueError(f"{key}._target_={name}: it is something that this name's module only imports")
+    target = find_target(key, str(arguments.pop("_target_", None)), kind)
     arguments.pop("_partial_", None)
+    if fixed := sorted(extra.keys() & arguments.keys()):
+        raise ValueError(f"{key}.{fixed[0]} is not to be chosen")
     check_arguments(key, target, arguments)
     try:
         return instantiate(node, **extra, _convert_="all", _recursive_=False)
@@ -61,6 +67,24 @@ def build(key: str, node: DictConfig, **extra: Any) -> Any:
         if isinstance(cause, ValueError | TypeError | MisconfigurationException):
             raise ValueError(f"{key}: {_one_line(cause)}") from error
         raise
+
+
+def find_target(key: str, name: str, kind: type | ModuleType) -> Callable[..., Any]:
+    """The class or function that `_target_` names, if it is of the kind that belongs there."""
+    if not name.startswith(ALLOWED_TARGETS):
+        raise ValueError(f"{key}._target_={name}: it should start with one of {', '.join(ALLOWED_TARGETS)}")
+    try:
+        target = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{key}._target_={name}: {_one_line(error)}") from error
+    if isinstance(kind, ModuleType):
+        fits = inspect.isfunction(target) and target.__module__ == kind.__name__
+    else:
+        fits = inspect.isclass(target) and issubclass(target, kind)
+    if not fits:
+        raise ValueError(f"{key}._target_={name}: it should be of {kind.__name__}")
+    found: Callable[..., Any] = target
+    return found
 
 
 def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
@@ -74,14 +98,18 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
     Raises:
         ValueError: naming the key that asks for something that can't be.
     """
-    check_measuring(cfg)
+    check_monitor(cfg)
     seed_everything(cfg.seed, verbose=False)
     classifier = build_classifier(cfg)
     datamodule = build_datamodule(cfg)
-    config = plain_config(cfg)
     history = History(run.history_file)
     progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
-    callbacks = [
+    config = plain_config(cfg)
+    # As this machine and this folder have it, so that the same comes of it elsewhere.
+    config["data"]["root"] = str(datamodule.root.absolute())
+    if cfg.trainer.precision == "auto":
+        config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
+    callbacks: list[Callback] = [
         *build_callbacks(cfg),
         RunConfig(config),
         RandomStates(),
@@ -93,7 +121,7 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
     ]
     logger = TensorBoardLogger(run.folder, name="", version="", purge_step=first_step or None)
     logger.NAME_HPARAMS_FILE = run.config_file.name  # what Lightning would write to hparams.yaml stands there
-    trainer = build_trainer(cfg, callbacks=callbacks, logger=logger, enable_progress_bar=progress)
+    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger)
     return Session(
         run, config, classifier, datamodule, trainer, functools.partial(build_measuring_trainer, cfg), history
     )
@@ -101,10 +129,10 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
 
 def build_classifier(cfg: DictConfig) -> Classifier:
     """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read."""
-    network = build("model", cfg.model, image_shape=IMAGE_SHAPE, num_classes=len(CLASSES))
-    loss = build("loss", cfg.loss)
-    optimizer = build("optimizer", cfg.optimizer)
-    schedule = build("scheduler", cfg.scheduler)
+    network = build("model", cfg.model, nn.Module, image_shape=IMAGE_SHAPE, num_classes=len(CLASSES))
+    loss = build("loss", cfg.loss, nn.Module)
+    optimizer = build("optimizer", cfg.optimizer, Optimizer)
+    schedule = build("scheduler", cfg.scheduler, schedules)
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError) as error:
@@ -114,33 +142,53 @@ def build_classifier(cfg: DictConfig) -> Classifier:
 
 def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
     """The images, their augmentation, and the order in which the run's seed serves them."""
-    datamodule: FashionMNISTDataModule = build("data", cfg.data, augment=build("augment", cfg.augment), seed=cfg.seed)
+    augment = build("augment", cfg.augment, Augmentation)
+    datamodule: FashionMNISTDataModule = build("data", cfg.data, FashionMNISTDataModule, augment=augment, seed=cfg.seed)
     return datamodule
 
 
-def build_trainer(cfg: DictConfig, **parts: Any) -> Trainer:
+def build_trainer(node: DictConfig, *, progress: bool, **parts: Any) -> Trainer:
     """The Trainer of the config, with the callbacks and loggers of the run.
 
     Raises:
         ValueError: also if the machine hasn't got what it asks for.
     """
-    node: DictConfig = copy.deepcopy(cfg.trainer)
+    node = copy.deepcopy(node)
+    node.enable_progress_bar = progress
+    bounded = inspect.signature(trainer_bounds).parameters
+    check_arguments("trainer", trainer_bounds, {name: node[name] for name in bounded if name in node})
     if node.precision == "auto":
         node.precision = hardware_precision(node.accelerator)
-    if node.max_epochs == -1 and node.max_steps == -1:
-        raise ValueError("trainer.max_epochs=-1: without an end to the epochs, trainer.max_steps has to be given")
+    if node.max_epochs in (None, -1) and node.max_steps == -1:
+        raise ValueError(
+            f"trainer.max_epochs={node.max_epochs}: the schedule needs an end: give it or trainer.max_steps"
+        )
     # The untrained network is measured before training, which shows whether validation runs.
     ours: dict[str, Any] = {"enable_model_summary": False, "num_sanity_val_steps": 0, "plugins": [WholeCheckpointIO()]}
-    trainer: Trainer = build("trainer", node, **ours, **parts)
+    trainer: Trainer = build("trainer", node, Trainer, **ours, **parts)
     if trainer.world_size > 1:
         raise ValueError(f"trainer.devices={node.devices}: only one device can be used")
     return trainer
 
 
+def trainer_bounds(
+    max_epochs: Count | Literal[-1] | None,
+    max_steps: Count | Literal[-1],
+    accumulate_grad_batches: Count,
+    check_val_every_n_epoch: Count | None,
+    log_every_n_steps: Count,
+    limit_train_batches: Share,
+    limit_val_batches: Share,
+    limit_test_batches: Share,
+) -> None:
+    """What the Trainer would take and then fail with, or train nothing."""
+
+
 def build_measuring_trainer(cfg: DictConfig) -> Trainer:
     """The same device, precision and limits, for measuring alone: it logs and keeps nothing."""
-    quiet = {"callbacks": [], "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return build_trainer(cfg, **quiet)
+    node = copy.deepcopy(cfg.trainer)
+    node.profiler = None
+    return build_trainer(node, progress=False, callbacks=[], logger=False, enable_checkpointing=False)
 
 
 def hardware_precision(accelerator: str) -> str:
@@ -157,7 +205,7 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
     """The callbacks of the config; one that is partial is told the monitored metric and its direction."""
     callbacks = []
     for name, node in cfg.callbacks.items():
-        callback = build(f"callbacks.{name}", node)
+        callback = build(f"callbacks.{name}", node, Callback)
         if isinstance(callback, functools.partial):
             if not cfg.data.val_size:
                 raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")
@@ -166,26 +214,23 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
     return callbacks
 
 
-def build_checkpointing(cfg: DictConfig, run: Run) -> list[ModelCheckpoint]:
+def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
     """The last epoch's checkpoint always; the best one's where there are images to tell which it is."""
 
-    def keep(file: Path, **choice: Any) -> ModelCheckpoint:
-        return ModelCheckpoint(file.parent, file.stem, enable_version_counter=False, **choice)
-
     # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
-    best = keep(run.best_checkpoint, monitor=cfg.monitor, mode=direction(cfg.monitor), save_on_train_epoch_end=False)
-    return [*([best] if cfg.data.val_size else []), keep(run.last_checkpoint, save_on_train_epoch_end=True)]
+    last = KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)
+    if not cfg.data.val_size:
+        return [last]
+    watched = {"monitor": cfg.monitor, "mode": direction(cfg.monitor)}
+    return [KeepCheckpoint(run.best_checkpoint, save_on_train_epoch_end=False, **watched), last]
 
 
-def check_measuring(cfg: DictConfig) -> None:
-    """Refuses to choose by what isn't measured on the validation images, and to measure on no images.
+def check_monitor(cfg: DictConfig) -> None:
+    """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
 
     Raises:
-        ValueError: naming what could be written instead.
+        ValueError: naming the nearest ones that are.
     """
-    for split, instead in (("val", "data.val_size=0"), ("test", "test=false")):
-        if cfg.trainer[f"limit_{split}_batches"] == 0:
-            raise ValueError(f"trainer.limit_{split}_batches=0: write {instead} to leave these images alone")
     names = metric_names("val")
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")

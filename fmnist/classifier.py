@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fmnist.classes import CLASSES, IMAGE_SHAPE
+from fmnist.classes import CLASSES
 from fmnist.metrics import PHASES, ClassificationMetrics
 
 Batch = tuple[Tensor, Tensor]
@@ -36,7 +36,6 @@ class Classifier(LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self._metrics = nn.ModuleDict({f"{phase}_metrics": ClassificationMetrics() for phase in PHASES})
-        self.example_input_array = torch.zeros(1, *IMAGE_SHAPE)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, K)."""
@@ -52,7 +51,7 @@ class Classifier(LightningModule):
     def shared_step(self, batch: Batch, phase: str) -> Tensor:
         """The loss () of a batch, which also enters the metrics of its phase."""
         images, labels = batch
-        logits = self(images)
+        logits = self(images.to(self.dtype))  # not single precision where trainer.precision says so
         loss: Tensor = self.loss(logits, labels)
         self.metrics(phase).update(loss.detach(), logits.detach(), labels)
         return loss
@@ -113,7 +112,7 @@ def total_steps(trainer: Trainer) -> int:
     batches = len(datamodule.train_dataloader())
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
-    if trainer.max_epochs == -1:
-        return trainer.max_steps
-    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+    ends = [steps] if trainer.max_epochs != -1 else []
+    ends += [trainer.max_steps] if trainer.max_steps != -1 else []
+    return min(ends)

@@ -16,41 +16,63 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmnist.runs import Run, new_run
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"
+MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError)
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
 
 def run(job: str) -> None:
     """Runs the job `fmnist.jobs.<job>` with the config `conf/<job>.yaml` and the overrides of the command line.
 
-    A mistake of the person who typed, a ValueError, ends in one line on stderr and the exit status 2.
-    With HYDRA_FULL_ERROR=1 it ends in its traceback.
+    A mistake of the person who typed ends in one line on stderr and the exit status 2: a ValueError, or an OSError as
+    of a full disk. With HYDRA_FULL_ERROR=1 it ends in its traceback.
     """
     full_error = os.environ.get(FULL_ERROR)
+    sweep = SweepFolder()
     OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
+    OmegaConf.register_new_resolver("fmnist_sweep_folder", sweep, replace=True)
 
     def task(cfg: DictConfig) -> Any:
         try:
             return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, HydraConfig.get())
-        except (ValueError, OmegaConfBaseException) as error:
+        except MISTAKES as error:
             if full_error == "1":
                 raise
-            fail(str(error) if isinstance(error, ValueError) else explain(error, job))
+            fail(explain(error, job))
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
 
     os.environ[FULL_ERROR] = "1"  # or Hydra would print the errors itself, on several lines
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except MISTAKES as error:
         if full_error == "1":
             raise
         fail(explain(error, job))
     finally:
+        sweep.discard_if_unused()
         os.environ.pop(FULL_ERROR)
         if full_error is not None:
             os.environ[FULL_ERROR] = full_error
+
+
+class SweepFolder:
+    """The folder of a sweep: outputs/name/date_time, which no other run or sweep has, made when Hydra asks for it."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+
+    def __call__(self, outputs: str, name: str) -> str:
+        self.run = self.run or new_run(Path(outputs), name)
+        return str(self.run.folder)
+
+    def discard_if_unused(self) -> None:
+        """Removes the folder if nothing but Hydra's own notes lies there, as after a mistake in the first job."""
+        if self.run is not None and not any(path.name != "multirun.yaml" for path in self.run.folder.rglob("*")):
+            self.run.discard()
 
 
 def fail(message: str) -> None:
@@ -60,20 +82,23 @@ def fail(message: str) -> None:
 
 
 def explain(error: Exception, job: str) -> str:
-    """Hydra's error as one line that names what is near."""
+    """A mistake as one line that names what is near; what is said by the project itself is left as it is."""
     from fmnist.arguments import did_you_mean
 
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, option = error.missing_cfg_file.rsplit("/", 1)
         return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} can't be read: it should be key=value"
+        return f"""{error.override} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
     message = str(error)
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
         key = found[1].split("=")[0].split("@")[0]
         level = key.rpartition(".")[0]
-        siblings = [name for name in keys(job) if name.rpartition(".")[0] == level]
-        return f"{key}: there is no such key{did_you_mean(key, siblings or keys(job))}"
+        known = keys(job)
+        siblings = [name for name in known if name.rpartition(".")[0] == level]
+        return f"{key}: there is no such key{did_you_mean(key, siblings or known)}"
     return " ".join(message.split())
 
 
@@ -90,8 +115,12 @@ def options(group: str) -> list[str]:
 
 def keys(job: str) -> list[str]:
     """Everything that can stand before a '=': the groups, and each key of the composed config."""
+    choices = [word for word in sys.argv[1:] if word.split("=")[0] in groups(job) and "," not in word]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = OmegaConf.to_container(hydra.compose(job))
+        try:
+            cfg = OmegaConf.to_container(hydra.compose(job, choices))
+        except HydraException:  # one of the choices is a mistake, too
+            cfg = OmegaConf.to_container(hydra.compose(job))
     found: dict[str, None] = dict.fromkeys(groups(job))
 
     def collect(node: Any, prefix: str) -> None:

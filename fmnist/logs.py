@@ -41,6 +41,7 @@ def to_terminal() -> None:
     """Shows the project's lines; of Lightning's only the warnings, as the project says the rest itself."""
     PROJECT.setLevel(logging.INFO)
     LIGHTNING.setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's report
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
     for message in UNHELPFUL:

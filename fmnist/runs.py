@@ -2,13 +2,16 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
@@ -76,11 +79,35 @@ class Run:
         """running, finished, interrupted or failed; None where nothing is known."""
         return self.load_record().get("status")
 
+    @property
+    def epochs(self) -> int:
+        """Complete epochs, by the table of the epochs."""
+        lines = self.history_file.read_text().splitlines() if self.history_file.is_file() else []
+        return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
+
     def load_metrics(self) -> dict[str, Any]:
         return _load_json(self.metrics_file)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics_file, metrics)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lets one process write here.
+
+        Raises:
+            ValueError: if another one does.
+        """
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise ValueError(f"{self.folder}: another process is writing this run") from error
+        try:
+            yield
+        finally:
+            lock.release()
+            (self.folder / ".lock").unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Removes the folder, and the two above it (its name's and that of all runs) where they are left empty."""
@@ -90,23 +117,18 @@ class Run:
             self.folder.parent.parent.rmdir()
 
 
-def new_run(outputs: Path, name: str, folder: Path | None = None) -> Run:
-    """Makes a folder for a run that no other run has: outputs/name/date_time, with a number where that is taken.
+def new_run(outputs: Path, name: str) -> Run:
+    """Makes a folder that no other run has: outputs/name/date_time, with a number where that is taken.
 
     Args:
         outputs: the folder of all runs.
         name: what the run is called.
-        folder: where the run goes instead: a folder that holds no run yet, as a sweep makes for each of its jobs.
 
     Raises:
         ValueError: if the name can't be a folder's, or the folder can't be made.
     """
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise ValueError(f"name={name!r} can't be the name of a folder: no '/', not empty, not starting with '.'")
-    if folder is not None:
-        if (folder / "config.yaml").exists():
-            raise ValueError(f"{folder} holds a run already")
-        return Run(folder)
     parent = (outputs / name).absolute()
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -149,6 +171,17 @@ def write_whole(file: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
+def claim_run(folder: Path) -> Run:
+    """The run of a sweep's job, in the folder that the sweep has made for it.
+
+    Raises:
+        ValueError: if anything lies there, which then stays.
+    """
+    if any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: it may hold another run")
+    return Run(folder)
+
+
 def _load_json(file: Path) -> dict[str, Any]:
     """What the file holds; nothing where there is none."""
     if not file.is_file():
@@ -164,4 +197,13 @@ def _load_json(file: Path) -> dict[str, Any]:
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
     """Writes plain values for programs and people to read."""
-    write_whole(file, json.dumps(content, indent=2) + "\n")
+    write_whole(file, json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """None in the place of NaN and infinities, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

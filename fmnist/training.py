@@ -1,11 +1,14 @@
 """One training from the untrained network to the tested one."""
 
 import logging
+import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 from fmnist import checkpoints, record
@@ -16,6 +19,9 @@ from fmnist.evaluation import grouped, measure, scalars, show
 from fmnist.runs import Run
 
 log = logging.getLogger(__name__)
+
+SPECIAL = frozenset(" =,[](){}'&#~:$\"")
+"""What a value on the command line needs quotes for."""
 
 
 @dataclass
@@ -59,11 +65,18 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         if checkpoint is None:
             measure_untrained(session)
         trainer.fit(session.classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
+        if trainer.should_stop:
+            log.info("the training ended before its last step: early stopping, or trainer.max_time")
         conclude(session)
     except (TrainingInterrupted, KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         end(session, "interrupted")
-        log.info("interrupted; go on with:  python scripts/train.py resume=%s", run.folder)
+        if run.last_checkpoint.is_file():
+            word = shlex.quote(f'resume="{run.folder}"') if set(str(run.folder)) & SPECIAL else f"resume={run.folder}"
+            log.info("interrupted; go on with:  python scripts/train.py %s", word)
         raise KeyboardInterrupt from None
+    except MisconfigurationException as error:
+        end(session, "failed")
+        raise ValueError(" ".join(str(error).split())) from error
     except BaseException:
         end(session, "failed")
         raise
@@ -71,6 +84,22 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
     log.info("run folder: %s", run.folder)
     log.info("curves:     tensorboard --logdir %s", session.config["outputs"])
     return session.monitored
+
+
+def set_up(session: Session) -> None:
+    """Gets the data, and looks whether each of the Trainer's limits leaves something of it.
+
+    Raises:
+        ValueError: if the data can't be had, or a limit leaves nothing.
+    """
+    session.datamodule.prepare_data()
+    session.datamodule.setup()
+    sizes = {"train": session.datamodule.batch_size, "val": session.datamodule.eval_batch_size}
+    for split, (labels, _) in session.datamodule.splits.items():
+        batches = math.ceil(len(labels) / sizes.get(split, session.datamodule.eval_batch_size))
+        limit = getattr(session.trainer, f"limit_{split}_batches")
+        if batches and isinstance(limit, float) and int(batches * limit) == 0:
+            raise ValueError(f"trainer.limit_{split}_batches={limit} leaves nothing of {batches} batches")
 
 
 def introduce(session: Session) -> None:

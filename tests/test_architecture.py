@@ -14,9 +14,9 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments",  # the jobs only by name, when they are run
+    "command_line": "arguments runs",  # the jobs only by name, when they are run
     "jobs": "arguments build checkpoints data evaluation logs record reporting runs training",
-    "build": "arguments callbacks checkpoints classes classifier data metrics models runs training",
+    "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
     "training": "callbacks checkpoints classifier data evaluation record runs",
     "evaluation": "classes classifier data metrics reporting",
     "classifier": "classes metrics",

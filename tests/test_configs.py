@@ -110,7 +110,7 @@ def test_model_words() -> None:
     network = built(
         "model.pooling=average", "model.activation=gelu", "model.batch_norm=false", "model.stride=[1,2,1]"
     ).network
-    assert len(modules(network, nn.AvgPool2d)) == len(modules(network, nn.GELU)) == 3
+    assert (len(modules(network, nn.AvgPool2d)), len(modules(network, nn.GELU))) == (3, 3 + 1)  # and the hidden layer's
     assert not modules(network, nn.BatchNorm2d)
     assert [layer.stride[0] for layer in modules(network, nn.Conv2d)] == [1, 2, 1]
     network = built("model=mlp", "model.hidden=[20,30]", "model.activation=tanh").network

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fmnist import runs
-from fmnist.runs import Run, new_run, open_run, write_whole
+from fmnist.runs import Run, claim_run, new_run, open_run, write_json, write_whole
 
 
 @pytest.fixture
@@ -61,13 +61,12 @@ def test_outputs_that_cannot_be_written_to_are_refused(tmp_path: Path, outputs: 
         new_run(tmp_path / outputs, name)
 
 
-def test_folder_of_a_sweep_is_taken_unless_it_holds_a_run(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "outputs", "a", folder=tmp_path)
+def test_folder_of_a_sweep_is_taken_only_if_nothing_lies_there(tmp_path: Path) -> None:
+    run = claim_run(tmp_path)
     assert run.folder == tmp_path
-    assert not (tmp_path / "outputs").exists()
     run.config_file.write_text("name: a\n")
-    with pytest.raises(ValueError, match=f"^{tmp_path} holds a run already$"):
-        new_run(tmp_path / "outputs", "a", folder=tmp_path)
+    with pytest.raises(ValueError, match=f"^{tmp_path} is not empty"):
+        claim_run(tmp_path)
 
 
 def test_open_run_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
@@ -174,3 +173,21 @@ def test_discard_leaves_other_runs_alone(tmp_path: Path) -> None:
     run.discard()
     assert list((tmp_path / "a").iterdir()) == [kept.folder]
     assert kept.status == "finished"
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"loss": float("nan"), "classes": {"Bag": float("inf"), "Coat": 0.5}, "all": [1.0]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {
+        "loss": None,
+        "classes": {"Bag": None, "Coat": 0.5},
+        "all": [1.0],
+    }
+
+
+def test_a_lock_is_for_one_and_leaves_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    with run.locked(), pytest.raises(ValueError, match="another process is writing"), run.locked():
+        pass
+    with run.locked():
+        pass
+    assert list(tmp_path.iterdir()) == []

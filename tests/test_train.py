@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fmnist import checkpoints
 from fmnist.classes import CLASSES
+from fmnist.runs import Run
 
 
 def metrics_of(run: Path) -> dict:
@@ -78,7 +81,9 @@ def test_a_run_leaves_everything_in_one_folder(train: RunScript) -> None:
 
     shown = EventAccumulator(str(run))
     shown.Reload()
-    assert {"train/loss", "val/loss", "val/accuracy", "val/accuracy_per_class/Bag", "learning_rate"} <= set(shown.Tags()["scalars"])
+    assert {"train/loss", "val/loss", "val/accuracy", "val/accuracy_per_class/Bag", "learning_rate"} <= set(
+        shown.Tags()["scalars"]
+    )
     assert [event.value for event in shown.Scalars("val/accuracy")] == pytest.approx(
         [float(row["val/accuracy"]) for row in rows]
     )
@@ -109,6 +114,50 @@ def test_evaluate_gives_the_numbers_of_the_run(train: RunScript, run_script: Run
     assert evaluated.status == 0, evaluated.err
     assert result_lines(evaluated) == result_lines(trained)
     assert "test: loss" in evaluated.out
+
+
+def test_evaluate_gives_them_exactly_and_from_any_folder(
+    train: RunScript, run_script: RunScript, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fmnist.jobs import evaluate
+
+    results = []
+    original = evaluate.measure
+    monkeypatch.setattr(evaluate, "measure", lambda *arguments: results.append(original(*arguments)) or results[-1])
+    (tmp_path / "data").symlink_to(data_root)
+    trained = train("data.root=data", "model.channels=[6]")
+    assert trained.status == 0, trained.err
+    moved = trained.run.rename(tmp_path / "moved run")
+    (tmp_path / "else").mkdir()
+    metrics = metrics_of(moved)
+    monkeypatch.chdir(tmp_path / "else")
+    monkeypatch.setattr(monkeypatch, "chdir", lambda _: None)  # stay here
+    for split in ("test", "val"):
+        assert run_script("evaluate", f'run="{moved}"', f"split={split}").status == 0
+        assert results[-1]["loss"].item() == metrics[f"{split}/loss"]
+        assert results[-1]["accuracy"].item() == metrics[f"{split}/accuracy"]
+        assert results[-1]["accuracy_per_class"].tolist() == list(metrics[f"{split}/accuracy_per_class"].values())
+
+
+def test_the_progress_bar_shows_loss_and_accuracy_of_the_epoch_so_far(
+    train: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fmnist.callbacks import progress
+
+    seen = []
+    original = progress.Progress.get_metrics
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "SHOWN_EVERY", 1e-3)
+    monkeypatch.setattr(
+        progress.Progress, "get_metrics", lambda *arguments: seen.append(original(*arguments)) or seen[-1]
+    )
+    done = train("trainer.max_epochs=1", "test=false")
+    assert done.status == 0, done.err
+    last = rows_of(done.run)[-1]
+    assert seen[-1] == {
+        "loss": f"{float(last['train/loss']):.4f}",
+        "accuracy": f"{float(last['train/accuracy']):.2%}",
+    }
 
 
 def test_evaluate_measures_the_validation_images_of_the_run(train: RunScript, run_script: RunScript) -> None:
@@ -170,6 +219,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(train: RunScr
 def test_a_finished_run_goes_on_in_its_folder(train: RunScript, run_script: RunScript) -> None:
     first = train("trainer.max_epochs=2", "scheduler=constant", "name=cut")
     run = first.run
+    untrained = metrics_of(run)["untrained/accuracy"]
     again = run_script("train", f"resume={run}")
     assert again.status == 2
     assert "finished" in again.err
@@ -178,7 +228,9 @@ def test_a_finished_run_goes_on_in_its_folder(train: RunScript, run_script: RunS
     assert resumed.run == run
     assert [row["epoch"] for row in rows_of(run)] == ["0", "1", "2", "3", "4"]
     assert metrics_of(run)["epochs"] == 4
-    assert metrics_of(run)["untrained/accuracy"] == metrics_of(run)["untrained/accuracy"]
+    assert metrics_of(run)["untrained/accuracy"] == metrics_of(first.run)["untrained/accuracy"] == untrained
+    (part,) = record_of(run)["resumed"]
+    assert part["overrides"] == [f"resume={run}", "trainer.max_epochs=4"]
     assert record_of(run)["status"] == "finished"
     shown = EventAccumulator(str(run))
     shown.Reload()
@@ -191,41 +243,61 @@ def test_a_finished_run_goes_on_in_its_folder(train: RunScript, run_script: RunS
     assert_same_weights(run / "checkpoints" / "last.ckpt", whole_run / "checkpoints" / "last.ckpt")
 
 
-class PressCtrlC(Callback):
-    """Does it after a number of batches, as a person would: by a signal."""
+class AtBatch(Callback):
+    """Does something in one batch of the training, counted from 1."""
 
-    def __init__(self, after: int) -> None:
-        self.after = after
+    def __init__(self, batch: int, what: Callable[[], None]) -> None:
+        self.batch = batch
+        self.what = what
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if trainer.global_step == self.after:
-            os.kill(os.getpid(), signal.SIGINT)
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
+            self.what()
 
 
 @pytest.fixture
-def press_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Adds the person to the callbacks of the next run."""
-    from fmnist import build as job
+def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], pytest.MonkeyPatch]:
+    """Lets something happen in the next runs."""
+    from fmnist import build
 
-    original = job.build_callbacks
-    monkeypatch.setattr(job, "build_callbacks", lambda cfg: [*original(cfg), PressCtrlC(after=14)])
-    return monkeypatch
+    original = build.build_callbacks
+
+    def arrange(batch: int, what: Callable[[], None]) -> pytest.MonkeyPatch:
+        monkeypatch.setattr(build, "build_callbacks", lambda cfg: [*original(cfg), AtBatch(batch, what)])
+        return monkeypatch
+
+    return arrange
 
 
-def test_ctrl_c_in_an_epoch_ends_the_run_and_it_goes_on_as_if_nothing_had_been(
-    train: RunScript, run_script: RunScript, press_ctrl_c: pytest.MonkeyPatch
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("batch", "extra", "step", "epochs"),
+    [
+        (1, [], 1, 0),
+        (14, [], 14, 1),
+        (20, [], 20, 2),  # the last one of an epoch, which is then finished
+        (30, [], 30, 3),  # the last one of all
+        (13, ["trainer.accumulate_grad_batches=4"], 3 + 1, 1),  # gradients are being accumulated
+    ],
+)
+def test_ctrl_c_ends_the_run_and_it_goes_on_as_if_nothing_had_been(
+    train: RunScript, run_script: RunScript, at_batch, batch: int, extra: list[str], step: int, epochs: int
 ) -> None:
-    choices = ("trainer.max_epochs=3", "augment=flip_shift", "model.dropout=0.3")
+    choices = ("trainer.max_epochs=3", "augment=flip_shift", "model.dropout=0.3", *extra)
+    undo = at_batch(batch, press_ctrl_c)
     cut = train(*choices, "name=cut")
     assert cut.status == 130
     assert "Traceback" not in cut.err
     run = cut.run
     assert record_of(run)["status"] == "interrupted"
-    assert metrics_of(run)["epochs"] == 1
-    assert checkpoints.load(run / "checkpoints" / "last.ckpt")["global_step"] == 15
+    assert metrics_of(run)["epochs"] == epochs
+    assert checkpoints.load(run / "checkpoints" / "last.ckpt")["global_step"] == step
     assert f"resume={run}" in cut.out
 
-    press_ctrl_c.undo()
+    undo.undo()
     resumed = run_script("train", f"resume={run}")
     assert resumed.status == 0, resumed.err
     whole = train(*choices, "name=whole")
@@ -235,6 +307,78 @@ def test_ctrl_c_in_an_epoch_ends_the_run_and_it_goes_on_as_if_nothing_had_been(
         [{k: v for k, v in row.items() if "second" not in k} for row in rows_of(folder)] for folder in (run, whole_run)
     ]
     assert untimed[0] == untimed[1]
+
+
+def test_what_happened_after_the_last_checkpoint_leaves_no_trace_in_the_curves(
+    train: RunScript, run_script: RunScript, at_batch, tmp_path: Path
+) -> None:
+    def break_down() -> None:
+        raise RuntimeError("the power went")
+
+    undo = at_batch(18, break_down)
+    with pytest.raises(RuntimeError, match="the power went"):
+        train("trainer.log_every_n_steps=1")
+    undo.undo()
+    (run,) = tmp_path.glob("outputs/train/*")
+    assert record_of(run)["status"] == "failed"
+    resumed = run_script("train", f"resume={run}")
+    assert resumed.status == 0, resumed.err
+    shown = EventAccumulator(str(run))
+    shown.Reload()
+    steps = [event.step for event in shown.Scalars("train/loss_step")]
+    assert steps == list(range(20))
+
+
+def test_a_moved_run_keeps_its_best_checkpoint(train: RunScript, run_script: RunScript) -> None:
+    first = train("trainer.max_epochs=2", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=constant", "test=false").run
+    best = checkpoints.load(first / "checkpoints" / "best.ckpt")["global_step"]
+    moved = first.rename(first.with_name("moved"))
+    # From here on it gets worse.
+    checkpoint = checkpoints.load(moved / "checkpoints" / "last.ckpt")
+    for group in checkpoint["optimizer_states"][0]["param_groups"]:
+        group["initial_lr"] = group["lr"] = 1e4
+    checkpoint["lr_schedulers"][0]["base_lrs"] = [1e4]
+    torch.save(checkpoint, moved / "checkpoints" / "last.ckpt")
+    resumed = run_script("train", f"resume={moved}", "trainer.max_epochs=3")
+    assert resumed.status == 0, resumed.err
+    assert "warning" not in resumed.err
+    assert float(rows_of(moved)[-1]["val/accuracy"]) < 0.5
+    assert checkpoints.load(moved / "checkpoints" / "best.ckpt")["global_step"] == best
+
+
+def test_a_resumed_run_keeps_no_result_of_an_older_checkpoint(train: RunScript, run_script: RunScript) -> None:
+    run = train("trainer.max_epochs=1").run
+    resumed = run_script("train", f"resume={run}", "trainer.max_epochs=2", "test=false")
+    assert resumed.status == 0
+    assert not [name for name in metrics_of(run) if name.startswith("test")]
+    assert "untrained/accuracy" in metrics_of(run)
+
+
+def test_a_run_has_one_writer(train: RunScript, run_script: RunScript) -> None:
+    run = train("trainer.max_epochs=1", "test=false").run
+    with Run(run).locked():
+        refused = run_script("train", f"resume={run}", "trainer.max_epochs=2")
+    assert refused.status == 2
+    assert "another process" in refused.err
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "32-true"])
+def test_other_precisions_train(train: RunScript, precision: str) -> None:
+    done = train(f"trainer.precision={precision}", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    assert record_of(done.run)["precision"] == precision
+    assert metrics_of(done.run)["val/accuracy"] > 0.3
+
+
+def test_a_profiler_reports(train: RunScript) -> None:
+    done = train("trainer.profiler=simple", "trainer.max_epochs=1", "test=false")
+    assert "run_training_epoch" in done.out
+
+
+def test_limits_of_steps_and_time_end_the_schedule_where_they_end_the_training(train: RunScript) -> None:
+    done = train("trainer.max_epochs=null", "trainer.max_steps=15", "scheduler=one_cycle", "test=false")
+    assert done.status == 0, done.err
+    assert checkpoints.load(done.run / "checkpoints" / "last.ckpt")["lr_schedulers"][0]["_last_lr"] == [0.0]
 
 
 def test_two_runs_in_one_second_get_two_folders(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +402,7 @@ def test_two_runs_in_one_second_get_two_folders(train: RunScript, monkeypatch: p
 def test_a_sweep_runs_every_combination(train: RunScript) -> None:
     done = train("-m", "trainer.max_epochs=1", "model.dropout=0.0,0.2", "seed=0,1", "test=false")
     assert done.status == 0, done.err
-    runs = [path.parent for path in done.folder.glob("outputs/train/*/*/metrics.json")]
+    runs = [path.parent for path in done.folder.glob("outputs/train/*/[0-3]/metrics.json")]
     assert len(runs) == 4
     assert len({(run / "config.yaml").read_text() for run in runs}) == 4
 
@@ -277,11 +421,19 @@ def test_early_stopping_watches_the_monitored_metric(train: RunScript) -> None:
     done = train(
         "callbacks=early_stopping",
         "callbacks.early_stopping.patience=1",
-        "callbacks.early_stopping.min_delta=1.0",  # never enough
-        "trainer.max_epochs=9",
+        "callbacks.early_stopping.min_delta=0.0",
+        "monitor=val/loss",
+        "optimizer=sgd",
+        "optimizer.lr=0.5",
+        "scheduler=constant",
+        "trainer.max_epochs=30",
     )
     assert done.status == 0, done.err
-    assert metrics_of(done.run)["epochs"] == 2
+    losses = [float(row["val/loss"]) for row in rows_of(done.run)[1:]]
+    worse = [after >= min(losses[: i + 1]) for i, after in enumerate(losses[1:])]
+    assert len(losses) < 30
+    assert worse == [False] * (len(worse) - 1) + [True]
+    assert "early stopping" in done.out
 
 
 def test_overfitting_a_few_batches_learns_them(train: RunScript) -> None:

@@ -31,7 +31,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["+model.colour=red"], ["model.colour", "no such argument"]),
         (["+optimizer.momentun=0.9", "optimizer=sgd"], ["optimizer.momentun", "did you mean momentum"]),
         (["+trainer.max_epoch=3"], ["trainer.max_epoch", "max_epochs"]),
-        (["nonsense"], ["'nonsense'", "key=value"]),
+        (["nonsense"], ["nonsense", "key=value"]),
         (["model.dropout=1.5"], ["model.dropout=1.5", "less than 1"]),
         (["model.dropout=-0.1"], ["model.dropout=-0.1", "greater than or equal to 0"]),
         (["model.dropout=abc"], ["model.dropout=abc", "number"]),
@@ -58,9 +58,25 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["trainer.max_epochs=abc"], ["trainer.max_epochs=abc", "integer"]),
         (["trainer.precision=bf17"], ["trainer.precision=bf17", "bf16-mixed"]),
         (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
-        (["trainer.limit_val_batches=0"], ["trainer.limit_val_batches=0", "data.val_size=0"]),
-        (["trainer.limit_test_batches=0.0"], ["trainer.limit_test_batches=0", "test=false"]),
+        (["trainer.limit_val_batches=0"], ["trainer.limit_val_batches=0", "greater than 0"]),
+        (["trainer.limit_test_batches=0.0"], ["trainer.limit_test_batches=0", "greater than 0"]),
         (["trainer=cpu", "trainer.devices=2"], ["trainer.devices=2", "one device"]),
+        (["trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0"]),
+        (["trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0"]),
+        (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
+        (["trainer.max_epochs=null", "trainer.max_time=00:00:00:02"], ["trainer.max_epochs=None", "needs an end"]),
+        (["+trainer.logger=false"], ["trainer.logger", "not to be chosen"]),
+        (["+model.num_classes=5"], ["model.num_classes", "not to be chosen"]),
+        (["loss._target_=lightning.pytorch.LightningModule.load_from_checkpoint"], ["loss._target_", "Module"]),
+        (["scheduler._target_=fmnist.runs.write_whole"], ["scheduler._target_", "fmnist.schedules"]),
+        (["data=folder", "data.root=null"], ["data.root=null"]),
+        (["model=mlp", "model.channels=[3]"], ["model.channels", "model.hidden"]),
+        (["model=null"], ["must be a string"]),
+        (["name=größe"], ["name=größe", "quoted"]),
+        (["-m", "model.dropout=1.5,0.2"], ["model.dropout=1.5"]),
+        (["-m", "optimizer=sgd,sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
+        (["-m", "name=a/b", "seed=0,1"], ["name='a/b'"]),
+        (["-m", "outputs=/proc/nope", "seed=0,1"], ["outputs=/proc/nope"]),
         (["seed=abc"], ["seed=abc", "integer"]),
         (["seed=-1"], ["seed=-1"]),
         (["test=perhaps"], ["test=perhaps", "boolean"]),
@@ -70,7 +86,8 @@ def assert_one_line(done: Done, *fragments: str) -> None:
     ],
 )
 def test_train_refuses(run_script: RunScript, arguments: list[str], fragments: list[str], tmp_path: Path) -> None:
-    done = run_script("train", f"data.root={tmp_path}/none", *arguments)
+    words = arguments if "data=folder" in arguments else [*arguments, f"data.root={tmp_path}/none"]
+    done = run_script("train", *words)
     assert_one_line(done, *fragments)
     assert not (tmp_path / "none").exists()
 
@@ -144,6 +161,29 @@ def test_a_truncated_checkpoint_is_refused_by_evaluate_and_resume(train: RunScri
         (line,) = done.err.splitlines()
         assert "not a readable checkpoint" in line
     assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("limit", ["max_epochs", "max_steps"])
+def test_a_resumed_run_cannot_end_before_it_was(train: RunScript, run_script: RunScript, limit: str) -> None:
+    run = train("trainer.max_epochs=2", "test=false").run
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "run.log"}
+    done = run_script("train", f"resume={run}", f"trainer.{limit}=1")
+    assert done.status == 2
+    assert f"trainer.{limit}=1: the run has done" in done.err
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "run.log"}
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_limit_that_leaves_nothing_is_refused(train: RunScript, split: str) -> None:
+    assert_one_line(train(f"trainer.limit_{split}_batches=0.0001"), f"trainer.limit_{split}_batches", "leaves nothing")
+
+
+def test_a_sweep_touches_nothing_that_was_there(train: RunScript, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("precious")
+    done = train("-m", "hydra.sweep.dir=mine", "hydra.sweep.subdir=.", "model.dropout=1.5")
+    assert done.status == 2
+    assert (tmp_path / "mine" / "precious.txt").read_text() == "precious"
 
 
 def test_a_resumed_run_keeps_its_choices(train: RunScript, run_script: RunScript) -> None:

@@ -17,7 +17,9 @@ class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
 
 
 class Interruption(Callback):
-    """On the first Ctrl-C finishes the batch, saves a checkpoint and ends the training; on the second stops at once.
+    """On the first Ctrl-C finishes the step, saves a checkpoint and ends the training; on the second stops at once.
+
+    In the last step of an epoch it lets the epoch be finished, whose own checkpoint is then the last.
 
     Args:
         checkpoint: where the state is saved.
@@ -40,16 +42,24 @@ class Interruption(Callback):
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        log.info("interrupted: saving a checkpoint after this batch (Ctrl-C again stops at once)")
+        log.info("interrupted: saving a checkpoint after this step (Ctrl-C again stops at once)")
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if self.requested:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Gradients that are still being accumulated are in no checkpoint.
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self.requested and stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             trainer.save_checkpoint(self.checkpoint)
+            raise TrainingInterrupted
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.requested:
             raise TrainingInterrupted
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()
-        if self.requested:  # during the last validation; the checkpoint of the last epoch is complete
+        if self.requested:
             raise TrainingInterrupted
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

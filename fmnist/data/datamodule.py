@@ -39,7 +39,7 @@ class FashionMNISTDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: str | Path,
+        root: str,
         augment: Augmentation,
         batch_size: Annotated[int, Ge(1)],
         eval_batch_size: Annotated[int, Ge(1)] = 1000,

@@ -27,7 +27,7 @@ from fmnist.data.batches import Batches
 from fmnist.data.sources import ensure_files
 from fmnist.reporting.tables import rate_table
 from fmnist.runs import Run, new_run, write_json
-from fmnist.training import Session
+from fmnist.training import Session, set_up
 
 log = logging.getLogger(__name__)
 
@@ -106,15 +106,14 @@ def compare_input(cfg: DictConfig) -> Iterator[dict[str, Pair]]:
 
 @contextlib.contextmanager
 def compare_training(cfg: DictConfig) -> Iterator[dict[str, Pair]]:
-    """An epoch with its validation: ours as scripts/train.py does it, theirs a loop written by hand over tensors."""
-    words = [f"data.root={cfg.data_root}", "trainer.max_epochs=1", *cfg.overrides]
+    """An epoch with its validation, on the CPU: ours by scripts/train.py's Trainer, theirs by hand over tensors."""
+    words = [f"data.root={cfg.data_root}", "trainer=cpu", "trainer.max_epochs=1", *cfg.overrides]
     train = compose("train", words)
     with tempfile.TemporaryDirectory() as folder:
 
         def session() -> Session:
             made = build_session(train, Run(Path(folder)))
-            made.datamodule.prepare_data()
-            made.datamodule.setup()
+            set_up(made)
             return made
 
         def ours() -> float:

@@ -1,8 +1,9 @@
 """Train a classifier, choose its checkpoint and test it; or go on with a run."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge
 from hydra.types import RunMode
@@ -11,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist import checkpoints, logs, record
 from fmnist.arguments import check_arguments
 from fmnist.build import build_session
-from fmnist.runs import new_run, open_run
-from fmnist.training import train
+from fmnist.runs import Run, claim_run, new_run, open_run
+from fmnist.training import set_up, train
 
 log = logging.getLogger(__name__)
+
+CHANGEABLE = "trainer.<key>, data.root and test"
+KEPT = ("parameters", "untrained/accuracy")  # of a resumed run's metrics.json: the rest is measured again
 
 
 def settings(
@@ -38,18 +42,22 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     overrides = list(hydra.overrides.task)
     if cfg.resume is not None:
         return resume(cfg, overrides)
-    folder = Path(hydra.runtime.output_dir) if hydra.mode == RunMode.MULTIRUN else None
-    run = new_run(Path(cfg.outputs), cfg.name, folder)
-    with logs.to_file(run.log_file):
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    run = claim_run(Path(hydra.runtime.output_dir)) if in_sweep else new_run(Path(cfg.outputs), cfg.name)
+    with run.locked(), logs.to_file(run.log_file):
         try:
             session = build_session(cfg, run)
-            session.datamodule.prepare_data()
-            session.datamodule.setup()
+            set_up(session)
         except BaseException:
             run.discard()
             raise
         run.update_record(**record.environment(), overrides=overrides, start=record.now())
-        return train(session)
+        try:
+            return train(session)
+        except ValueError:
+            if not run.last_checkpoint.exists():  # nothing was trained
+                run.discard()
+            raise
 
 
 def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
@@ -60,21 +68,33 @@ def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
     """
     run = open_run("resume", cfg.resume)
     saved = run.load_config()
-    epochs = saved.trainer.max_epochs
-    for override in overrides:
-        key = override.lstrip("+").split("=")[0]
-        if key == "test" or key.startswith("trainer."):
+    changed = {override.lstrip("+").split("=")[0]: override for override in overrides}
+    for key, override in changed.items():
+        if key in ("test", "data.root") or key.startswith("trainer."):
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
         elif key != "resume":
-            raise ValueError(f"{override}: a run goes on with its own config; only trainer.<key> and test can change")
-    checkpoint = checkpoints.load(run.last_checkpoint)
-    if saved.trainer.max_epochs == epochs and run.status == "finished":
-        raise ValueError(f"resume={cfg.resume}: the run is finished; trainer.max_epochs=N lets it go on to N epochs")
-    with logs.to_file(run.log_file):
+            raise ValueError(f"{override}: a run goes on with its own config; only {CHANGEABLE} can change")
+    with run.locked(), logs.to_file(run.log_file):
+        checkpoint = checkpoints.load(run.last_checkpoint)
+        check_progress(saved, checkpoint, run, changed.keys())
         session = build_session(saved, run, first_step=checkpoint["global_step"])
-        session.metrics = run.load_metrics()
-        session.datamodule.prepare_data()
-        session.datamodule.setup()
-        run.update_record(resumed=[*run.load_record().get("resumed", []), record.now()])
+        session.metrics = {name: run.load_metrics()[name] for name in KEPT if name in run.load_metrics()}
+        set_up(session)
+        part = {**record.environment(), "overrides": overrides, "start": record.now()}
+        run.update_record(resumed=[*run.load_record().get("resumed", []), part])
         log.info("going on in %s from step %d", run.folder, checkpoint["global_step"])
         return train(session, run.last_checkpoint)
+
+
+def check_progress(saved: DictConfig, checkpoint: dict[str, Any], run: Run, changed: Collection[str]) -> None:
+    """Refuses to resume where nothing is left to train, before anything in the folder is touched.
+
+    Raises:
+        ValueError: naming what would let the run go on.
+    """
+    done = {"max_epochs": run.epochs, "max_steps": checkpoint["global_step"]}
+    for limit, amount in done.items():
+        if 0 <= (saved.trainer[limit] or 0) < amount and saved.trainer[limit] is not None:
+            raise ValueError(f"trainer.{limit}={saved.trainer[limit]}: the run has done {amount} already")
+    if run.status == "finished" and not any(f"trainer.{limit}" in changed for limit in (*done, "max_time")):
+        raise ValueError(f"{run.folder} is finished; trainer.max_epochs=N lets it go on to N epochs")

@@ -1,0 +1,28 @@
+"""Lightning's choice of checkpoints, in folders that may be moved."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class KeepCheckpoint(ModelCheckpoint):
+    """Keeps one checkpoint in one file, and knows it again after its folder was moved or copied.
+
+    Lightning forgets its best score when the folder has another name than the checkpoint says.
+
+    Args:
+        file: where the checkpoint is kept.
+        choice: of ModelCheckpoint: which checkpoint, and when.
+    """
+
+    def __init__(self, file: Path, **choice: Any) -> None:
+        super().__init__(file.parent, file.stem, enable_version_counter=False, **choice)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = {name: here(state_dict[name]) for name in state_dict if name.endswith("_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "dirpath": str(self.dirpath), "best_k_models": best})
