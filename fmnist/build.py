@@ -54,6 +54,8 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> 
     Raises:
         ValueError: if the target is of another kind, an argument doesn't exist, or its value isn't allowed.
     """
+    if not isinstance(node, DictConfig):
+        raise ValueError(f"{key}={node}: it should have a _target_ and arguments")
     arguments = plain_config(node)
     target = find_target(key, str(arguments.pop("_target_", None)), kind)
     arguments.pop("_partial_", None)
@@ -64,7 +66,7 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> 
         return instantiate(node, **extra, _convert_="all", _recursive_=False)
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError | MisconfigurationException):
+        if isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException):
             raise ValueError(f"{key}: {_one_line(cause)}") from error
         raise
 

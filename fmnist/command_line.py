@@ -99,6 +99,8 @@ def explain(error: Exception, job: str) -> str:
         known = keys(job)
         siblings = [name for name in known if name.rpartition(".")[0] == level]
         return f"{key}: there is no such key{did_you_mean(key, siblings or known)}"
+    if found := re.match(r"(?:Key|Missing key) '?(\w+)'?", message):
+        return f"{found[1]}: there has to be one"
     return " ".join(message.split())
 
 

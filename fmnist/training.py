@@ -92,11 +92,11 @@ def set_up(session: Session) -> None:
     Raises:
         ValueError: if the data can't be had, or a limit leaves nothing.
     """
-    session.datamodule.prepare_data()
-    session.datamodule.setup()
-    sizes = {"train": session.datamodule.batch_size, "val": session.datamodule.eval_batch_size}
-    for split, (labels, _) in session.datamodule.splits.items():
-        batches = math.ceil(len(labels) / sizes.get(split, session.datamodule.eval_batch_size))
+    datamodule = session.datamodule
+    datamodule.prepare_data()
+    datamodule.setup()
+    for split, (images, _) in datamodule.splits.items():
+        batches = math.ceil(len(images) / (datamodule.batch_size if split == "train" else datamodule.eval_batch_size))
         limit = getattr(session.trainer, f"limit_{split}_batches")
         if batches and isinstance(limit, float) and int(batches * limit) == 0:
             raise ValueError(f"trainer.limit_{split}_batches={limit} leaves nothing of {batches} batches")

@@ -77,6 +77,10 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["-m", "optimizer=sgd,sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
         (["-m", "name=a/b", "seed=0,1"], ["name='a/b'"]),
         (["-m", "outputs=/proc/nope", "seed=0,1"], ["outputs=/proc/nope"]),
+        (["~scheduler"], ["scheduler"]),
+        (["+callbacks.x=3"], ["callbacks.x=3", "_target_"]),
+        (["data.split_seed=100000000000000000000"], ["data.split_seed=1", "4294967295"]),
+        (["seed=4294967296"], ["seed=4294967296", "4294967295"]),
         (["seed=abc"], ["seed=abc", "integer"]),
         (["seed=-1"], ["seed=-1"]),
         (["test=perhaps"], ["test=perhaps", "boolean"]),
@@ -171,6 +175,14 @@ def test_a_resumed_run_cannot_end_before_it_was(train: RunScript, run_script: Ru
     assert done.status == 2
     assert f"trainer.{limit}=1: the run has done" in done.err
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "run.log"}
+
+
+def test_what_only_the_trainer_notices_leaves_no_run_either(train: RunScript) -> None:
+    done = train("+trainer.val_check_interval=1000")
+    assert done.status == 2
+    assert "val_check_interval" in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+    assert not (done.folder / "outputs").exists()
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

@@ -14,6 +14,7 @@ from fmnist.data.batches import Batches
 from fmnist.data.sources import CHECKSUMS, ensure_files
 
 TRAINING_IMAGES = 60_000
+MAX_SEED = 2**32 - 1  # NumPy's
 
 
 class FashionMNISTDataModule(LightningDataModule):
@@ -44,7 +45,7 @@ class FashionMNISTDataModule(LightningDataModule):
         batch_size: Annotated[int, Ge(1)],
         eval_batch_size: Annotated[int, Ge(1)] = 1000,
         val_size: Annotated[int, Ge(0), Le(TRAINING_IMAGES - 1)] = 5000,
-        split_seed: Annotated[int, Ge(0)] = 0,
+        split_seed: Annotated[int, Ge(0), Le(MAX_SEED)] = 0,
         verify: bool = True,
         seed: int = 0,
     ) -> None:

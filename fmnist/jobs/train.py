@@ -5,13 +5,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist import checkpoints, logs, record
 from fmnist.arguments import check_arguments
 from fmnist.build import build_session
+from fmnist.data.datamodule import MAX_SEED
 from fmnist.runs import Run, claim_run, new_run, open_run
 from fmnist.training import set_up, train
 
@@ -22,7 +23,7 @@ KEPT = ("parameters", "untrained/accuracy")  # of a resumed run's metrics.json: 
 
 
 def settings(
-    name: str, seed: Annotated[int, Ge(0)], monitor: str, test: bool, outputs: str, resume: str | None
+    name: str, seed: Annotated[int, Ge(0), Le(MAX_SEED)], monitor: str, test: bool, outputs: str, resume: str | None
 ) -> None:
     """The keys of conf/train.yaml that belong to no group, and what they may be."""
 
@@ -93,8 +94,9 @@ def check_progress(saved: DictConfig, checkpoint: dict[str, Any], run: Run, chan
         ValueError: naming what would let the run go on.
     """
     done = {"max_epochs": run.epochs, "max_steps": checkpoint["global_step"]}
-    for limit, amount in done.items():
-        if 0 <= (saved.trainer[limit] or 0) < amount and saved.trainer[limit] is not None:
-            raise ValueError(f"trainer.{limit}={saved.trainer[limit]}: the run has done {amount} already")
-    if run.status == "finished" and not any(f"trainer.{limit}" in changed for limit in (*done, "max_time")):
+    for name, amount in done.items():
+        limit = saved.trainer[name]
+        if limit is not None and 0 <= limit < amount:
+            raise ValueError(f"trainer.{name}={limit}: the run has done {amount} already")
+    if run.status == "finished" and not any(f"trainer.{name}" in changed for name in (*done, "max_time")):
         raise ValueError(f"{run.folder} is finished; trainer.max_epochs=N lets it go on to N epochs")
