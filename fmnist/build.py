@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import json
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -163,7 +164,7 @@ def build_trainer(node: DictConfig, *, progress: bool, **parts: Any) -> Trainer:
         node.precision = hardware_precision(node.accelerator)
     if node.max_epochs in (None, -1) and node.max_steps == -1:
         raise ValueError(
-            f"trainer.max_epochs={node.max_epochs}: the schedule needs an end: give it or trainer.max_steps"
+            f"trainer.max_epochs={json.dumps(node.max_epochs)}: the schedule needs an end: give it or trainer.max_steps"
         )
     # The untrained network is measured before training, which shows whether validation runs.
     ours: dict[str, Any] = {"enable_model_summary": False, "num_sanity_val_steps": 0, "plugins": [WholeCheckpointIO()]}
@@ -218,7 +219,6 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
     """The last epoch's checkpoint always; the best one's where there are images to tell which it is."""
-
     # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
     last = KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)
     if not cfg.data.val_size:

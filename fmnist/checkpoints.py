@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
 CONFIG_KEY = "fmnist_config"
 """Where a checkpoint holds the resolved config of its run, as plain values: enough to build everything again."""
@@ -49,6 +50,18 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not {CONFIG_KEY, "state_dict"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of this project: it holds no config to build its network from")
     return checkpoint
+
+
+def restore_network(network: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Puts the weights of a checkpoint into its network.
+
+    Raises:
+        ValueError: if they are another network's.
+    """
+    try:
+        network.load_state_dict(network_weights(checkpoint))
+    except RuntimeError as error:
+        raise ValueError(f"the weights don't fit the network of the config: {' '.join(str(error).split())}") from error
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:

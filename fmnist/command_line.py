@@ -42,8 +42,6 @@ def run(job: str) -> None:
             if full_error == "1":
                 raise
             fail(explain(error, job))
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
 
     os.environ[FULL_ERROR] = "1"  # or Hydra would print the errors itself, on several lines
     try:
@@ -52,6 +50,8 @@ def run(job: str) -> None:
         if full_error == "1":
             raise
         fail(explain(error, job))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     finally:
         sweep.discard_if_unused()
         os.environ.pop(FULL_ERROR)

@@ -106,8 +106,9 @@ class Run:
         try:
             yield
         finally:
-            lock.release()
+            # While it is held: whoever has opened the file meanwhile sees that it is gone, and tries again.
             (self.folder / ".lock").unlink(missing_ok=True)
+            lock.release()
 
     def discard(self) -> None:
         """Removes the folder, and the two above it (its name's and that of all runs) where they are left empty."""

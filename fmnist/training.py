@@ -131,7 +131,7 @@ def conclude(session: Session) -> None:
     """Measures the chosen checkpoint on validation and test images, and shows the test's result."""
     chosen, metrics = session.run.chosen_checkpoint, session.metrics
     if chosen.is_file():
-        session.classifier.network.load_state_dict(checkpoints.network_weights(checkpoints.load(chosen)))
+        checkpoints.restore_network(session.classifier.network, checkpoints.load(chosen))
         metrics["checkpoint"] = chosen.name
     if session.datamodule.val_size:
         result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "val")

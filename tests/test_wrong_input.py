@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import Done, RunScript
 
+from fmnist import checkpoints
 from fmnist.data import sources
 
 
@@ -64,7 +65,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0"]),
         (["trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
-        (["trainer.max_epochs=null", "trainer.max_time=00:00:00:02"], ["trainer.max_epochs=None", "needs an end"]),
+        (["trainer.max_epochs=null", "trainer.max_time=00:00:00:02"], ["trainer.max_epochs=null", "needs an end"]),
         (["+trainer.logger=false"], ["trainer.logger", "not to be chosen"]),
         (["+model.num_classes=5"], ["model.num_classes", "not to be chosen"]),
         (["loss._target_=lightning.pytorch.LightningModule.load_from_checkpoint"], ["loss._target_", "Module"]),
@@ -151,6 +152,17 @@ def test_evaluate_refuses(run_script: RunScript, arguments: list[str], fragments
     (tmp_path / "garbage.ckpt").write_bytes(os.urandom(1000))
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     assert_one_line(run_script("evaluate", *arguments), *fragments)
+
+
+def test_weights_of_another_network_are_refused(train: RunScript, run_script: RunScript) -> None:
+    file = train("trainer.max_epochs=1", "test=false").run / "checkpoints" / "best.ckpt"
+    checkpoint = checkpoints.load(file)
+    checkpoint[checkpoints.CONFIG_KEY]["model"]["channels"] = [4, 9]
+    torch.save(checkpoint, file)
+    done = run_script("evaluate", f"checkpoint={file}")
+    assert done.status == 2
+    (line,) = done.err.splitlines()
+    assert "weights don't fit" in line
 
 
 def test_a_truncated_checkpoint_is_refused_by_evaluate_and_resume(train: RunScript, run_script: RunScript) -> None:

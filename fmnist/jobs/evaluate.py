@@ -36,7 +36,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (what eve
         raise ValueError("split=val: the run had no validation images (data.val_size=0)")
 
     classifier = build_classifier(saved)
-    classifier.network.load_state_dict(checkpoints.network_weights(checkpoint))
+    checkpoints.restore_network(classifier.network, checkpoint)
     datamodule = build_datamodule(saved)
     result = measure(build_measuring_trainer(saved), classifier, datamodule, cfg.split)
     show(cfg.split, str(path), result)

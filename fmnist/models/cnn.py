@@ -74,7 +74,7 @@ class CNN(nn.Module):
                 pooled.append(POOLINGS[poolings[i]](POOLING_SIZE))
             if poolings[i] == "max":
                 # A maximum may be taken before the activation as well as after it, and what follows has a quarter of
-                # the pixels: a training step of the default network is 1.8 times as fast.
+                # the pixels: a training step of the default network is 1.3 times as fast (2 cores, bf16).
                 layers += [*pooled, *normalised, ACTIVATIONS[activation]()]
             else:
                 layers += [*normalised, ACTIVATIONS[activation](), *pooled]
