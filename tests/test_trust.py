@@ -23,28 +23,38 @@ class Evil:
     ("group", "node"),
     [
         ("model", {"_target_": "os.system", "command": "touch {trace}"}),
-        ("model", {"_target_": "fmnist.runs.shutil.rmtree", "path": "{trace}"}),
-        ("loss", {"_target_": "lightning.pytorch.LightningModule.load_from_checkpoint", "checkpoint_path": "{evil}"}),
+        # The loss gets no arguments of the project's own, so that these would really run.
+        ("loss", {"_target_": "fmnist.runs.shutil.rmtree", "path": "{kept}"}),
+        ("loss", {"_target_": "fmnist.runs.write_whole", "file": "{trace}", "text": "x"}),
+        (
+            "loss",
+            {
+                "_target_": "lightning.pytorch.LightningModule.load_from_checkpoint",
+                "checkpoint_path": "{evil}",
+                "weights_only": False,
+            },
+        ),
         ("loss", {"_target_": "fmnist.losses.CrossEntropy", "label_smoothing": {"_target_": "os.getcwd"}}),
         ("data", {"_target_": "lightning.pytorch.Trainer", "default_root_dir": "{trace}"}),
-        ("trainer", {"_target_": "fmnist.runs.write_whole", "file": "{trace}", "text": "x"}),
     ],
 )
 def test_a_checkpoint_names_what_does_not_belong_there(
     train: RunScript, run_script: RunScript, tmp_path: Path, group: str, node: dict
 ) -> None:
-    trace, evil = tmp_path / "trace", tmp_path / "evil.bin"
+    trace, evil, kept = tmp_path / "trace", tmp_path / "evil.bin", tmp_path / "kept"
+    kept.mkdir()
     torch.save(Evil(trace), evil)
     file = train("trainer.max_epochs=1", "test=false").run / "checkpoints" / "best.ckpt"
     checkpoint = checkpoints.load(file)
     named = {
-        key: value.format(trace=trace, evil=evil) if isinstance(value, str) else value for key, value in node.items()
+        key: value.format(trace=trace, evil=evil, kept=kept) if isinstance(value, str) else value
+        for key, value in node.items()
     }
-    config = checkpoint[checkpoints.CONFIG_KEY]
-    config[group] = config["trainer"] | named if group == "trainer" else named
+    checkpoint[checkpoints.CONFIG_KEY][group] = named
     torch.save(checkpoint, file)
     done = run_script("evaluate", f"checkpoint={file}")
     assert done.status == 2
     (line,) = done.err.splitlines()
     assert group in line
     assert not trace.exists()
+    assert kept.exists()
