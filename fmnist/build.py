@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from fmnist import schedules
 from fmnist.arguments import check_arguments, did_you_mean
-from fmnist.callbacks import History, Interruption, KeepCheckpoint, Progress, RandomStates, RunConfig
+from fmnist.callbacks import History, Interruption, KeepCheckpoint, Pictures, Progress, RandomStates, RunConfig
 from fmnist.checkpoints import WholeCheckpointIO
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
@@ -118,6 +118,7 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
         RandomStates(),
         Interruption(run.last_checkpoint),
         LearningRateMonitor(logging_interval="step"),
+        *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
         history,
         *build_checkpointing(cfg, run),
         *([Progress()] if progress else []),

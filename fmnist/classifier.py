@@ -35,6 +35,11 @@ class Classifier(LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
+        # Parts of the state, so that a run that was cut in two logs the same means.
+        self.recent_loss: Tensor
+        self.recent_batches: Tensor
+        self.register_buffer("recent_loss", torch.zeros(()))
+        self.register_buffer("recent_batches", torch.zeros((), dtype=torch.long))
         self._metrics = nn.ModuleDict({f"{phase}_metrics": ClassificationMetrics() for phase in PHASES})
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,24 +53,35 @@ class Classifier(LightningModule):
         assert isinstance(metrics, ClassificationMetrics)
         return metrics
 
-    def shared_step(self, batch: Batch, phase: str) -> Tensor:
-        """The loss () of a batch, which also enters the metrics of its phase."""
+    def shared_step(self, batch: Batch, phase: str) -> tuple[Tensor, Tensor]:
+        """The loss () and the logits (N, K) of a batch, which also enter the metrics of its phase."""
         images, labels = batch
         logits = self(images.to(self.dtype))  # not single precision where trainer.precision says so
         loss: Tensor = self.loss(logits, labels)
         self.metrics(phase).update(loss.detach(), logits.detach(), labels)
-        return loss
+        return loss, logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.shared_step(batch, "train")
-        self.log("train/loss_step", loss)
+        loss, _ = self.shared_step(batch, "train")
+        self.recent_loss += loss.detach()
+        self.recent_batches += 1
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.shared_step(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The logits (N, K), for the callbacks."""
+        return self.shared_step(batch, "val")[1]
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.shared_step(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The logits (N, K), for the callbacks."""
+        return self.shared_step(batch, "test")[1]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Each `trainer.log_every_n_steps` logs the mean loss of the batches since the last time."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % every == 0:
+            self.log("train/loss_step", self.recent_loss / self.recent_batches)
+            self.recent_loss.zero_()
+            self.recent_batches.zero_()
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train")

@@ -2,8 +2,10 @@
 
 import logging
 import math
+from typing import Any
 
-from lightning.pytorch import Trainer
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from fmnist.classes import CLASSES
@@ -15,15 +17,32 @@ from fmnist.reporting.tables import class_table
 log = logging.getLogger(__name__)
 
 Result = dict[str, Tensor]
-"""Loss (), accuracy (), accuracy_per_class (K), confusion (K true, K predicted)."""
+"""Loss (), accuracy (), accuracy_per_class (K), confusion (K true, K predicted), logits (N, K) in the images' order."""
+
+
+class _Logits(Callback):
+    """Keeps what the network answers."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tensor] = []
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any
+    ) -> None:
+        self.batches.append(outputs.float().cpu())
+
+    on_test_batch_end = on_validation_batch_end
 
 
 def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str) -> Result:
     """The metrics of the network as it is on the images of "val" or "test"."""
     loop = {"val": trainer.validate, "test": trainer.test}[split]
+    kept = _Logits()
+    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
     loop(classifier, datamodule=datamodule, verbose=False)
+    trainer.callbacks.remove(kept)  # type: ignore[attr-defined]
     result: Result = classifier.metrics(split).compute()
-    return result
+    return result | {"logits": torch.cat(kept.batches)}
 
 
 def show(split: str, subject: str, result: Result) -> None:

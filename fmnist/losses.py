@@ -23,3 +23,14 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.label_smoothing if self.training else 0.0
         return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+class MeanSquaredError(nn.Module):
+    """Mean squared difference between the probabilities (softmax of the logits) and the one-hot label.
+
+    The mean is over images and classes, so that it lies between 0 and 2 / K.
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        expected = functional.one_hot(labels, logits.shape[1])
+        return functional.mse_loss(logits.softmax(dim=1), expected.to(logits.dtype))

@@ -1,8 +1,12 @@
 """How good the predictions are: loss, accuracy, accuracy per class."""
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fmnist.classes import CLASSES
 
@@ -62,3 +66,42 @@ class ClassificationMetrics(nn.Module):
         """Forgets all batches."""
         self.loss.reset()
         self.confusion.reset()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence and accuracy agree, for B bins of equal width of the confidence from 0 to 1."""
+
+    error: float
+    """Expected calibration error: the mean distance of both over all images."""
+    confidence: Tensor
+    """Mean probability of the predicted class (B); NaN in an empty bin."""
+    accuracy: Tensor
+    """Share of right predictions (B); NaN in an empty bin."""
+    count: Tensor
+    """Images (B)."""
+
+
+def calibration(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
+    """Whether a network is right as often as it is sure to be.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
+
+    Args:
+        probabilities: (N, K).
+        labels: (N).
+        bins: B.
+    """
+    num_classes = probabilities.shape[1]
+    error = multiclass_calibration_error(probabilities, labels, num_classes, n_bins=bins, norm="l1")
+    confidence, predicted = probabilities.max(dim=1)
+    # As torchmetrics has it: a bin holds its upper edge.
+    edges = torch.linspace(0, 1, bins + 1)[1:-1]
+    place = torch.bucketize(confidence, edges)
+    count = place.bincount(minlength=bins)
+    return Calibration(
+        error.item(),
+        place.bincount(confidence.double(), minlength=bins) / count,
+        place.bincount((predicted == labels).double(), minlength=bins) / count,
+        count,
+    )

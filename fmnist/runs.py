@@ -39,6 +39,10 @@ class Run:
         return self.folder / "metrics.csv"
 
     @property
+    def report_file(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
     def log_file(self) -> Path:
         return self.folder / "run.log"
 

@@ -1,5 +1,6 @@
 """One training from the untrained network to the tested one."""
 
+import json
 import logging
 import math
 import shlex
@@ -10,16 +11,19 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from fmnist import checkpoints, record
 from fmnist.callbacks import History, TrainingInterrupted
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.evaluation import grouped, measure, scalars, show
+from fmnist.evaluation import Result, grouped, measure, scalars, show
 from fmnist.runs import Run
 
 log = logging.getLogger(__name__)
 
+CHOSEN_GROUPS = ("model", "augment", "loss", "optimizer", "scheduler")
+CHOSEN_OF_TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val")
 SPECIAL = frozenset(" =,[](){}'&#~:$\"")
 """What a value on the command line needs quotes for."""
 
@@ -137,10 +141,34 @@ def conclude(session: Session) -> None:
         result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "val")
         metrics |= grouped("val", result)
         session.monitored = scalars("val", result)[session.config["monitor"]]
+        log_choices(session, result)
     if session.config["test"]:
         result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "test")
         metrics |= grouped("test", result)
         show("test", metrics.get("checkpoint", "the network"), result)
+
+
+def log_choices(session: Session, result: Result) -> None:
+    """A row of TensorBoard's HPARAMS tab: what was chosen, and what came of it on the validation images."""
+    logger = session.trainer.logger
+    if isinstance(logger, TensorBoardLogger):
+        final = {f"final/val/{name}": result[name].item() for name in ("accuracy", "loss")}
+        logger.log_hyperparams(choices(session.config), final, step=session.trainer.global_step)
+        logger.finalize("success")
+
+
+def choices(config: dict[str, Any]) -> dict[str, Any]:
+    """What makes a result, by the names that a person types: {"seed": 0, "model": "CNN", "model.dropout": 0.2, ...}."""
+    found = {"seed": config["seed"]}
+    for group in CHOSEN_GROUPS:
+        for key, value in config[group].items():
+            if key == "_target_":
+                found[group] = value.rpartition(".")[2]
+            elif key != "_partial_":
+                found[f"{group}.{key}"] = json.dumps(value) if isinstance(value, list) else value
+    for group, keys in (("data", ("batch_size", "val_size")), ("trainer", CHOSEN_OF_TRAINER)):
+        found |= {f"{group}.{key}": config[group][key] for key in keys}
+    return found
 
 
 def end(session: Session, status: str) -> None:

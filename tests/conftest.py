@@ -84,12 +84,15 @@ def train(run_script: RunScript, data_root: Path) -> RunScript:
         "trainer.max_epochs=2",
         "trainer.log_every_n_steps=5",
         "model.channels=[4,8]",
+        "pictures=none",
     )
 
     def run(*arguments: str) -> Done:
         flags = [argument for argument in arguments if argument.startswith("-")]
         given = [argument for argument in arguments if argument not in flags]
         keys = {argument.split("=")[0] for argument in given}
+        if "model" in keys:  # another network, which has no channels
+            keys.add("model.channels")
         return run_script("train", *flags, *(word for word in small if word.split("=")[0] not in keys), *given)
 
     return run

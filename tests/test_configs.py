@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import RunScript
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fmnist import build
@@ -55,7 +55,31 @@ def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root
     assert done.run.parent.name == experiment
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "get_data"])
+@pytest.mark.parametrize(
+    ("sweep", "key", "values"),
+    [
+        ("batch_size", "data.batch_size", [20, 50, 100, 200, 500, 1000]),
+        ("dropout", "model.dropout", [0.0, 0.2, 0.4, 0.6]),
+        ("optimizer", "optimizer._target_", ["torch.optim.SGD"] * 2 + ["torch.optim.Adam", "torch.optim.AdamW"]),
+    ],
+)
+def test_every_sweep_runs_its_jobs(
+    sweep: str, key: str, values: list[Any], run_script: RunScript, data_root: Path
+) -> None:
+    words = ["data=folder", f"data.root={data_root}", "data.val_size=100", "trainer=debug"]
+    done = run_script("train", f"sweep={sweep}", "experiment=intro_dropout", *words)
+    assert done.status == 0, done.err
+    configs = sorted(done.folder.glob("outputs/intro_dropout/*/*/config.yaml"))
+    assert [OmegaConf.select(OmegaConf.load(config), key) for config in configs] == values
+    if sweep == "optimizer":
+        assert [OmegaConf.load(config).optimizer.get("nesterov") for config in configs] == [False, True, None, None]
+
+
+def test_every_sweep_is_tested() -> None:
+    assert options("sweep") == ["batch_size", "dropout", "optimizer"]
+
+
+@pytest.mark.parametrize("script", [file.stem for file in sorted((ROOT / "scripts").glob("*.py"))])
 def test_help_lists_every_group_and_key_with_a_line(script: str, run_script: RunScript) -> None:
     done = run_script(script, "--help")
     assert done.status == 0
@@ -141,6 +165,7 @@ def test_scheduler_words() -> None:
 
 
 def test_loss_words() -> None:
+    assert type(built("loss=mean_squared_error").loss).__name__ == "MeanSquaredError"
     logits, labels = torch.tensor([[4.0, 0.0]]), torch.tensor([0])
     plain, smooth = (built(f"loss.label_smoothing={value}").loss(logits, labels).item() for value in (0.0, 0.2))
     assert smooth > plain

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from fmnist.classes import CLASSES
-from fmnist.metrics import ClassificationMetrics, direction, metric_names
+from fmnist.metrics import ClassificationMetrics, calibration, direction, metric_names
 
 
 def logits_for(predicted: list[int], classes: int) -> Tensor:
@@ -92,3 +92,31 @@ def test_metric_names_are_those_of_the_phase_and_every_class() -> None:
     assert names[:3] == ["val/loss", "val/accuracy", "val/accuracy_per_class/T-shirt/top"]
     assert names[-1] == "val/accuracy_per_class/Ankle boot"
     assert len(names) == 2 + len(CLASSES) == 12
+
+
+def test_calibration_compares_confidence_and_accuracy_bin_by_bin() -> None:
+    # Four images with 0.75, two of them right; six with 0.95, all right. Five bins: the fourth and the last.
+    confidence = torch.tensor([0.75] * 4 + [0.95] * 6)
+    probabilities = torch.stack([confidence, 1 - confidence], dim=1)
+    labels = torch.tensor([0, 0, 1, 1, *[0] * 6])
+    found = calibration(probabilities, labels, bins=5)
+    assert found.count.tolist() == [0, 0, 0, 4, 6]
+    assert found.confidence[3:].tolist() == pytest.approx([0.75, 0.95])
+    assert found.accuracy[3:].tolist() == pytest.approx([0.5, 1.0])
+    assert found.confidence[:3].isnan().all()
+    assert found.error == pytest.approx(0.4 * 0.25 + 0.6 * 0.05)
+
+
+def test_calibration_error_is_that_of_its_bins() -> None:
+    torch.manual_seed(0)
+    probabilities, labels = torch.randn(500, 10).softmax(dim=1), torch.randint(10, (500,))
+    found = calibration(probabilities, labels)
+    gaps = (found.confidence - found.accuracy).abs() * found.count / 500
+    assert found.count.sum() == 500
+    assert found.error == pytest.approx(gaps.nansum().item(), abs=1e-6)
+
+
+def test_calibration_of_certainty_lies_in_the_last_bin() -> None:
+    found = calibration(torch.eye(3), torch.tensor([0, 1, 0]), bins=4)
+    assert found.count.tolist() == [0, 0, 0, 3]
+    assert found.error == pytest.approx(1 / 3)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from fmnist.models.cnn import CNN
-from fmnist.models.layers import ACTIVATIONS
+from fmnist.models.layers import ACTIVATIONS, L2Pool2d
 from fmnist.models.mlp import MLP
 from fmnist.models.sizes import output_size, same_padding
 
@@ -78,6 +78,7 @@ def test_same_padding_keeps_the_size(kernel: int) -> None:
     ("arguments", "expected"),
     [
         ({"channels": [4, 8], "padding": 0}, (8, 5, 5)),  # 28 -> 26 -> 13 -> 11 -> 5
+        ({"channels": [4, 8], "padding": 0, "pooling": "l2"}, (8, 5, 5)),
         ({"channels": [20, 50], "kernel_size": 5, "padding": 0}, (50, 4, 4)),  # 28 -> 24 -> 12 -> 8 -> 4
         ({"channels": [4]}, (4, 14, 14)),
         ({"channels": [4], "pooling": "none"}, (4, 28, 28)),
@@ -120,6 +121,31 @@ def test_parameter_count_worked_out_by_hand(network: nn.Module, expected: int) -
     assert parameters(network) == expected
 
 
+@pytest.mark.parametrize(
+    ("image_shape", "filters", "kernel", "expected"),
+    [
+        ((1, 6, 6), 1, 3, (1, 4, 4)),
+        ((3, 32, 32), 10, 5, (10, 28, 28)),
+        ((3, 64, 64), 10, 3, (10, 62, 62)),
+    ],
+)
+def test_one_convolution_has_the_size_of_the_textbooks(
+    image_shape: tuple[int, int, int], filters: int, kernel: int, expected: tuple[int, int, int]
+) -> None:
+    network = CNN(image_shape, 10, [filters], kernel_size=kernel, padding=0, pooling="none")
+    assert network.blocks(torch.zeros(1, *image_shape)).shape[1:] == expected
+
+
+def test_l2_pooling_of_windows_of_zeros_has_a_gradient() -> None:
+    features = torch.tensor([[[[0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 4.0]]]], requires_grad=True)
+    pooled = L2Pool2d(2)(features)
+    torch.testing.assert_close(pooled, torch.tensor([[[[0.0, 5.0]]]]), atol=1e-5, rtol=0)
+    pooled.sum().backward()
+    assert features.grad is not None
+    torch.testing.assert_close(features.grad[0, 0, :, 2:], torch.tensor([[0.6, 0.0], [0.0, 0.8]]))
+    assert (features.grad[..., :2] == 0).all()
+
+
 @pytest.mark.parametrize("blocks", [1, 2, 3, 7])
 @pytest.mark.parametrize("hidden", [0, 1, 4])
 def test_cnn_has_any_number_of_blocks_and_hidden_layers(blocks: int, hidden: int) -> None:
@@ -132,10 +158,10 @@ def test_cnn_has_any_number_of_blocks_and_hidden_layers(blocks: int, hidden: int
     assert network(torch.rand(2, *SHAPE)).shape == (2, 10)
 
 
-@pytest.mark.parametrize(("pooling", "expected"), [("max", 4.0), ("average", 2.5), ("none", 10.0)])
+@pytest.mark.parametrize(("pooling", "expected"), [("max", 4.0), ("average", 2.5), ("l2", 30**0.5), ("none", 10.0)])
 def test_pooling_takes_what_its_name_says_of_2x2_windows(pooling: str, expected: float) -> None:
     network = CNN((1, 2, 2), 1, [1], kernel_size=1, batch_norm=False, pooling=pooling)
-    assert constant_weights(network)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).item() == expected
+    assert constant_weights(network)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).item() == pytest.approx(expected)
 
 
 def test_batch_norm_normalises_after_each_convolution() -> None:

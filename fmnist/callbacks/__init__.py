@@ -3,8 +3,18 @@
 from fmnist.callbacks.history import History
 from fmnist.callbacks.interruption import Interruption, TrainingInterrupted
 from fmnist.callbacks.keep_checkpoint import KeepCheckpoint
+from fmnist.callbacks.pictures import Pictures
 from fmnist.callbacks.progress import Progress
 from fmnist.callbacks.random_states import RandomStates
 from fmnist.callbacks.run_config import RunConfig
 
-__all__ = ["History", "Interruption", "KeepCheckpoint", "Progress", "RandomStates", "RunConfig", "TrainingInterrupted"]
+__all__ = [
+    "History",
+    "Interruption",
+    "KeepCheckpoint",
+    "Pictures",
+    "Progress",
+    "RandomStates",
+    "RunConfig",
+    "TrainingInterrupted",
+]

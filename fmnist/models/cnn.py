@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, linear_head
+from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, L2Pool2d, linear_head
 from fmnist.models.sizes import output_size, same_padding
 
 Padding = Literal["same"] | Annotated[int, Ge(0)]
-Pooling = Literal["max", "average", "none"]
-POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+Pooling = Literal["max", "average", "l2", "none"]
+POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "l2": L2Pool2d}
 POOLING_SIZE = 2
 
 
@@ -29,7 +29,8 @@ class CNN(nn.Module):
         padding: zeros on each side; "same" keeps the size at stride 1.
         batch_norm: normalise after each convolution, which then has no bias.
         activation: in each block and after each hidden layer.
-        pooling: 2x2 windows at stride 2; maxima are taken before batch norm and activation, averages after them.
+        pooling: 2x2 windows at stride 2; maxima are taken before batch norm and activation, averages and
+            L2 norms after them.
         hidden: widths of the linear layers between the blocks and the logits.
         dropout: rate after each hidden layer, or on the flattened features where there is none.
 

@@ -3,7 +3,8 @@
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 Count = Annotated[int, Ge(1)]
 DropoutRate = Annotated[float, Ge(0), Lt(1)]
@@ -17,6 +18,23 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+
+
+class L2Pool2d(nn.Module):
+    """The Euclidean norm of each window, channel by channel: (N, C, H, W) -> (N, C, H / size, W / size), rounded down.
+
+    Not `nn.LPPool2d`, whose gradient is NaN where a whole window is zero, as it often is after ReLU.
+    """
+
+    EPSILON = 1e-12  # under the root, where its slope would be infinite
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, features: Tensor) -> Tensor:
+        squares = functional.avg_pool2d(features.square(), self.size) * self.size**2
+        return (squares + self.EPSILON).sqrt()
 
 
 def linear_head(

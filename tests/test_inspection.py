@@ -1,0 +1,129 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fmnist import inspection
+from fmnist.models import CNN, MLP
+
+SHAPE = (1, 28, 28)
+
+
+def cnn() -> CNN:
+    torch.manual_seed(0)
+    return CNN(SHAPE, 10, [4, 6], padding=0, hidden=[12], dropout=0.5)
+
+
+def test_layers_are_listed_in_order_with_the_sizes_worked_out_by_hand() -> None:
+    found = inspection.layers(cnn(), SHAPE)
+    shapes = [(layer.kind, layer.output_shape, layer.parameters) for layer in found]
+    assert shapes == [  # 28 -> 26 -> 13 -> 11 -> 5
+        ("Conv2d", (4, 26, 26), 36),
+        ("MaxPool2d", (4, 13, 13), 0),
+        ("BatchNorm2d", (4, 13, 13), 8),
+        ("ReLU", (4, 13, 13), 0),
+        ("Conv2d", (6, 11, 11), 216),
+        ("MaxPool2d", (6, 5, 5), 0),
+        ("BatchNorm2d", (6, 5, 5), 12),
+        ("ReLU", (6, 5, 5), 0),
+        ("Linear", (12,), 150 * 12 + 12),
+        ("ReLU", (12,), 0),
+        ("Dropout", (12,), 0),
+        ("Linear", (10,), 12 * 10 + 10),
+    ]
+    assert [found[0].name, found[-1].name] == ["blocks.0", "head.3"]
+    assert sum(layer.parameters for layer in found) == sum(parameter.numel() for parameter in cnn().parameters())
+
+
+def test_first_filters_are_the_kernels_averaged_over_channels() -> None:
+    network = CNN((3, 8, 8), 10, [5])
+    filters = inspection.first_filters(network, (3, 8, 8))
+    assert filters is not None
+    torch.testing.assert_close(filters, network.blocks[0].weight.mean(dim=1))
+
+
+def test_first_filters_of_linear_layers_are_a_weight_for_each_pixel() -> None:
+    network = MLP(SHAPE, 10, [7])
+    filters = inspection.first_filters(network, SHAPE)
+    assert filters is not None
+    assert filters.shape == (7, 28, 28)
+    assert torch.equal(filters[3].flatten(), network.head[0].weight[3])
+    assert inspection.first_filters(network, (1, 14, 14)) is None
+    assert inspection.first_filters(nn.Flatten(), SHAPE) is None
+
+
+def test_activation_maps_are_what_each_convolution_gives() -> None:
+    network, image = cnn().train(), torch.rand(SHAPE)
+    maps = inspection.activation_maps(network, image)
+    assert {name: tuple(each.shape) for name, each in maps.items()} == {
+        "blocks.0": (4, 26, 26),
+        "blocks.4": (6, 11, 11),
+    }
+    torch.testing.assert_close(maps["blocks.0"], network.blocks[0](image[None])[0].detach())
+    assert network.training
+    assert inspection.activation_maps(MLP(SHAPE, 10, [7]), image) == {}
+
+
+def test_features_are_what_reaches_the_last_layer() -> None:
+    network, images = cnn(), torch.rand(3, *SHAPE)
+    features, logits = inspection.features(network, images)
+    assert features.shape == (3, 12)
+    torch.testing.assert_close(network.head[-1](features), logits)
+    torch.testing.assert_close(network.eval()(images), logits)
+
+
+class Left(nn.Module):
+    """Says class 0 by the light in the left half, class 1 by that in the right half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 1, 1, bias=False)
+        nn.init.ones_(self.convolution.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images)
+        half = features.shape[-1] // 2
+        return torch.stack([features[..., :half].sum((1, 2, 3)), features[..., half:].sum((1, 2, 3))], dim=1)
+
+
+def test_grad_cam_shows_the_bright_place_and_is_scaled_to_one() -> None:
+    images = torch.zeros(2, 1, 8, 8)
+    images[:, :, 2, 3] = 5.0
+    method, maps = inspection.attribution(Left(), images, torch.tensor([0, 1]))
+    assert method == "Grad-CAM of convolution"
+    assert maps.shape == (2, 8, 8)
+    assert (maps[0] == 1).nonzero().tolist() == [[2, 3]]
+    assert maps[0].sum() == 1
+
+
+def test_grad_cam_of_nothing_that_speaks_for_the_class_is_zero() -> None:
+    _, maps = inspection.attribution(Left(), -torch.ones(1, 1, 8, 8), torch.tensor([0]))
+    assert maps.sum() == 0
+    assert not maps.isnan().any()
+
+
+def test_saliency_takes_the_place_of_grad_cam_without_convolutions() -> None:
+    network = MLP((1, 4, 4), 2, [])
+    with torch.no_grad():
+        network.head[-1].weight.zero_()
+        network.head[-1].weight[1, 6] = -3.0
+    method, maps = inspection.attribution(network, torch.rand(2, 1, 4, 4), torch.tensor([1, 1]))
+    assert method == "saliency"
+    assert maps.flatten(1).argmax(dim=1).tolist() == [6, 6]
+    assert maps.sum() == 2
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_looking_changes_neither_weights_nor_mode_nor_random_numbers(training: bool) -> None:
+    network = cnn().train(training)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    images = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    inspection.layers(network, SHAPE)
+    inspection.activation_maps(network, images[0])
+    inspection.features(network, images)
+    inspection.attribution(network, images, torch.tensor([0, 1]))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.training is training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())

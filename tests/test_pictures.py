@@ -1,0 +1,156 @@
+"""What a run shows in TensorBoard, read back from its files."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RunScript
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.pr_curve import plugin_data_pb2 as pr_curve_data
+from tensorboard.util.tensor_util import make_ndarray
+
+from fmnist import checkpoints
+from fmnist.callbacks.pictures import charts
+from fmnist.callbacks.projector import sprite
+from fmnist.classes import CLASSES
+from fmnist.metrics import metric_names
+
+PICTURES = ("pictures=default", "pictures.every_n_epochs=2")
+
+
+def board(run: Path) -> EventAccumulator:
+    shown = EventAccumulator(str(run), size_guidance={"images": 0, "tensors": 0})
+    shown.Reload()
+    return shown
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.network_weights(checkpoints.load(run / "checkpoints" / "last.ckpt"))
+
+
+def test_pictures_are_drawn_every_n_epochs_and_after_the_last(train: RunScript) -> None:
+    done = train(*PICTURES, "trainer.max_epochs=3", "model.channels=[4,8]")
+    assert done.status == 0, done.err
+    shown = board(done.run)
+    names = ["activations/1", "activations/2", "confusion", "filters", "predictions"]
+    assert sorted(shown.Tags()["images"]) == names
+    for name in names:
+        assert [picture.step for picture in shown.Images(name)] == [20, 30]
+        assert shown.Images(name)[0].width > 200
+    for name, value in weights(done.run).items():
+        if name.endswith(("weight", "bias")):
+            histogram = shown.Histograms(f"weights/{name}")[-1].histogram_value
+            assert histogram.num == value.numel()
+            assert histogram.max == pytest.approx(value.max().item(), rel=1e-5)
+    assert shown.Tags()["graph"]
+
+
+def test_precision_recall_curves_are_of_each_class_against_the_others(train: RunScript) -> None:
+    shown = board(train(*PICTURES).run)
+    for name in CLASSES:
+        event = shown.Tensors(f"precision_recall/{name}")[-1]
+        true_positives, false_positives, *_ = make_ndarray(event.tensor_proto)
+        assert true_positives[0] == 10  # at the threshold 0 all 10 of the class are found, among 100 images
+        assert false_positives[0] == 90
+    metadata = shown.SummaryMetadata("precision_recall/Bag").plugin_data.content
+    assert pr_curve_data.PrCurvePluginData.FromString(metadata).num_thresholds == 127
+
+
+def test_charts_name_curves_that_exist_and_put_training_beside_validation(train: RunScript) -> None:
+    shown = board(train(*PICTURES).run)
+    layout = layout_pb2.Layout.FromString(shown.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    logged = shown.Tags()["scalars"]
+    lines = {
+        chart.title: [[name for name in logged if re.match(tag, name)] for tag in chart.multiline.tag]
+        for category in layout.category
+        for chart in category.chart
+    }
+    assert lines["loss"] == [["train/loss"], ["val/loss"]]
+    assert lines["accuracy"] == [["train/accuracy"], ["val/accuracy"]]
+    assert lines["validation"] == [[name] for name in metric_names("val")[2:]]
+    assert lines["training"] == [[name] for name in metric_names("train")[2:]]
+    assert list(charts()) == [category.title for category in layout.category]
+
+
+def test_projector_has_a_row_an_image_and_a_name_for_each_point(train: RunScript) -> None:
+    run = train(*PICTURES, "pictures.embedding=50", "model.hidden=[12]").run
+    folder = run / "embedding"
+    points = [line.split("\t") for line in (folder / "tensors.tsv").read_text().splitlines()]
+    assert [len(points), len(points[0])] == [50, 12]
+    header, *rows = [line.split("\t") for line in (folder / "metadata.tsv").read_text().splitlines()]
+    assert header == ["class", "predicted"]
+    assert len(rows) == 50
+    assert {name for row in rows for name in row} <= set(CLASSES)
+    with Image.open(folder / "sprite.png") as image:
+        assert image.size == (8 * 28, 8 * 28)
+    config = (run / "projector_config.pbtxt").read_text()
+    assert 'tensor_path: "embedding/tensors.tsv"' in config
+    assert config.count("single_image_dim: 28") == 2
+
+
+def test_sprite_holds_the_images_row_by_row() -> None:
+    images = torch.arange(5 * 2 * 3, dtype=torch.uint8).view(5, 2, 3)
+    whole = sprite(images)
+    assert whole.shape == (3 * 2, 3 * 3)
+    assert torch.equal(whole[0:2, 3:6], images[1])
+    assert torch.equal(whole[2:4, 3:6], images[4])
+    assert not whole[4:].any()
+
+
+def test_hparams_show_the_choices_and_the_final_validation_metrics(train: RunScript) -> None:
+    run = train("model.dropout=0.3", "optimizer=sgd", "model.hidden=[12]", "seed=4").run
+    shown = board(run)
+    data = shown.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    chosen = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info.hparams
+    assert chosen["model"].string_value == "CNN"
+    assert chosen["model.dropout"].number_value == 0.3
+    assert chosen["model.hidden"].string_value == "[12]"
+    assert chosen["optimizer"].string_value == "SGD"
+    assert chosen["data.batch_size"].number_value == 50
+    assert chosen["seed"].number_value == 4
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in ("val/accuracy", "val/loss"):
+        (event,) = shown.Scalars(f"final/{name}")
+        assert event.value == pytest.approx(metrics[name])
+        assert event.step == 20
+
+
+@pytest.mark.parametrize("pictures", ["none", "all"])
+def test_no_picture_changes_a_weight(train: RunScript, pictures: str) -> None:
+    plain = train("model.dropout=0.3", "augment=flip_shift", "pictures=default", "name=default").run
+    other = train("model.dropout=0.3", "augment=flip_shift", f"pictures={pictures}", "outputs=others")
+    (config,) = other.folder.glob("others/*/*/config.yaml")
+    expected, found = weights(plain), weights(config.parent)
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_without_validation_images_the_network_is_still_shown(train: RunScript) -> None:
+    done = train(*PICTURES, "data.val_size=0")
+    assert done.status == 0, done.err
+    shown = board(done.run)
+    assert sorted(shown.Tags()["images"]) == ["activations/1", "activations/2", "filters"]
+    assert not (done.run / "embedding").exists()
+
+
+def test_each_picture_can_be_left_out(train: RunScript) -> None:
+    off = [f"pictures.{name}=false" for name in ("confusion", "precision_recall", "filters", "activations")]
+    off += ["pictures.weights=false", "pictures.graph=false", "pictures.predictions=0", "pictures.embedding=0"]
+    done = train("pictures=default", *off)
+    assert done.status == 0, done.err
+    tags = board(done.run).Tags()
+    assert not tags["images"]
+    assert not tags["histograms"]
+    assert not tags["graph"]
+    assert not any(name.startswith("precision_recall") for name in tags["tensors"])
+    assert not (done.run / "embedding").exists()
+
+
+def test_a_network_without_convolutions_is_shown_by_a_weight_for_each_pixel(train: RunScript) -> None:
+    shown = board(train(*PICTURES, "model=mlp", "model.hidden=[20]").run)
+    assert sorted(shown.Tags()["images"]) == ["confusion", "filters", "predictions"]
+    assert shown.Tags()["graph"]
