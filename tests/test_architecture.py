@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 ARROWS = {
     "__init__": "",
     "command_line": "arguments runs",  # the jobs only by name, when they are run
-    "jobs": "arguments build checkpoints data evaluation logs record reporting runs training",
+    "jobs": "arguments build checkpoints classes data evaluation logs record reporting runs training",
     "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
     "training": "callbacks checkpoints classifier data evaluation record runs",
     "evaluation": "classes classifier data metrics reporting",
