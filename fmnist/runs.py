@@ -166,11 +166,31 @@ def open_run(key: str, folder: str | Path) -> Run:
     return run
 
 
+def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
+    """The checkpoint that a person names by one of the two keys: that of a run is its chosen one.
+
+    Raises:
+        ValueError: if it isn't one of the two, or there is no such run.
+    """
+    if run is not None and checkpoint is None:
+        return open_run("run", run).chosen_checkpoint
+    if checkpoint is not None and run is None:
+        return Path(checkpoint)
+    raise ValueError("give either run=<run folder> or checkpoint=<file>")
+
+
 def write_whole(file: Path, text: str) -> None:
-    """Writes beside and renames, so that a reader never sees half a file."""
+    """Writes a text so that no reader sees half of it."""
+    with replaced_whole(file) as beside:
+        beside.write_text(text)
+
+
+@contextlib.contextmanager
+def replaced_whole(file: Path) -> Iterator[Path]:
+    """A file beside, to be written, which then takes the file's place: no reader sees half of it."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        beside.write_text(text)
+        yield beside
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from fmnist.callbacks import History, TrainingInterrupted
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result, grouped, measure, scalars, show
+from fmnist.report import write_report
 from fmnist.runs import Run
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         trainer.fit(session.classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
         if trainer.should_stop:
             log.info("the training ended before its last step: early stopping, or trainer.max_time")
-        conclude(session)
+        measured = conclude(session)
     except (TrainingInterrupted, KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         end(session, "interrupted")
         if run.last_checkpoint.is_file():
@@ -85,6 +86,8 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         end(session, "failed")
         raise
     end(session, "finished")
+    if session.config["report"] and measured:
+        log.info("report:     %s", write_report(run, session.classifier, session.datamodule, *measured))
     log.info("run folder: %s", run.folder)
     log.info("curves:     tensorboard --logdir %s", session.config["outputs"])
     return session.monitored
@@ -131,8 +134,13 @@ def measure_untrained(session: Session) -> None:
     log.info("untrained: accuracy %.2f%% (%s)", 100 * result["accuracy"].item(), split)
 
 
-def conclude(session: Session) -> None:
-    """Measures the chosen checkpoint on validation and test images, and shows the test's result."""
+def conclude(session: Session) -> tuple[str, Result] | None:
+    """Measures the chosen checkpoint on validation and test images, and shows the test's result.
+
+    Returns:
+        The split that the result is of, and the metrics on it; None where there is nothing to measure on.
+    """
+    measured = None
     chosen, metrics = session.run.chosen_checkpoint, session.metrics
     if chosen.is_file():
         checkpoints.restore_network(session.classifier.network, checkpoints.load(chosen))
@@ -142,10 +150,13 @@ def conclude(session: Session) -> None:
         metrics |= grouped("val", result)
         session.monitored = scalars("val", result)[session.config["monitor"]]
         log_choices(session, result)
+        measured = ("val", result)
     if session.config["test"]:
         result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "test")
         metrics |= grouped("test", result)
         show("test", metrics.get("checkpoint", "the network"), result)
+        measured = ("test", result)
+    return measured
 
 
 def log_choices(session: Session, result: Result) -> None:

@@ -85,6 +85,7 @@ def train(run_script: RunScript, data_root: Path) -> RunScript:
         "trainer.log_every_n_steps=5",
         "model.channels=[4,8]",
         "pictures=none",
+        "report=false",
     )
 
     def run(*arguments: str) -> Done:

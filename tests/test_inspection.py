@@ -127,3 +127,10 @@ def test_looking_changes_neither_weights_nor_mode_nor_random_numbers(training: b
     assert network.training is training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_grad_cam_is_of_the_last_layer_that_gives_maps() -> None:
+    images, labels = torch.rand(2, *SHAPE), torch.tensor([0, 1])
+    assert inspection.attribution(cnn(), images, labels)[0] == "Grad-CAM of blocks.7"
+    one_pixel = CNN(SHAPE, 10, [2, 2], kernel_size=[3, 13], padding=0, pooling=["max", "none"])  # 28 -> 26 -> 13 -> 1
+    assert inspection.attribution(one_pixel, images, labels)[0] == "Grad-CAM of blocks.3"

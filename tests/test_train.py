@@ -259,12 +259,12 @@ class AtBatch(Callback):
 @pytest.fixture
 def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], pytest.MonkeyPatch]:
     """Lets something happen in the next runs."""
-    from fmnist import build
+    from fmnist.build import session
 
-    original = build.build_callbacks
+    original = session.build_callbacks
 
     def arrange(batch: int, what: Callable[[], None]) -> pytest.MonkeyPatch:
-        monkeypatch.setattr(build, "build_callbacks", lambda cfg: [*original(cfg), AtBatch(batch, what)])
+        monkeypatch.setattr(session, "build_callbacks", lambda cfg: [*original(cfg), AtBatch(batch, what)])
         return monkeypatch
 
     return arrange

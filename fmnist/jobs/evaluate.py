@@ -1,15 +1,14 @@
 """Measure a trained classifier again, from its checkpoint alone."""
 
-from pathlib import Path
 from typing import Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from fmnist import checkpoints, logs
+from fmnist import logs
 from fmnist.arguments import check_arguments
-from fmnist.build import build_classifier, build_datamodule, build_measuring_trainer
+from fmnist.build import build_datamodule, build_measuring_trainer, restore
 from fmnist.evaluation import measure, show
-from fmnist.runs import open_run
+from fmnist.runs import checkpoint_file
 
 
 def settings(
@@ -26,27 +25,10 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (what eve
     """
     logs.to_terminal()
     check_arguments("", settings, {str(key): value for key, value in cfg.items()})
-    path = checkpoint_file(cfg)
-    checkpoint = checkpoints.load(path)
-    saved = OmegaConf.create(checkpoint[checkpoints.CONFIG_KEY])
-    saved.trainer.accelerator = cfg.accelerator
-    if cfg.data_root is not None:
-        saved.data.root = cfg.data_root
+    path = checkpoint_file(cfg.run, cfg.checkpoint)
+    saved, classifier = restore(path, cfg.accelerator, cfg.data_root)
     if cfg.split == "val" and not saved.data.val_size:
         raise ValueError("split=val: the run had no validation images (data.val_size=0)")
-
-    classifier = build_classifier(saved)
-    checkpoints.restore_network(classifier.network, checkpoint)
-    datamodule = build_datamodule(saved)
-    result = measure(build_measuring_trainer(saved), classifier, datamodule, cfg.split)
+    result = measure(build_measuring_trainer(saved), classifier, build_datamodule(saved), cfg.split)
     show(cfg.split, str(path), result)
     return float(result["accuracy"])
-
-
-def checkpoint_file(cfg: DictConfig) -> Path:
-    """What `run` or `checkpoint` names."""
-    if (cfg.run is None) == (cfg.checkpoint is None):
-        raise ValueError("give either run=<run folder> or checkpoint=<file>")
-    if cfg.run is not None:
-        return open_run("run", cfg.run).chosen_checkpoint
-    return Path(cfg.checkpoint)

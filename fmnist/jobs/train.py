@@ -18,12 +18,18 @@ from fmnist.training import set_up, train
 
 log = logging.getLogger(__name__)
 
-CHANGEABLE = "trainer.<key>, data.root and test"
+CHANGEABLE = "trainer.<key>, data.root, test and report"
 KEPT = ("parameters", "untrained/accuracy")  # of a resumed run's metrics.json: the rest is measured again
 
 
 def settings(
-    name: str, seed: Annotated[int, Ge(0), Le(MAX_SEED)], monitor: str, test: bool, outputs: str, resume: str | None
+    name: str,
+    seed: Annotated[int, Ge(0), Le(MAX_SEED)],
+    monitor: str,
+    test: bool,
+    report: bool,
+    outputs: str,
+    resume: str | None,
 ) -> None:
     """The keys of conf/train.yaml that belong to no group, and what they may be."""
 
@@ -71,7 +77,7 @@ def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
     saved = run.load_config()
     changed = {override.lstrip("+").split("=")[0]: override for override in overrides}
     for key, override in changed.items():
-        if key in ("test", "data.root") or key.startswith("trainer."):
+        if key in ("test", "report", "data.root") or key.startswith("trainer."):
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
         elif key != "resume":
             raise ValueError(f"{override}: a run goes on with its own config; only {CHANGEABLE} can change")

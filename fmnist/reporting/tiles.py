@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -28,7 +29,7 @@ def tiles(
     *,
     each_scaled: bool = False,
 ) -> Figure:
-    """Gray images in rows, black for the smallest finite value and white for the largest.
+    """Gray images in rows, black for the smallest finite value and white for the largest; for bytes 0 and 255.
 
     They are one image in one Axes, which is ten times as fast as an Axes for each.
 
@@ -40,8 +41,11 @@ def tiles(
         suptitle: a line above all.
         each_scaled: take each image's own smallest and largest value instead of those of all.
     """
+    is_bytes = images.dtype == torch.uint8 and not each_scaled
     images = images.detach().cpu().double()
-    if images.numel():
+    if is_bytes:
+        images = images / 255
+    elif images.numel():
         flat, infinity = images.flatten(1), float("inf")
         low = flat.where(flat.isfinite(), infinity).amin(dim=1)
         high = flat.where(flat.isfinite(), -infinity).amax(dim=1)

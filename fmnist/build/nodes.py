@@ -1,0 +1,77 @@
+"""One node of the config as one object, of a kind that is allowed there."""
+
+import inspect
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from fmnist.arguments import check_arguments
+
+ALLOWED_TARGETS = ("fmnist.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
+"""Where a `_target_` may point."""
+
+
+def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> Any:
+    """What a node of the config describes: its `_target_`, called with its other keys.
+
+    Args:
+        key: where the node stands in the config.
+        node: `_target_`, `_partial_` and arguments.
+        kind: the class that the target is or descends from, or the module of which it is a function: a config from a
+            stranger builds nothing else.
+        extra: arguments that aren't the person's to choose.
+
+    Raises:
+        ValueError: if the target is of another kind, an argument doesn't exist, or its value isn't allowed.
+    """
+    if not isinstance(node, DictConfig):
+        raise ValueError(f"{key}={node}: it should have a _target_ and arguments")
+    arguments = plain_config(node)
+    target = find_target(key, str(arguments.pop("_target_", None)), kind)
+    arguments.pop("_partial_", None)
+    if fixed := sorted(extra.keys() & arguments.keys()):
+        raise ValueError(f"{key}.{fixed[0]} is not to be chosen")
+    check_arguments(key, target, arguments)
+    try:
+        return instantiate(node, **extra, _convert_="all", _recursive_=False)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | TypeError | ImportError | MisconfigurationException):
+            raise ValueError(f"{key}: {one_line(cause)}") from error
+        raise
+
+
+def find_target(key: str, name: str, kind: type | ModuleType) -> Callable[..., Any]:
+    """The class or function that `_target_` names, if it is of the kind that belongs there."""
+    if not name.startswith(ALLOWED_TARGETS):
+        raise ValueError(f"{key}._target_={name}: it should start with one of {', '.join(ALLOWED_TARGETS)}")
+    try:
+        target = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{key}._target_={name}: {one_line(error)}") from error
+    if isinstance(kind, ModuleType):
+        fits = inspect.isfunction(target) and target.__module__ == kind.__name__
+    else:
+        fits = inspect.isclass(target) and issubclass(target, kind)
+    if not fits:
+        raise ValueError(f"{key}._target_={name}: it should be of {kind.__name__}")
+    found: Callable[..., Any] = target
+    return found
+
+
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config without anything of OmegaConf's."""
+    config = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def one_line(error: BaseException) -> str:
+    """The first paragraph of an error's message, on one line."""
+    return " ".join(str(error).strip().split("\n\n")[0].split())

@@ -1,0 +1,120 @@
+"""Everything that one training needs, from the config as conf/train.yaml composes it."""
+
+import functools
+import sys
+
+import torch
+from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from fmnist import schedules
+from fmnist.arguments import did_you_mean
+from fmnist.build.nodes import build, one_line, plain_config
+from fmnist.build.trainer import build_measuring_trainer, build_trainer, hardware_precision
+from fmnist.callbacks import History, Interruption, KeepCheckpoint, Pictures, Progress, RandomStates, RunConfig
+from fmnist.classes import CLASSES, IMAGE_SHAPE
+from fmnist.classifier import Classifier
+from fmnist.data.augment import Augmentation
+from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.metrics import direction, metric_names
+from fmnist.runs import Run
+from fmnist.training import Session
+
+
+def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
+    """Everything that one training needs. Nothing is read, so that a mistake shows at once.
+
+    Args:
+        cfg: as conf/train.yaml composes it.
+        run: where the training's files go.
+        first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time.
+
+    Raises:
+        ValueError: naming the key that asks for something that can't be.
+    """
+    check_monitor(cfg)
+    seed_everything(cfg.seed, verbose=False)
+    classifier = build_classifier(cfg)
+    datamodule = build_datamodule(cfg)
+    history = History(run.history_file)
+    progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
+    config = plain_config(cfg)
+    # As this machine and this folder have it, so that the same comes of it elsewhere.
+    config["data"]["root"] = str(datamodule.root.absolute())
+    if cfg.trainer.precision == "auto":
+        config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
+    callbacks: list[Callback] = [
+        *build_callbacks(cfg),
+        RunConfig(config),
+        RandomStates(),
+        Interruption(run.last_checkpoint),
+        LearningRateMonitor(logging_interval="step"),
+        *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
+        history,
+        *build_checkpointing(cfg, run),
+        *([Progress()] if progress else []),
+    ]
+    logger = TensorBoardLogger(run.folder, name="", version="", purge_step=first_step or None)
+    logger.NAME_HPARAMS_FILE = run.config_file.name  # what Lightning would write to hparams.yaml stands there
+    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger)
+    return Session(
+        run, config, classifier, datamodule, trainer, functools.partial(build_measuring_trainer, cfg), history
+    )
+
+
+def build_classifier(cfg: DictConfig) -> Classifier:
+    """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read."""
+    network = build("model", cfg.model, nn.Module, image_shape=IMAGE_SHAPE, num_classes=len(CLASSES))
+    loss = build("loss", cfg.loss, nn.Module)
+    optimizer = build("optimizer", cfg.optimizer, Optimizer)
+    schedule = build("scheduler", cfg.scheduler, schedules)
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"optimizer: {one_line(error)}") from error
+    return Classifier(network, loss, optimizer, schedule)
+
+
+def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
+    """The images, their augmentation, and the order in which the run's seed serves them."""
+    augment = build("augment", cfg.augment, Augmentation)
+    datamodule: FashionMNISTDataModule = build("data", cfg.data, FashionMNISTDataModule, augment=augment, seed=cfg.seed)
+    return datamodule
+
+
+def build_callbacks(cfg: DictConfig) -> list[Callback]:
+    """The callbacks of the config; one that is partial is told the monitored metric and its direction."""
+    callbacks = []
+    for name, node in cfg.callbacks.items():
+        callback = build(f"callbacks.{name}", node, Callback)
+        if isinstance(callback, functools.partial):
+            if not cfg.data.val_size:
+                raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")
+            callback = callback(monitor=cfg.monitor, mode=direction(cfg.monitor))
+        callbacks.append(callback)
+    return callbacks
+
+
+def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
+    """The last epoch's checkpoint always; the best one's where there are images to tell which it is."""
+    # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
+    last = KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)
+    if not cfg.data.val_size:
+        return [last]
+    watched = {"monitor": cfg.monitor, "mode": direction(cfg.monitor)}
+    return [KeepCheckpoint(run.best_checkpoint, save_on_train_epoch_end=False, **watched), last]
+
+
+def check_monitor(cfg: DictConfig) -> None:
+    """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
+
+    Raises:
+        ValueError: naming the nearest ones that are.
+    """
+    names = metric_names("val")
+    if cfg.monitor not in names:
+        raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")

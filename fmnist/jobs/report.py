@@ -1,0 +1,50 @@
+"""Write the report of a run, from its folder alone."""
+
+import logging
+from typing import Literal
+
+from omegaconf import DictConfig
+
+from fmnist import logs
+from fmnist.arguments import check_arguments
+from fmnist.build import build_datamodule, build_measuring_trainer, restore
+from fmnist.evaluation import measure
+from fmnist.report import write_report
+from fmnist.runs import Run, open_run
+
+log = logging.getLogger(__name__)
+
+
+def settings(run: str | None, split: Literal["val", "test"] | None, data_root: str | None, accelerator: str) -> None:
+    """The keys of conf/report.yaml, and what they may be."""
+
+
+def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what every job gets)
+    """Measures the run's chosen checkpoint and writes its report.
+
+    Raises:
+        ValueError: if there is no such run, its checkpoint can't be read, or it has no images to report on.
+    """
+    logs.to_terminal()
+    check_arguments("", settings, {str(key): value for key, value in cfg.items()})
+    if cfg.run is None:
+        raise ValueError("give run=<run folder>")
+    run = open_run("run", cfg.run)
+    saved, classifier = restore(run.chosen_checkpoint, cfg.accelerator, cfg.data_root)
+    split = choose_split(cfg.split, run, saved)
+    datamodule = build_datamodule(saved)
+    result = measure(build_measuring_trainer(saved), classifier, datamodule, split)
+    log.info("report: %s", write_report(run, classifier, datamodule, split, result))
+
+
+def choose_split(split: str | None, run: Run, saved: DictConfig) -> str:
+    """The one that is asked for, or the test images where the run was allowed to see them.
+
+    Raises:
+        ValueError: if that leaves no images.
+    """
+    chosen = split or ("test" if run.load_config().get("test", saved.test) else "val")
+    if chosen == "val" and not saved.data.val_size:
+        reason = "" if split else "; with test=false only split=test, if you want it, can be reported on"
+        raise ValueError(f"split={chosen}: the run had no validation images (data.val_size=0){reason}")
+    return chosen
