@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow board check lock clean
+.PHONY: help setup train test test-slow test-browser board check lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -14,7 +14,7 @@ args = $(value ARGS)
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=...]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 
 $(READY): requirements.lock pyproject.toml
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
@@ -30,6 +30,10 @@ test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
 
 test-slow: $(READY) ## Run the slow tests (minutes); ARGS go to pytest
 	@$(BIN)/python -m pytest -m slow $(args)
+
+test-browser: $(READY) ## Look at TensorBoard and a report in headless Chromium (installed where it is missing)
+	@sh scripts/chromium.sh $(BIN)/python >/dev/null
+	@$(BIN)/python -m pytest -m browser $(args)
 
 board: $(READY) ## Show the training curves of outputs/ with TensorBoard; ARGS go to tensorboard
 	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 $(args)

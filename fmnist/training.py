@@ -12,6 +12,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
 from fmnist import checkpoints, record
 from fmnist.callbacks import History, TrainingInterrupted
@@ -163,8 +164,13 @@ def log_choices(session: Session, result: Result) -> None:
     """A row of TensorBoard's HPARAMS tab: what was chosen, and what came of it on the validation images."""
     logger = session.trainer.logger
     if isinstance(logger, TensorBoardLogger):
-        final = {f"final/val/{name}": result[name].item() for name in ("accuracy", "loss")}
-        logger.log_hyperparams(choices(session.config), final, step=session.trainer.global_step)
+        for name in ("accuracy", "loss"):
+            logger.experiment.add_scalar(f"final/val/{name}", result[name], session.trainer.global_step - 1)
+        # The summary that is left out would be of this run alone: without it TensorBoard looks at all runs, and shows
+        # first the choices that differ.
+        _, *summaries = hparams(choices(session.config), {})
+        for summary in summaries:
+            logger.experiment.file_writer.add_summary(summary)
         logger.finalize("success")
 
 
@@ -176,10 +182,11 @@ def choices(config: dict[str, Any]) -> dict[str, Any]:
             if key == "_target_":
                 found[group] = value.rpartition(".")[2]
             elif key != "_partial_":
-                found[f"{group}.{key}"] = json.dumps(value) if isinstance(value, list) else value
+                found[f"{group}.{key}"] = value
     for group, keys in (("data", ("batch_size", "val_size")), ("trainer", CHOSEN_OF_TRAINER)):
         found |= {f"{group}.{key}": config[group][key] for key in keys}
-    return found
+    # TensorBoard knows no lists, and no null.
+    return {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in found.items()}
 
 
 def end(session: Session, status: str) -> None:

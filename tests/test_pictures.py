@@ -40,11 +40,13 @@ def test_pictures_are_drawn_every_n_epochs_and_after_the_last(train: RunScript) 
     names = ["activations/1", "activations/2", "confusion", "filters", "predictions"]
     assert sorted(shown.Tags()["images"]) == names
     for name in names:
-        assert [picture.step for picture in shown.Images(name)] == [20, 30]
+        assert [picture.step for picture in shown.Images(name)] == [19, 29]
         assert shown.Images(name)[0].width > 200
     for name, value in weights(done.run).items():
         if name.endswith(("weight", "bias")):
-            histogram = shown.Histograms(f"weights/{name}")[-1].histogram_value
+            first, *_, last = shown.Histograms(f"weights/{name}")
+            assert (first.step, last.step) == (0, 29)
+            histogram = last.histogram_value
             assert histogram.num == value.numel()
             assert histogram.max == pytest.approx(value.max().item(), rel=1e-5)
     assert shown.Tags()["graph"]
@@ -117,7 +119,7 @@ def test_hparams_show_the_choices_and_the_final_validation_metrics(train: RunScr
     for name in ("val/accuracy", "val/loss"):
         (event,) = shown.Scalars(f"final/{name}")
         assert event.value == pytest.approx(metrics[name])
-        assert event.step == 20
+        assert event.step == 19
 
 
 @pytest.mark.parametrize("pictures", ["none", "all"])

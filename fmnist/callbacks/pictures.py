@@ -24,6 +24,7 @@ from fmnist.reporting.style import to_array
 from fmnist.reporting.tiles import map_tiles, prediction_tiles
 
 Count = Annotated[int, Ge(0)]
+COLUMNS = 4  # of the grid: with more its titles can't be read at the width at which TensorBoard first shows a picture
 
 
 class Pictures(Callback):
@@ -38,7 +39,7 @@ class Pictures(Callback):
         precision_recall: a precision-recall curve of each class against all others.
         filters: the first layer's weights.
         activations: the maps that each convolution makes of the first image.
-        weights: histograms of all parameters.
+        weights: histograms of all parameters, before the first step too.
         graph: the network's graph, at the beginning.
         embedding: how many validation images the projector shows, by the features before the last layer, at the end.
     """
@@ -70,6 +71,8 @@ class Pictures(Callback):
         if (writer := _writer(trainer)) is None:
             return
         writer.add_custom_scalars(charts())
+        if trainer.global_step == 0:
+            self._show_weights(writer, _network(pl_module), step=0)
         if self.graph:
             image = torch.zeros(1, *IMAGE_SHAPE, device=pl_module.device)
             with inspection.evaluating(_network(pl_module)) as network, warnings.catch_warnings():
@@ -92,7 +95,7 @@ class Pictures(Callback):
         logits, self._logits = torch.cat(self._logits).float().cpu(), []
         if (writer := _writer(trainer)) is None or not self._due(trainer):
             return
-        step = trainer.global_step
+        step = _step(trainer)
         images, labels = _images(trainer)["val"]
         labels = labels[: len(logits)]
         if self.confusion:
@@ -100,7 +103,7 @@ class Pictures(Callback):
             _show(writer, "confusion", confusion_chart(pl_module.metrics("val").compute()["confusion"]), step)
         if shown := min(self.predictions, len(logits)):
             predicted = logits[:shown].argmax(dim=1)
-            _show(writer, "predictions", prediction_tiles(images[:shown, 0], predicted, labels[:shown]), step)
+            _show(writer, "predictions", prediction_tiles(images[:shown, 0], predicted, labels[:shown], COLUMNS), step)
         if self.precision_recall:
             probabilities = logits.softmax(dim=1)
             for k, name in enumerate(CLASSES):
@@ -109,7 +112,7 @@ class Pictures(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (writer := _writer(trainer)) is None or not self._due(trainer):
             return
-        step, network = trainer.global_step, _network(pl_module)
+        step, network = _step(trainer), _network(pl_module)
         filters = inspection.first_filters(network, IMAGE_SHAPE) if self.filters else None
         if filters is not None:
             _show(writer, "filters", map_tiles(filters, "filters of the first layer"), step)
@@ -118,9 +121,7 @@ class Pictures(Callback):
             maps = inspection.activation_maps(network, normalise(images[:1]).to(pl_module.device)[0])
             for number, (name, activation) in enumerate(maps.items(), 1):
                 _show(writer, f"activations/{number}", map_tiles(activation, f"what {name} makes of an image"), step)
-        if self.weights:
-            for name, parameter in network.named_parameters():
-                writer.add_histogram(f"weights/{name}", parameter.detach().float(), step)
+        self._show_weights(writer, network, step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if _writer(trainer) is None or not self.embedding or "val" not in _images(trainer):
@@ -128,6 +129,11 @@ class Pictures(Callback):
         images, labels = (part[: self.embedding] for part in _images(trainer)["val"])
         features, logits = inspection.features(_network(pl_module), normalise(images).to(pl_module.device))
         write_embedding(Path(str(trainer.log_dir)), features, images[:, 0], labels, logits.argmax(dim=1))
+
+    def _show_weights(self, writer: SummaryWriter, network: nn.Module, step: int) -> None:
+        if self.weights:
+            for name, parameter in network.named_parameters():
+                writer.add_histogram(f"weights/{name}", parameter.detach().float(), step)
 
     def _due(self, trainer: Trainer) -> bool:
         epoch = trainer.current_epoch + 1
@@ -151,6 +157,11 @@ def _writer(trainer: Trainer) -> SummaryWriter | None:
     """TensorBoard's, if that is where the run is logged."""
     writer = trainer.logger.experiment if isinstance(trainer.logger, TensorBoardLogger) else None
     return writer if isinstance(writer, SummaryWriter) else None  # not what Lightning gives other ranks
+
+
+def _step(trainer: Trainer) -> int:
+    """The last one, counted from 0, as Lightning does where it logs the metrics of an epoch."""
+    return trainer.global_step - 1
 
 
 def _network(pl_module: LightningModule) -> nn.Module:

@@ -27,7 +27,7 @@ def confusion_chart(confusion: Tensor) -> Figure:
         confusion: counts (K true, K predicted).
     """
     share = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
-    figure = new_figure(7, 6.2)
+    figure = new_figure(5.4, 4.9)
     axes = figure.add_subplot()
     norm, colormap = PowerNorm(0.5, vmin=0, vmax=1), colormaps["Blues"]
     axes.pcolormesh(share.numpy(), cmap=colormap, norm=norm, edgecolors="white", linewidth=1)

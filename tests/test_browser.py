@@ -1,0 +1,295 @@
+"""What a person sees of two small runs in TensorBoard and in their reports, in a headless browser: `make test-browser`.
+
+Each test leaves a screenshot in outputs/screenshots/.
+"""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPTS
+from PIL import Image
+
+from fmnist.classes import CLASSES
+
+pytest.importorskip("playwright", reason="Playwright belongs to the developer's tools: pip install -e '.[dev]'")
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+SCREENSHOTS = SCRIPTS.parent / "outputs" / "screenshots"
+PATIENCE = 60  # seconds, for anything that a browser or a server does
+EPOCHS = 3
+VALIDATION_IMAGES = 100
+CHOICES = {
+    "first": {"seed": "0", "model.dropout": "0.1", "optimizer": "adamw", "optimizer.lr": "0.0002"},
+    "second": {"seed": "1", "model.dropout": "0.3", "optimizer": "sgd", "optimizer.lr": "0.001"},
+}
+DRAWN = "path.line[d*=L]:not([d*=NaN])"
+"""A line of a chart with at least two points."""
+# WebGL without a graphics card; QUIC would look for a network.
+FLAGS = ("--no-sandbox", "--disable-quic", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+DESKTOP, WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 2000, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def outputs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two finished runs."""
+    outputs = tmp_path_factory.mktemp("browser") / "outputs"
+    same = (
+        "data=folder",
+        f"data.root={data_root}",
+        f"data.val_size={VALIDATION_IMAGES}",
+        "data.batch_size=50",
+        "trainer.accelerator=cpu",
+        f"trainer.max_epochs={EPOCHS}",
+        "trainer.log_every_n_steps=5",
+        "model.channels=[4,8]",
+        "pictures.every_n_epochs=1",
+        f"outputs={outputs}",
+    )
+
+    def train(name: str) -> None:
+        own = (f"{key}={value}" for key, value in CHOICES[name].items())
+        command = [sys.executable, str(SCRIPTS / "train.py"), f"name={name}", *same, *own]
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=one_thread, capture_output=True, text=True, timeout=5 * PATIENCE)
+        assert done.returncode == 0, done.stderr
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(train, CHOICES))
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def runs(outputs: Path) -> dict[str, Path]:
+    """The runs' folders by the names that TensorBoard gives them."""
+    folders = [next(outputs.glob(f"{name}/*")) for name in CHOICES]
+    return {str(folder.relative_to(outputs)): folder for folder in folders}
+
+
+@pytest.fixture(scope="module")
+def tensorboard(outputs: Path, runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a TensorBoard that has read the runs."""
+    log = tmp_path_factory.mktemp("tensorboard") / "log.txt"
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(outputs), "--host", "127.0.0.1", "--port", "0"]
+    with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT) as server:
+        try:
+            wait_until(lambda: " at http://127.0.0.1:" in log.read_text() or server.poll() is not None, log.read_text)
+            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            (address,) = re.findall(r" at (http://127\.0\.0\.1:\d+/)", log.read_text())
+
+            def has_read() -> bool:
+                with direct.open(f"{address}data/plugin/scalars/tags", timeout=PATIENCE) as answer:
+                    tags = json.load(answer)
+                return tags.keys() == runs.keys() and all("final/val/accuracy" in tags[run] for run in runs)
+
+            wait_until(has_read, log.read_text)
+            yield address
+        finally:
+            server.terminate()
+
+
+def wait_until(condition: Callable[[], bool], explain: Callable[[], str]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, explain()
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    command = ["sh", str(SCRIPTS / "chromium.sh"), sys.executable]
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=10 * PATIENCE)
+    assert found.returncode == 0, "no browser"
+    expect.set_options(timeout=1000 * PATIENCE)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found.stdout.strip(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """An empty page, for what parameters ask; photographed in the end, and looked through for errors."""
+    errors: list[str] = []
+    with browser.new_context(**{"viewport": DESKTOP, **getattr(request, "param", {})}) as context:
+        context.set_default_timeout(1000 * PATIENCE)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        yield page
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"\W+", "_", request.node.name.removeprefix("test_")).strip("_")
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=page.url.startswith("file:"))
+    assert errors == []
+
+
+@pytest.fixture
+def report(page: Page, runs: dict[str, Path]) -> Page:
+    """The page, on which the first run's report has been opened; it asked for nothing outside itself."""
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    address = (next(iter(runs.values())) / "report.html").as_uri()
+    page.goto(address)
+    assert {request for request in requests if not request.startswith("data:")} == {address}
+    return page
+
+
+def cards(page: Page, element: str, title: str) -> Locator:
+    """What TensorBoard shows under a title."""
+    return page.locator(element).filter(has=page.get_by_text(title, exact=True))
+
+
+def test_time_series_shows_the_values_of_both_runs(page: Page, tensorboard: str, runs: dict[str, Path]) -> None:
+    tags = ("train/loss_step", "val/loss", "val/accuracy", "learning_rate", "train/images_per_second")
+    page.goto(f"{tensorboard}?tagFilter=^({'|'.join(tags)})$#timeseries")
+    for tag in tags:
+        card = page.locator("scalar-card").filter(has=page.get_by_title(tag, exact=True))
+        card.scroll_into_view_if_needed()
+        for run, folder in runs.items():
+            expect(card.get_by_text(run)).to_be_visible()
+            words = card.inner_text().split()
+            value = float(words[words.index(run) + 2].replace(",", ""))  # beside the smoothed one
+            if tag in ("val/loss", "val/accuracy"):
+                with (folder / "metrics.csv").open() as file:
+                    assert value == pytest.approx(float([*csv.DictReader(file)][-1][tag]), abs=1e-4)
+    page.locator("scalar-card").first.scroll_into_view_if_needed()
+
+
+def test_scalars_are_drawn_as_lines_of_both_runs(page: Page, tensorboard: str, runs: dict[str, Path]) -> None:
+    tags = ("train/loss_step", "val/loss", "val/accuracy", "learning_rate", "train/images_per_second")
+    page.goto(f"{tensorboard}#scalars&_smoothingWeight=0&tagFilter=^({'|'.join(tags)})$")
+    for tag in tags:
+        card = cards(page, "tf-scalar-card", tag).first
+        expect(card.locator(DRAWN)).to_have_count(len(runs))
+
+
+def test_custom_scalars_draw_several_curves_in_one_chart(page: Page, tensorboard: str, runs: dict[str, Path]) -> None:
+    page.goto(f"{tensorboard}#custom_scalars&_smoothingWeight=0")
+    charts = {
+        "loss": ["train/loss", "val/loss"],
+        "accuracy": ["train/accuracy", "val/accuracy"],
+        "validation": [f"val/accuracy_per_class/{name}" for name in CLASSES],
+        "training": [f"train/accuracy_per_class/{name}" for name in CLASSES],
+    }
+    for title, tags in charts.items():
+        chart = cards(page, "tf-custom-scalar-multi-line-chart-card", title)
+        expect(chart.locator(DRAWN)).to_have_count(len(tags) * len(runs))
+        legend = chart.locator(".match-list-entry")
+        chart.locator("paper-icon-button").last.click()
+        expect(legend.last).to_be_visible()
+        shown = {" ".join(text.split()[1:]) for text in legend.all_inner_texts()}  # behind the line's symbol
+        assert shown == {f"{tag} ({run})" for tag in tags for run in runs}
+
+
+def test_images_are_shown_for_both_runs(page: Page, tensorboard: str, runs: dict[str, Path]) -> None:
+    page.goto(f"{tensorboard}#images&tagFilter=.")
+    for tag in ("activations/1", "activations/2", "confusion", "filters", "predictions"):
+        for run in runs:
+            card = cards(page, "tf-image-loader", tag).filter(has_text=run).first
+            assert card.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    page.get_by_text("Show actual image size").click()
+    cards(page, "tf-image-loader", "confusion").first.scroll_into_view_if_needed()
+
+
+def test_pr_curves_are_drawn_for_each_class(page: Page, tensorboard: str, runs: dict[str, Path]) -> None:
+    page.goto(f"{tensorboard}#pr_curves")
+    for name in CLASSES:
+        card = cards(page, "tf-pr-curve-card", f"precision_recall/{name}")
+        expect(card.locator(DRAWN)).to_have_count(len(runs))
+
+
+def test_graph_unfolds_the_network(page: Page, tensorboard: str) -> None:
+    page.goto(f"{tensorboard}#graphs")
+    page.locator("g.node[data-name=CNN]").dblclick(force=True)
+    for name in ("CNN/Sequential[blocks]", "CNN/Sequential[head]"):
+        part = page.locator(f"g.node[data-name='{name}']")
+        expect(part).to_be_visible()
+        part.hover()  # once it has come to rest
+
+
+@pytest.mark.parametrize(
+    ("tab", "card", "shape"),
+    [("histograms", "tf-histogram-loader", "path.outline"), ("distributions", "tf-distribution-loader", "path.area")],
+    ids=["histograms", "distributions"],
+)
+def test_weights_are_drawn_over_the_epochs(
+    page: Page, tensorboard: str, runs: dict[str, Path], tab: str, card: str, shape: str
+) -> None:
+    page.goto(f"{tensorboard}#{tab}")
+    for run in runs:
+        weights = cards(page, card, "weights/blocks.0.weight").filter(has_text=run)
+        expect(weights.locator(f"{shape}[d*=L]").nth(EPOCHS - 1)).to_be_attached()
+
+
+def test_projector_shows_the_validation_images(page: Page, tensorboard: str) -> None:
+    with page.expect_response(re.compile("sprite_image")) as answer:
+        page.goto(f"{tensorboard}#projector")
+    sprite = Image.open(BytesIO(answer.value.body()))
+    assert sprite.size == (280, 280)  # 100 images of 28 x 28
+    projector = page.frame_locator("iframe").frame_locator("iframe")
+    expect(projector.get_by_text(f"Points: {VALIDATION_IMAGES}")).to_be_visible()
+    projector.locator("vz-projector-data-panel").get_by_label("Color by").click()
+    projector.locator("paper-item:visible").filter(has_text="class 10 colors").click()
+    drawn = Image.open(BytesIO(projector.locator("canvas").first.screenshot()))
+    assert len(drawn.getcolors(drawn.width * drawn.height) or []) > 100  # not an empty space with axes
+
+
+@pytest.mark.parametrize("page", [{"viewport": WIDE}], ids=["wide"], indirect=True)
+def test_hparams_has_a_row_for_each_run_and_first_what_differs(
+    page: Page, tensorboard: str, runs: dict[str, Path]
+) -> None:
+    page.goto(f"{tensorboard}#hparams")
+    grid = page.locator("vaadin-grid")
+    for run in runs:
+        expect(grid.get_by_text(run)).to_be_visible()
+    header, *rows = (row.split("\n") for row in re.split(f"\n(?={'|'.join(map(re.escape, runs))})", grid.inner_text()))
+    table = {row[0]: dict(zip(header[2:], row[1:], strict=True)) for row in rows}  # "Show Metrics" is a box to tick
+    assert table.keys() == runs.keys()
+    assert {"model.dropout", "optimizer", "optimizer.lr", "seed"} <= {*header[2:7]}
+    for (run, folder), chosen in zip(runs.items(), CHOICES.values(), strict=True):
+        accuracy = json.loads((folder / "metrics.json").read_text())["val/accuracy"]
+        assert float(table[run]["final/val/accuracy"]) == pytest.approx(accuracy, abs=1e-5)
+        assert table[run]["optimizer"].lower() == chosen["optimizer"]
+        assert float(table[run]["model.dropout"]) == float(chosen["model.dropout"])
+
+
+def test_report_shows_every_section_and_every_image(report: Page) -> None:
+    headings = report.locator("h2")
+    assert headings.count() == report.locator("nav a").count() > 10
+    for heading in headings.all():
+        heading.scroll_into_view_if_needed()
+        expect(heading).to_be_in_viewport()
+    assert min(report.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")) > 0
+    assert min(report.locator("svg").evaluate_all("charts => charts.map(chart => chart.clientWidth)")) > 0
+    report.evaluate("scrollTo({top: 0, behavior: 'instant'})")
+
+
+@pytest.mark.parametrize("page", [{"viewport": PHONE}], ids=["390px"], indirect=True)
+def test_report_fits_a_phone(report: Page) -> None:
+    assert report.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(
+    "page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], ids=["light", "dark"], indirect=True
+)
+def test_report_has_enough_contrast(report: Page) -> None:
+    texts = report.evaluate(Path(__file__).with_name("contrasts.js").read_text())
+    assert len(texts) > 100
+    # What WCAG 2.2 asks of texts (1.4.3) and of signs (1.4.11).
+    assert [(text, ratio) for ratio, text in texts if ratio < (3 if text in "✓✗" else 4.5)] == []
+
+
+def test_report_prints_on_several_pages(report: Page) -> None:
+    assert len(re.findall(rb"/Type /Page\b", report.pdf(format="A4"))) > 1
