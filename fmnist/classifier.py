@@ -35,11 +35,8 @@ class Classifier(LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
-        # Parts of the state, so that a run that was cut in two logs the same means.
-        self.recent_loss: Tensor
-        self.recent_batches: Tensor
-        self.register_buffer("recent_loss", torch.zeros(()))
-        self.register_buffer("recent_batches", torch.zeros((), dtype=torch.long))
+        self._recent_loss: Tensor | float = 0.0  # no buffer, which a precision of bf16-true would round
+        self._recent_batches = 0
         self._metrics = nn.ModuleDict({f"{phase}_metrics": ClassificationMetrics() for phase in PHASES})
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,8 +60,8 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, _ = self.shared_step(batch, "train")
-        self.recent_loss += loss.detach()
-        self.recent_batches += 1
+        self._recent_loss = self._recent_loss + loss.detach().float()
+        self._recent_batches += 1
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -79,9 +76,15 @@ class Classifier(LightningModule):
         """Each `trainer.log_every_n_steps` logs the mean loss of the batches since the last time."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.trainer.global_step + 1) % every == 0:
-            self.log("train/loss_step", self.recent_loss / self.recent_batches)
-            self.recent_loss.zero_()
-            self.recent_batches.zero_()
+            self.log("train/loss_step", self._recent_loss / self._recent_batches)
+            self._recent_loss, self._recent_batches = 0.0, 0
+
+    def get_extra_state(self) -> dict[str, float]:
+        """The recent losses, so that a run that was cut in two logs the same means; a part of `state_dict()`."""
+        return {"recent_loss": float(self._recent_loss), "recent_batches": self._recent_batches}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self._recent_loss, self._recent_batches = state["recent_loss"], int(state["recent_batches"])
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train")

@@ -54,24 +54,29 @@ def activation_maps(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
 
 
 def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What reaches the last linear layer (N, F), and the logits (N, K), for normalised images (N, C, H, W)."""
-    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    """What reaches the last linear layer (N, F), and the logits (N, K), for normalised images (N, C, H, W).
+
+    A network without linear layers has its logits as features.
+    """
     seen: list[Tensor] = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    handles = [module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for module in linear]
     try:
         with evaluating(network), torch.no_grad():
             logits: Tensor = network(images)
     finally:
-        handle.remove()
-    return seen[0].float().cpu(), logits.float().cpu()
+        for handle in handles:
+            handle.remove()
+    last = seen[-1] if seen else logits
+    return last.flatten(1).float().cpu(), logits.float().cpu()
 
 
 def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
     """Which parts of the images speak for a class, and the name of the method that tells.
 
-    Grad-CAM of the last layer that gives maps, enlarged to the images; the size of the gradient (saliency) in a network
-    that has no convolution. Sources: Selvaraju et al., https://arxiv.org/abs/1610.02391; Simonyan et al.,
-    https://arxiv.org/abs/1312.6034
+    Grad-CAM of the last layer that gives maps of more than one value, enlarged to the images; the size of the gradient
+    (saliency) in a network that has no convolution or no such layer.
+    Sources: Selvaraju et al., https://arxiv.org/abs/1610.02391; Simonyan et al., https://arxiv.org/abs/1312.6034
 
     Args:
         network: gives logits (N, K).
@@ -127,12 +132,13 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def _outputs(network: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[dict[str, tuple[nn.Module, Tensor]]]:
-    """Collects the outputs of the wanted modules by name, in the order of the calls, without gradients."""
+    """Collects what the wanted modules give, where it is one tensor, by name and in the order of the calls."""
     outputs: dict[str, tuple[nn.Module, Tensor]] = {}
 
     def keeper(name: str) -> Callable[..., None]:
-        def keep(module: nn.Module, _: Any, output: Tensor) -> None:
-            outputs[name] = (module, output)
+        def keep(module: nn.Module, _: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                outputs[name] = (module, output)
 
         return keep
 

@@ -69,7 +69,7 @@ def gather(run: Run, network: nn.Module, datamodule: FashionMNISTDataModule, spl
     choices = if_readable(lambda: plain_values(config)) or {}
     return Findings(
         name=choices.get("name", run.folder.name),
-        facts=facts(network, curves, record, chosen_by(run, choices, len(datamodule.splits["val"][0]))),
+        facts=facts(network, curves, record, chosen_by(run, choices, bool(datamodule.val_size))),
         split=SPLITS[split],
         split_chose=split == "val" and run.best_checkpoint.is_file(),
         loss=result["loss"].item(),
@@ -117,7 +117,9 @@ def facts(network: nn.Module, curves: Curves, record: Mapping[str, Any], checkpo
         "network": f"{type(network).__name__}, {count_parameters(network):,} parameters",
         "checkpoint": checkpoint,
     }
-    if "seconds" in curves:
+    if record.get("status", "finished") != "finished":
+        found["status"] = str(record["status"])
+    if curves.get("seconds", [(0, 0)])[-1][0] > 0:
         epochs, seconds = curves["seconds"][-1]
         found["training"] = f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'} in {duration(seconds)}, with validation"
     if isinstance(start := record.get("start"), str):
@@ -129,13 +131,13 @@ def facts(network: nn.Module, curves: Curves, record: Mapping[str, Any], checkpo
     return found
 
 
-def chosen_by(run: Run, choices: Mapping[str, str], val_size: int) -> str:
+def chosen_by(run: Run, choices: Mapping[str, str], validated: bool) -> str:
     """Which checkpoint the network is of, and why that one."""
     if run.best_checkpoint.is_file():
-        monitor = choices.get("monitor", "the monitored metric")
-        return f"{run.best_checkpoint.name}, chosen by {monitor} on {val_size:,} validation images"
+        return f"{run.best_checkpoint.name}, chosen by {choices.get('monitor', 'the monitored metric')}"
     if run.last_checkpoint.is_file():
-        return f"{run.last_checkpoint.name}, as no validation images chose another"
+        reason = "the training ended before the first validation" if validated else "there are no validation images"
+        return f"{run.last_checkpoint.name}, as {reason}"
     return "none: the network as it was when the training ended"
 
 

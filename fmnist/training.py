@@ -1,6 +1,5 @@
 """One training from the untrained network to the tested one."""
 
-import json
 import logging
 import math
 import shlex
@@ -11,10 +10,9 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
 
 from fmnist import checkpoints, record
+from fmnist.board import log_charts, log_choices
 from fmnist.callbacks import History, TrainingInterrupted
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
@@ -24,8 +22,6 @@ from fmnist.runs import Run
 
 log = logging.getLogger(__name__)
 
-CHOSEN_GROUPS = ("model", "augment", "loss", "optimizer", "scheduler")
-CHOSEN_OF_TRAINER = ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val")
 SPECIAL = frozenset(" =,[](){}'&#~:$\"")
 """What a value on the command line needs quotes for."""
 
@@ -67,6 +63,7 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
     run.save_config(session.config)
     run.update_record(status="running", **entries)
     introduce(session)
+    log_charts(trainer.logger)
     try:
         if checkpoint is None:
             measure_untrained(session)
@@ -87,8 +84,11 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         end(session, "failed")
         raise
     end(session, "finished")
-    if session.config["report"] and measured:
-        log.info("report:     %s", write_report(run, session.classifier, session.datamodule, *measured))
+    if session.config["report"]:
+        if measured:
+            log.info("report:     %s", write_report(run, session.classifier, session.datamodule, *measured))
+        else:
+            log.info("report:     none, as there are no validation images and test=false")
     log.info("run folder: %s", run.folder)
     log.info("curves:     tensorboard --logdir %s", session.config["outputs"])
     return session.monitored
@@ -150,7 +150,8 @@ def conclude(session: Session) -> tuple[str, Result] | None:
         result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "val")
         metrics |= grouped("val", result)
         session.monitored = scalars("val", result)[session.config["monitor"]]
-        log_choices(session, result)
+        final = {f"val/{name}": result[name] for name in ("accuracy", "loss")}
+        log_choices(session.trainer.logger, session.config, final, step=session.trainer.global_step - 1)
         measured = ("val", result)
     if session.config["test"]:
         result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "test")
@@ -158,35 +159,6 @@ def conclude(session: Session) -> tuple[str, Result] | None:
         show("test", metrics.get("checkpoint", "the network"), result)
         measured = ("test", result)
     return measured
-
-
-def log_choices(session: Session, result: Result) -> None:
-    """A row of TensorBoard's HPARAMS tab: what was chosen, and what came of it on the validation images."""
-    logger = session.trainer.logger
-    if isinstance(logger, TensorBoardLogger):
-        for name in ("accuracy", "loss"):
-            logger.experiment.add_scalar(f"final/val/{name}", result[name], session.trainer.global_step - 1)
-        # The summary that is left out would be of this run alone: without it TensorBoard looks at all runs, and shows
-        # first the choices that differ.
-        _, *summaries = hparams(choices(session.config), {})
-        for summary in summaries:
-            logger.experiment.file_writer.add_summary(summary)
-        logger.finalize("success")
-
-
-def choices(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes a result, by the names that a person types: {"seed": 0, "model": "CNN", "model.dropout": 0.2, ...}."""
-    found = {"seed": config["seed"]}
-    for group in CHOSEN_GROUPS:
-        for key, value in config[group].items():
-            if key == "_target_":
-                found[group] = value.rpartition(".")[2]
-            elif key != "_partial_":
-                found[f"{group}.{key}"] = value
-    for group, keys in (("data", ("batch_size", "val_size")), ("trainer", CHOSEN_OF_TRAINER)):
-        found |= {f"{group}.{key}": config[group][key] for key in keys}
-    # TensorBoard knows no lists, and no null.
-    return {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in found.items()}
 
 
 def end(session: Session, status: str) -> None:

@@ -17,7 +17,8 @@ ARROWS = {
     "command_line": "arguments runs",  # the jobs only by name, when they are run
     "jobs": "arguments build checkpoints classes data evaluation images logs record report reporting runs training",
     "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
-    "training": "callbacks checkpoints classifier data evaluation record report runs",
+    "board": "metrics",
+    "training": "board callbacks checkpoints classifier data evaluation record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
     "evaluation": "classes classifier data metrics reporting",
     "classifier": "classes metrics",

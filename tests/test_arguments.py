@@ -34,7 +34,7 @@ SGD, ADAMW, CROSS_ENTROPY = torch.optim.SGD, torch.optim.AdamW, torch.nn.CrossEn
         (CNN, "kernel_size", 2.5, "k.kernel_size=2.5: it should be a valid integer or be a valid array"),
         (CNN, "kernel_size", [3, "x"], 'k.kernel_size=[3, "x"]: it should be a valid integer'),
         (CNN, "padding", "sane", "k.padding=sane: it should be 'same' or be a valid integer or be a valid array"),
-        (CNN, "pooling", ["max", "mix"], "k.pooling=[\"max\", \"mix\"]: it should be 'max', 'average' or 'none'"),
+        (CNN, "pooling", ["max", "mix"], "k.pooling=[\"max\", \"mix\"]: it should be 'max', 'average', 'l2' or 'none'"),
         (CNN, "image_shape", [1, 28], "k.image_shape=[1, 28]: it should have more items"),
         (
             CNN,

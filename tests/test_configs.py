@@ -75,6 +75,67 @@ def test_every_sweep_runs_its_jobs(
         assert [OmegaConf.load(config).optimizer.get("nesterov") for config in configs] == [False, True, None, None]
 
 
+def test_optimizers_are_compared_at_learning_rates_of_their_own() -> None:
+    names = ["momentum", "sgd", "adam", "adamw"]
+    rates = [composed("experiment=intro_adam", f"optimizer={name}").optimizer.lr for name in names]
+    assert rates == [0.01, 0.1, 0.001, 0.005]
+
+
+EVERY_TUTORIAL: dict[str, Any] = {"augment.flip": 0.0, "loss.label_smoothing": 0.0, "data.val_size": 5000}
+SGD: dict[str, Any] = {"optimizer._target_": "torch.optim.SGD", "optimizer.momentum": 0.9, "optimizer.nesterov": False}
+ADAM: dict[str, Any] = {
+    "optimizer._target_": "torch.optim.Adam",
+    "optimizer.betas": [0.9, 0.999],
+    "optimizer.eps": 1e-8,
+}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "layers", "dropout", "choices"),
+    [
+        (
+            "intro_adam",
+            [(10, 3), (20, 3), (500, 10)],
+            0.0,
+            {**ADAM, "optimizer.lr": 1e-3, "data.batch_size": 20, "trainer.max_epochs": 5},
+        ),
+        (
+            "intro_dropout",
+            [(10, 3), (20, 3), (500, 50), (50, 10)],
+            0.4,
+            {**SGD, "optimizer.lr": 1e-3, "data.batch_size": 20, "trainer.max_epochs": 20},
+        ),
+        ("intro_wide", [(32, 3), (64, 3), (1600, 128), (128, 10)], 0.4, {**SGD, "optimizer.lr": 0.01}),
+        (
+            "intro_lenet",
+            [(20, 5), (50, 5), (800, 500), (500, 10)],
+            0.0,
+            {**SGD, "optimizer.lr": 0.01, "data.batch_size": 75, "trainer.max_epochs": 25},
+        ),
+    ],
+)
+def test_a_tutorial_has_the_layers_and_settings_of_its_original(
+    experiment: str, layers: list[tuple[int, int]], dropout: float, choices: dict[str, Any]
+) -> None:
+    cfg = composed(f"experiment={experiment}")
+    for key, value in (EVERY_TUTORIAL | choices).items():
+        assert OmegaConf.select(cfg, key) == value, key
+    classifier = build.build_classifier(cfg)
+    convolutions = [(c.out_channels, c.kernel_size[0]) for c in modules(classifier.network, nn.Conv2d)]
+    linear = [(layer.in_features, layer.out_features) for layer in modules(classifier.network, nn.Linear)]
+    assert convolutions + linear == layers
+    assert {layer.p for layer in modules(classifier.network, nn.Dropout)} == {dropout}
+    assert not modules(classifier.network, nn.BatchNorm2d)
+    assert [pool.kernel_size for pool in modules(classifier.network, nn.MaxPool2d)] == [2, 2]
+    assert classifier.schedule(50, 100) == 1
+
+
+@pytest.mark.parametrize("words", [["loss=mean_squared_error"], ["optimizer=adamw"], ["model.pooling=l2"]])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_other_choices_go_with_every_experiment(experiment: str, words: list[str]) -> None:
+    built(f"experiment={experiment}", *words)
+
+
 def test_every_sweep_is_tested() -> None:
     assert options("sweep") == ["batch_size", "dropout", "optimizer"]
 

@@ -175,11 +175,16 @@ def test_tiles_show_each_image_in_its_place_and_leave_the_rest_blank() -> None:
     assert len(figure.axes) == 1
 
 
-@pytest.mark.parametrize("each_scaled", [False, True])
-def test_tiles_have_one_range_for_all_images_or_one_for_each(each_scaled: bool) -> None:
-    images = torch.tensor([[[-1.0, 0.0]], [[1.0, 3.0]], [[2.0, 2.0]]])
-    values = only_tiles(shown(tiles.tiles(images, each_scaled=each_scaled)))
-    expected = [0, 1, 0, 1, 0, 0] if each_scaled else [0, 0.25, 0.5, 1, 0.75, 0.75]
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (torch.tensor([[[-1.0, 0.0]], [[1.0, 3.0]], [[2.0, 2.0]]]), [0, 0.25, 0.5, 1, 0.75, 0.75]),
+        (torch.tensor([[[0, 51]], [[51, 102]], [[0, 0]]], dtype=torch.uint8), [0, 0.2, 0.2, 0.4, 0, 0]),
+    ],
+    ids=["numbers", "bytes"],
+)
+def test_tiles_have_one_range_for_all_images(images: torch.Tensor, expected: list[float]) -> None:
+    values = only_tiles(shown(tiles.tiles(images)))
     assert values[0, :: values.shape[1] // 6].tolist() == expected
 
 

@@ -134,3 +134,26 @@ def test_grad_cam_is_of_the_last_layer_that_gives_maps() -> None:
     assert inspection.attribution(cnn(), images, labels)[0] == "Grad-CAM of blocks.7"
     one_pixel = CNN(SHAPE, 10, [2, 2], kernel_size=[3, 13], padding=0, pooling=["max", "none"])  # 28 -> 26 -> 13 -> 1
     assert inspection.attribution(one_pixel, images, labels)[0] == "Grad-CAM of blocks.3"
+
+
+def test_a_network_without_linear_layers_has_its_logits_as_features() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten())
+    images = torch.rand(3, *SHAPE)
+    features, logits = inspection.features(network, images)
+    assert torch.equal(features, logits)
+    assert features.shape == (3, 10)
+
+
+def test_layers_that_give_several_tensors_are_passed_over() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.LSTM(28, 6, batch_first=True)
+            self.head = nn.Linear(6, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.rows(images[:, 0])[0][:, -1])
+            return logits
+
+    assert [layer.kind for layer in inspection.layers(Recurrent(), SHAPE)] == ["Linear"]
+    assert inspection.features(Recurrent(), torch.rand(2, *SHAPE))[0].shape == (2, 6)

@@ -136,13 +136,17 @@ def test_one_convolution_has_the_size_of_the_textbooks(
     assert network.blocks(torch.zeros(1, *image_shape)).shape[1:] == expected
 
 
-def test_l2_pooling_of_windows_of_zeros_has_a_gradient() -> None:
-    features = torch.tensor([[[[0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 4.0]]]], requires_grad=True)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_l2_pooling_of_windows_of_zeros_has_a_gradient(dtype: torch.dtype) -> None:
+    pixels = [[0.0, 0.0, 300.0, 0.0], [0.0, 0.0, 0.0, 400.0]]
+    features = torch.tensor([[pixels]], dtype=dtype, requires_grad=True)
     pooled = L2Pool2d(2)(features)
-    torch.testing.assert_close(pooled, torch.tensor([[[[0.0, 5.0]]]]), atol=1e-5, rtol=0)
+    assert pooled.dtype == dtype
+    torch.testing.assert_close(pooled, torch.tensor([[[[0.0, 500.0]]]], dtype=dtype), atol=1e-5, rtol=1e-2)
     pooled.sum().backward()
     assert features.grad is not None
-    torch.testing.assert_close(features.grad[0, 0, :, 2:], torch.tensor([[0.6, 0.0], [0.0, 0.8]]))
+    expected = torch.tensor([[0.6, 0.0], [0.0, 0.8]], dtype=dtype)
+    torch.testing.assert_close(features.grad[0, 0, :, 2:], expected, atol=1e-2, rtol=0)
     assert (features.grad[..., :2] == 0).all()
 
 

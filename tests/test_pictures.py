@@ -1,8 +1,11 @@
 """What a run shows in TensorBoard, read back from its files."""
 
+import csv
 import json
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +18,8 @@ from tensorboard.plugins.pr_curve import plugin_data_pb2 as pr_curve_data
 from tensorboard.util.tensor_util import make_ndarray
 
 from fmnist import checkpoints
-from fmnist.callbacks.pictures import charts
+from fmnist.board import charts
+from fmnist.callbacks.pictures import Pictures
 from fmnist.callbacks.projector import sprite
 from fmnist.classes import CLASSES
 from fmnist.metrics import metric_names
@@ -24,7 +28,7 @@ PICTURES = ("pictures=default", "pictures.every_n_epochs=2")
 
 
 def board(run: Path) -> EventAccumulator:
-    shown = EventAccumulator(str(run), size_guidance={"images": 0, "tensors": 0})
+    shown = EventAccumulator(str(run), size_guidance={"images": 0, "tensors": 0, "histograms": 0})
     shown.Reload()
     return shown
 
@@ -156,3 +160,58 @@ def test_a_network_without_convolutions_is_shown_by_a_weight_for_each_pixel(trai
     shown = board(train(*PICTURES, "model=mlp", "model.hidden=[20]").run)
     assert sorted(shown.Tags()["images"]) == ["confusion", "filters", "predictions"]
     assert shown.Tags()["graph"]
+
+
+@pytest.mark.parametrize(
+    "words", [("trainer.max_steps=15", "trainer.max_epochs=9"), ("trainer.check_val_every_n_epoch=2",)]
+)
+def test_the_end_of_the_training_is_always_drawn(train: RunScript, words: tuple[str, ...]) -> None:
+    done = train("pictures=default", "pictures.every_n_epochs=5", "trainer.max_epochs=3", *words)
+    assert done.status == 0, done.err
+    shown = board(done.run)
+    last = checkpoints.load(done.run / "checkpoints" / "last.ckpt")["global_step"] - 1
+    for name in ("confusion", "predictions", "filters", "activations/1"):
+        assert [picture.step for picture in shown.Images(name)] == [last]
+
+
+def test_a_training_that_stops_early_is_drawn(train: RunScript) -> None:
+    words = (
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1",
+        "callbacks.early_stopping.min_delta=1.0",
+    )
+    done = train("pictures=default", "pictures.every_n_epochs=9", "trainer.max_epochs=9", *words)
+    assert done.status == 0, done.err
+    assert [picture.step for picture in board(done.run).Images("confusion")] == [19]
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_pictures_are_drawn_in_every_precision(train: RunScript, precision: str) -> None:
+    done = train(*PICTURES, f"trainer.precision={precision}", "report=true")
+    assert done.status == 0, done.err
+    assert "No graph saved" not in done.out
+    assert board(done.run).Tags()["graph"]
+    assert (done.run / "embedding" / "tensors.tsv").is_file()
+    assert (done.run / "report.html").is_file()
+
+
+def test_a_training_that_diverged_is_drawn_and_reported(train: RunScript) -> None:
+    done = train(*PICTURES, "report=true", "optimizer=momentum", "optimizer.lr=1e20", "scheduler=constant")
+    assert done.status == 0, done.err
+    assert done.err == ""
+    assert {"confusion", "predictions"} <= set(board(done.run).Tags()["images"])
+    assert (done.run / "report.html").is_file()
+
+
+def test_drawing_does_not_count_as_training_speed(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Pictures._draw
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(1.0)
+        original(*arguments)
+
+    monkeypatch.setattr(Pictures, "_draw", slowly)
+    with (train("pictures=default", "pictures.every_n_epochs=1").run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["images_per_second"]) > 500 for row in rows[1:]] == [True, True]  # 500 images in an epoch
+    assert float(rows[2]["seconds"]) - float(rows[1]["seconds"]) > 1.0

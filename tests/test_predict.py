@@ -221,7 +221,7 @@ def test_a_network_of_no_numbers_is_refused_and_leaves_no_file(
     run: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
     checkpoint = checkpoints.load(run / "checkpoints" / "best.ckpt")
-    for value in checkpoint["state_dict"].values():
+    for value in checkpoints.network_weights(checkpoint).values():
         value.copy_(torch.full_like(value, float("nan")) if value.is_floating_point() else value)
     torch.save(checkpoint, tmp_path / "nan.ckpt")
     save(1, tmp_path / "test")

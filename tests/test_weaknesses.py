@@ -94,7 +94,7 @@ def test_mistakes_made_with_confidence_are_counted() -> None:
     [
         (0.97, 0.93, "+4.0 points: a sign of overfitting."),
         (0.94, 0.93, "+1.0 points: little sign of overfitting."),
-        (0.90, 0.93, "-3.0 points: no sign of overfitting."),
+        (0.90, 0.93, "\N{MINUS SIGN}3.0 points: no sign of overfitting."),
     ],
 )
 def test_the_distance_of_training_and_validation_accuracy(train: float, val: float, words: str) -> None:
@@ -119,7 +119,10 @@ def test_a_validation_loss_that_rises_again_is_told() -> None:
         ),
         ((0.90, 0.92, 0.921), "From epoch 1 to 3 validation accuracy changed by +1.05 points an epoch: it was still"),
         ((0.90, 0.901), "From epoch 1 to 2 validation accuracy changed by +0.10 points an epoch: it hardly moved"),
-        ((0.92, 0.91, 0.90), "From epoch 1 to 3 validation accuracy changed by -1.00 points an epoch: it was falling"),
+        (
+            (0.92, 0.91, 0.90),
+            "From epoch 1 to 3 validation accuracy changed by \N{MINUS SIGN}1.00 points an epoch: it was falling",
+        ),
     ],
 )
 def test_the_trend_of_the_last_epochs(accuracies: tuple[float, ...], words: str) -> None:
@@ -167,3 +170,20 @@ def test_enumeration() -> None:
         "a and b",
         "a, b and c",
     ]
+
+
+def test_many_images_of_one_class_are_no_sign_of_knowing_little() -> None:
+    confusion = torch.diag(torch.tensor([600, *[44] * 9]))
+    confusion[1, 2] = 10
+    assert not any(
+        "knows little" in sentence
+        for sentence in weaknesses(confusion, torch.ones(1006), torch.ones(1006) > 0, 0.0, {})
+    )
+
+
+def test_an_epoch_that_stands_twice_in_the_table_counts_once() -> None:
+    curves = {"val/accuracy": [(1.0, 0.8), (1.0, 0.9)]}
+    assert not any(
+        "validation accuracy changed" in sentence
+        for sentence in weaknesses(torch.eye(10).long(), torch.ones(10), torch.ones(10) > 0, 0.0, curves)
+    )

@@ -1,4 +1,4 @@
-"""What happens around training: the table of its epochs, its checkpoints, its interruption, its progress bar."""
+"""What happens around training: the table of its epochs, checkpoints, pictures, interruption, the progress bar."""
 
 from fmnist.callbacks.history import History
 from fmnist.callbacks.interruption import Interruption, TrainingInterrupted

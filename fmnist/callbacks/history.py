@@ -34,7 +34,7 @@ class History(Checkpoint):
         self.seconds = 0.0
         """Wall-clock time in training epochs, validation included, over all parts of a resumed run."""
         self.batch_seconds = 0.0
-        """The same without validation."""
+        """The same without what comes after an epoch's last batch: validation, checkpoints, pictures."""
         self.images = 0
         """Images trained on, each as often as it was."""
         self.epoch_before = (0.0, 0)
@@ -44,7 +44,7 @@ class History(Checkpoint):
 
     @property
     def images_per_second(self) -> float:
-        """Over the whole training, validation not counted."""
+        """Over the whole training; validation, checkpoints and pictures not counted."""
         return self.images / self.batch_seconds if self.batch_seconds else 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -71,7 +71,6 @@ class History(Checkpoint):
         self._add_row({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._tick(training=False)
         self._validated = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,9 +84,7 @@ class History(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         self.images += len(batch[1])
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._tick()
+        self._tick(training=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tick()
@@ -112,8 +109,8 @@ class History(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tick()
 
-    def _tick(self, training: bool = True) -> None:
-        """Adds the time since the last tick to the totals."""
+    def _tick(self, *, training: bool = False) -> None:
+        """Adds the time since the last tick to the total, and to that of the batches if it went into training."""
         now = time.perf_counter()
         self.seconds += now - self._last_tick
         if training:

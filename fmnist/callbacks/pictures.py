@@ -6,34 +6,34 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fmnist import inspection
 from fmnist.callbacks.projector import write_embedding
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
 from fmnist.data.augment import normalise
-from fmnist.metrics import metric_names
 from fmnist.reporting.charts import confusion_chart
 from fmnist.reporting.style import to_array
 from fmnist.reporting.tiles import map_tiles, prediction_tiles
 
-Count = Annotated[int, Ge(0)]
+MOST_PREDICTIONS = 256  # more can't be looked at, and would take seconds and gigabytes to draw
 COLUMNS = 4  # of the grid: with more its titles can't be read at the width at which TensorBoard first shows a picture
 
 
 class Pictures(Callback):
     """Draws from the validation images, or, where there are none, what can be drawn of the first training image.
 
-    No weight and no random number changes by it.
+    After every n-th epoch and at the end of the training; no weight and no random number changes by it.
 
     Args:
-        every_n_epochs: how often, besides the last epoch.
+        every_n_epochs: n.
         predictions: how many validation images the grid "predicted (true)" shows.
         confusion: the confusion matrix.
         precision_recall: a precision-recall curve of each class against all others.
@@ -47,14 +47,14 @@ class Pictures(Callback):
     def __init__(
         self,
         every_n_epochs: Annotated[int, Ge(1)],
-        predictions: Count,
+        predictions: Annotated[int, Ge(0), Le(MOST_PREDICTIONS)],
         confusion: bool,
         precision_recall: bool,
         filters: bool,
         activations: bool,
         weights: bool,
         graph: bool,
-        embedding: Count,
+        embedding: Annotated[int, Ge(0)],
     ) -> None:
         self.every_n_epochs = every_n_epochs
         self.predictions = predictions
@@ -66,18 +66,23 @@ class Pictures(Callback):
         self.graph = graph
         self.embedding = embedding
         self._logits: list[Tensor] = []
+        """Of the last validation."""
+        self._drawn_at = 0
+        """The number of steps at the last drawing."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (writer := _writer(trainer)) is None:
             return
-        writer.add_custom_scalars(charts())
         if trainer.global_step == 0:
-            self._show_weights(writer, _network(pl_module), step=0)
+            self._draw_weights(writer, _network(pl_module), step=0)
         if self.graph:
-            image = torch.zeros(1, *IMAGE_SHAPE, device=pl_module.device)
+            image = _input(torch.zeros(1, *IMAGE_SHAPE), pl_module)
             with inspection.evaluating(_network(pl_module)) as network, warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # TensorBoard's writer still traces, as torch once did
                 writer.add_graph(network, image)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._logits = []
 
     def on_validation_batch_end(
         self,
@@ -91,66 +96,67 @@ class Pictures(Callback):
         assert isinstance(outputs, Tensor)
         self._logits.append(outputs)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        logits, self._logits = torch.cat(self._logits).float().cpu(), []
-        if (writer := _writer(trainer)) is None or not self._due(trainer):
-            return
-        step = _step(trainer)
-        images, labels = _images(trainer)["val"]
-        labels = labels[: len(logits)]
-        if self.confusion:
-            assert isinstance(pl_module, Classifier)
-            _show(writer, "confusion", confusion_chart(pl_module.metrics("val").compute()["confusion"]), step)
-        if shown := min(self.predictions, len(logits)):
-            predicted = logits[:shown].argmax(dim=1)
-            _show(writer, "predictions", prediction_tiles(images[:shown, 0], predicted, labels[:shown], COLUMNS), step)
-        if self.precision_recall:
-            probabilities = logits.softmax(dim=1)
-            for k, name in enumerate(CLASSES):
-                writer.add_pr_curve(f"precision_recall/{name}", labels == k, probabilities[:, k], step)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if (writer := _writer(trainer)) is None or not self._due(trainer):
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._drawn_at != trainer.global_step:
+            self._draw(trainer, pl_module)
+        if _writer(trainer) is not None and self.embedding and "val" in _images(trainer):
+            self._write_embedding(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn_at = trainer.global_step
+        if (writer := _writer(trainer)) is None:
             return
-        step, network = _step(trainer), _network(pl_module)
+        step = trainer.global_step - 1  # counted from 0, as Lightning does where it logs the metrics of an epoch
+        if self._logits:
+            self._draw_predictions(writer, torch.cat(self._logits).float().cpu(), *_images(trainer)["val"], step)
+        self._draw_network(writer, trainer, pl_module, step)
+
+    def _draw_predictions(
+        self, writer: SummaryWriter, logits: Tensor, images: Tensor, labels: Tensor, step: int
+    ) -> None:
+        labels, predicted = labels[: len(logits)], logits.argmax(dim=1)  # trainer.limit_val_batches takes fewer
+        if self.confusion:
+            confusion = multiclass_confusion_matrix(predicted, labels, len(CLASSES))
+            _show(writer, "confusion", confusion_chart(confusion), step)
+        if shown := min(self.predictions, len(logits)):
+            grid = prediction_tiles(images[:shown, 0], predicted[:shown], labels[:shown], COLUMNS)
+            _show(writer, "predictions", grid, step)
+        if self.precision_recall and logits.isfinite().all():
+            for k, name in enumerate(CLASSES):
+                writer.add_pr_curve(f"precision_recall/{name}", labels == k, logits.softmax(dim=1)[:, k], step)
+
+    def _draw_network(self, writer: SummaryWriter, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
+        network = _network(pl_module)
         filters = inspection.first_filters(network, IMAGE_SHAPE) if self.filters else None
         if filters is not None:
             _show(writer, "filters", map_tiles(filters, "filters of the first layer"), step)
         if self.activations:
             images, _ = _images(trainer).get("val", _images(trainer)["train"])
-            maps = inspection.activation_maps(network, normalise(images[:1]).to(pl_module.device)[0])
+            maps = inspection.activation_maps(network, _input(normalise(images[:1]), pl_module)[0])
             for number, (name, activation) in enumerate(maps.items(), 1):
                 _show(writer, f"activations/{number}", map_tiles(activation, f"what {name} makes of an image"), step)
-        self._show_weights(writer, network, step)
+        self._draw_weights(writer, network, step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _writer(trainer) is None or not self.embedding or "val" not in _images(trainer):
+    def _draw_weights(self, writer: SummaryWriter, network: nn.Module, step: int) -> None:
+        if not self.weights:
             return
+        for name, parameter in network.named_parameters():
+            finite = parameter.detach()[parameter.isfinite()].float()
+            if len(finite):  # a histogram of nothing is an error
+                writer.add_histogram(f"weights/{name}", finite, step)
+
+    def _write_embedding(self, trainer: Trainer, pl_module: LightningModule) -> None:
         images, labels = (part[: self.embedding] for part in _images(trainer)["val"])
-        features, logits = inspection.features(_network(pl_module), normalise(images).to(pl_module.device))
+        parts = [
+            inspection.features(_network(pl_module), _input(normalise(part), pl_module))
+            for part in images.split(trainer.datamodule.eval_batch_size)  # type: ignore[attr-defined]
+        ]
+        features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
         write_embedding(Path(str(trainer.log_dir)), features, images[:, 0], labels, logits.argmax(dim=1))
-
-    def _show_weights(self, writer: SummaryWriter, network: nn.Module, step: int) -> None:
-        if self.weights:
-            for name, parameter in network.named_parameters():
-                writer.add_histogram(f"weights/{name}", parameter.detach().float(), step)
-
-    def _due(self, trainer: Trainer) -> bool:
-        epoch = trainer.current_epoch + 1
-        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-
-
-def charts() -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's charts of several curves: training beside validation, and the classes in one chart by name."""
-
-    def together(*names: str) -> list[Any]:
-        return ["Multiline", [f"^{name}$" for name in names]]
-
-    classes = {phase: together(*metric_names(phase)[2:]) for phase in ("train", "val")}
-    return {
-        "training and validation": {name: together(f"train/{name}", f"val/{name}") for name in ("loss", "accuracy")},
-        "accuracy of each class": {"validation": classes["val"], "training": classes["train"]},
-    }
 
 
 def _writer(trainer: Trainer) -> SummaryWriter | None:
@@ -159,14 +165,14 @@ def _writer(trainer: Trainer) -> SummaryWriter | None:
     return writer if isinstance(writer, SummaryWriter) else None  # not what Lightning gives other ranks
 
 
-def _step(trainer: Trainer) -> int:
-    """The last one, counted from 0, as Lightning does where it logs the metrics of an epoch."""
-    return trainer.global_step - 1
-
-
 def _network(pl_module: LightningModule) -> nn.Module:
     assert isinstance(pl_module, Classifier)
     return pl_module.network
+
+
+def _input(images: Tensor, pl_module: LightningModule) -> Tensor:
+    """Where and in which precision the network takes them."""
+    return images.to(pl_module.device).to(pl_module.dtype)
 
 
 def _images(trainer: Trainer) -> dict[str, tuple[Tensor, Tensor]]:

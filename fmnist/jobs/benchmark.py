@@ -107,7 +107,7 @@ def compare_input(cfg: DictConfig) -> Iterator[dict[str, Pair]]:
 @contextlib.contextmanager
 def compare_training(cfg: DictConfig) -> Iterator[dict[str, Pair]]:
     """An epoch with its validation, on the CPU: ours by scripts/train.py's Trainer, theirs by hand over tensors."""
-    words = [f"data.root={cfg.data_root}", "trainer=cpu", "trainer.max_epochs=1", *cfg.overrides]
+    words = [f"data.root={cfg.data_root}", "trainer=cpu", "trainer.max_epochs=1", "pictures=none", *cfg.overrides]
     train = compose("train", words)
     with tempfile.TemporaryDirectory() as folder:
 

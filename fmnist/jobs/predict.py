@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from fmnist import logs
 from fmnist.arguments import check_arguments
 from fmnist.build import restore
-from fmnist.classes import CLASSES
+from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.data.augment import normalise
 from fmnist.images import Background, Prepared, find_images, read_image
 from fmnist.reporting.predictions import FORMATS, Prediction, printable
@@ -66,6 +67,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what ever
     files = find_images(cfg.images)
     for key in ("output", "saw"):
         check_target(key, cfg[key], files)
+    if cfg.output is not None and cfg.saw is not None and Path(cfg.output).absolute() == Path(cfg.saw).absolute():
+        raise ValueError(f"saw={cfg.saw} is the file of output, too")
     reading = Reading(
         network_of(checkpoint_file(cfg.run, cfg.checkpoint), cfg.accelerator), cfg.background, cfg.top, cfg.batch_size
     )
@@ -102,6 +105,7 @@ def network_of(checkpoint_path: Path, accelerator: str) -> Probabilities:
             raise ValueError(f"{checkpoint_path}: its network answers with NaN or infinity, as after a failed training")
         return logits.float().softmax(dim=1)
 
+    probabilities(torch.zeros(1, *IMAGE_SHAPE, dtype=torch.uint8))  # or half a result would be written by then
     return probabilities
 
 
@@ -187,6 +191,11 @@ def check_target(key: str, name: str | None, files: list[str]) -> None:
         raise ValueError(f"saw={name}: its name should end in .png")
     if target.exists() and any(target.samefile(file) for file in files):
         raise ValueError(f"{key}={name} is one of the images")
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{key}={name}: no file can be written there: {error.strerror}") from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,8 +34,10 @@ class L2Pool2d(nn.Module):
         self.size = size
 
     def forward(self, features: Tensor) -> Tensor:
-        squares = functional.avg_pool2d(features.square(), self.size) * self.size**2
-        return (squares + self.EPSILON).sqrt()
+        # In single precision at least: half of it would take the epsilon for 0, and a square for infinity.
+        wide = features.to(torch.promote_types(features.dtype, torch.float32))
+        squares = functional.avg_pool2d(wide.square(), self.size) * self.size**2
+        return (squares + self.EPSILON).sqrt().to(features.dtype)
 
 
 def linear_head(

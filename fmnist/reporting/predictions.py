@@ -53,5 +53,5 @@ FORMATS = {"table": as_table, "json": as_json, "csv": as_csv}
 
 
 def printable(name: str) -> str:
-    """A file's name on one line, which no terminal takes for orders and every encoding can hold."""
+    """A file's name on one line, which no terminal takes for orders."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)

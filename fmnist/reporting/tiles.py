@@ -26,8 +26,6 @@ def tiles(
     colours: Sequence[str] = (),
     columns: int = 8,
     suptitle: str = "",
-    *,
-    each_scaled: bool = False,
 ) -> Figure:
     """Gray images in rows, black for the smallest finite value and white for the largest; for bytes 0 and 255.
 
@@ -39,20 +37,12 @@ def tiles(
         colours: of the titles; none, or N.
         columns: images in a row.
         suptitle: a line above all.
-        each_scaled: take each image's own smallest and largest value instead of those of all.
     """
-    is_bytes = images.dtype == torch.uint8 and not each_scaled
+    is_bytes = images.dtype == torch.uint8
     images = images.detach().cpu().double()
-    if is_bytes:
-        images = images / 255
-    elif images.numel():
-        flat, infinity = images.flatten(1), float("inf")
-        low = flat.where(flat.isfinite(), infinity).amin(dim=1)
-        high = flat.where(flat.isfinite(), -infinity).amax(dim=1)
-        if not each_scaled:
-            low, high = low.amin().expand_as(low), high.amax().expand_as(high)
-        span = (high - low)[:, None, None]
-        images = (images - low[:, None, None]) / span.where(span != 0, 1.0)
+    finite = images[images.isfinite()]
+    low, high = (0.0, 255.0) if is_bytes else (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 1.0)
+    images = (images - low) / ((high - low) or 1.0)
     return _grid(images, "gray", (0.0, 1.0), titles, colours, columns, suptitle)
 
 

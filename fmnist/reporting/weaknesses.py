@@ -88,7 +88,7 @@ def _on_the_whole(confusion: Tensor, confidence: Tensor) -> list[str]:
         sentences.append(f"For {lost:,} of {total:,} images its outputs are no numbers: the training has diverged.")
     if right == total:
         sentences.append(f"All {total:,} images are right, so they show no weakness; harder ones might.")
-    elif right <= 2 * (always := int(confusion.sum(dim=1).max())):
+    elif right - (always := int(confusion.sum(dim=1).max())) <= min(always, (total - always) / 2):
         sentences.append(
             f"It knows little: {right:,} of {total:,} images are right, where always naming one class would get "
             f"{always:,}."
@@ -168,10 +168,10 @@ def _overfitting(curves: Mapping[str, Curve]) -> list[str]:
     if both := sorted(train.keys() & val.keys()):
         epoch = both[-1]
         gap = train[epoch] - val[epoch]
-        sign = "a sign of overfitting" if gap >= OVERFITTING else "little sign of overfitting"
+        sign = "a sign" if gap >= OVERFITTING else "little sign" if gap > 0 else "no sign"
         sentences.append(
             f"In epoch {epoch:g} it was right on {train[epoch]:.1%} of the training and {val[epoch]:.1%} of the "
-            f"validation images, {100 * gap:+.1f} points: {sign if gap > 0 else 'no sign of overfitting'}. (Training "
+            f"validation images, {_signed(100 * gap, 1)} points: {sign} of overfitting. (Training "
             "accuracy is counted while the network still learns, with augmentation and dropout where there are any: "
             "the finished network is likely to know its training images better.)"
         )
@@ -188,12 +188,14 @@ def _overfitting(curves: Mapping[str, Curve]) -> list[str]:
 
 def _trend(accuracy: Curve) -> list[str]:
     """What the last epochs let one expect of more; epoch 0 is the untrained network."""
-    recent = [point for point in accuracy if point[0] > 0][-3:]
+    recent = sorted((epoch, value) for epoch, value in dict(accuracy).items() if epoch > 0)[-3:]
     if len(recent) < 2:
         return []
     (start, before), (end, after) = recent[0], recent[-1]
     slope = (after - before) / (end - start)
-    change = f"From epoch {start:g} to {end:g} validation accuracy changed by {100 * slope:+.2f} points an epoch: "
+    change = (
+        f"From epoch {start:g} to {end:g} validation accuracy changed by {_signed(100 * slope, 2)} points an epoch: "
+    )
     if slope > STEADY:
         return [f"{change}it was still rising, so more epochs may help, with a schedule that is made for them."]
     if slope < -STEADY:
@@ -204,3 +206,8 @@ def _trend(accuracy: Curve) -> list[str]:
 def _mistakes(confusion: Tensor) -> Tensor:
     """The counts (K, K) without those of the right predictions."""
     return confusion - torch.diag(confusion.diagonal())
+
+
+def _signed(value: float, digits: int) -> str:
+    """With a sign; a real minus, not a hyphen."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,71 @@
+"""What TensorBoard is told besides curves and pictures: which curves stand in one chart, and what a run has chosen."""
+
+import json
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import Tensor
+from torch.utils.tensorboard.summary import hparams
+
+from fmnist.metrics import metric_names
+
+GROUPS = ("model", "augment", "loss", "optimizer", "scheduler")
+KEYS = {
+    "data": ("batch_size", "val_size"),
+    "trainer": ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val"),
+}
+"""What of the other groups makes a result."""
+
+
+def log_charts(logger: Logger | None) -> None:
+    """The layout of the tab Custom Scalars."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_custom_scalars(charts())
+
+
+def charts() -> dict[str, dict[str, list[Any]]]:
+    """The charts of several curves, by category and title: training beside validation, the classes by name."""
+
+    def together(*names: str) -> list[Any]:
+        return ["Multiline", [f"^{name}$" for name in names]]
+
+    classes = {phase: together(*metric_names(phase)[2:]) for phase in ("train", "val")}
+    return {
+        "training and validation": {name: together(f"train/{name}", f"val/{name}") for name in ("loss", "accuracy")},
+        "accuracy of each class": {"validation": classes["val"], "training": classes["train"]},
+    }
+
+
+def log_choices(logger: Logger | None, config: dict[str, Any], final: dict[str, Tensor], step: int) -> None:
+    """A row of the tab HParams.
+
+    Args:
+        logger: the run's.
+        config: as plain values.
+        final: what came of the choices, by name; as curves of one point beginning with "final/".
+        step: the last one of the training.
+    """
+    if not isinstance(logger, TensorBoardLogger):
+        return
+    for name, value in final.items():
+        logger.experiment.add_scalar(f"final/{name}", value, step)
+    # The summary that is left out would be of this run alone: without it TensorBoard looks at all runs, and shows first
+    # the choices that differ.
+    _, *summaries = hparams(choices(config), {})
+    for summary in summaries:
+        logger.experiment.file_writer.add_summary(summary)
+    logger.finalize("success")
+
+
+def choices(config: dict[str, Any]) -> dict[str, str | int | float]:
+    """What makes a result, by the names that a person types: {"seed": 0, "model": "CNN", "model.dropout": 0.2, ...}."""
+    found = {"seed": config["seed"]}
+    for group in GROUPS:
+        for key, value in config[group].items():
+            if key == "_target_":
+                found[group] = value.rpartition(".")[2]
+            elif key != "_partial_":
+                found[f"{group}.{key}"] = value
+    found |= {f"{group}.{key}": config[group][key] for group, keys in KEYS.items() for key in keys}
+    # TensorBoard knows no lists, and no null.
+    return {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in found.items()}
