@@ -13,6 +13,7 @@ from fmnist.classes import CLASSES
 from fmnist.reporting.style import DPI, FONT_SIZE, INK, RIGHT, SMALL_FONT_SIZE, WRONG, new_figure, styled
 
 TILE = 112  # pixels, about, of an image's longer side
+MAP_TILE = 56  # of a filter's or a map's, of which there are many
 GAP = 8  # pixels between images, and around them
 MOST_MAPS = 64  # more would be too small to see anything in
 CELL = 46  # pixels of a pixel whose value is written in it
@@ -79,8 +80,8 @@ def map_tiles(maps: Tensor, suptitle: str, columns: int = 8) -> Figure:
         largest = shown.flatten(1).abs().amax(dim=1)[:, None, None]
         shown = shown / largest.where(largest != 0, 1.0)
     if signed:
-        return _grid(shown, "RdBu_r", (-1.0, 1.0), (), (), columns, suptitle)
-    return _grid(shown, "gray", (0.0, 1.0), (), (), columns, suptitle)
+        return _grid(shown, "RdBu_r", (-1.0, 1.0), (), (), columns, suptitle, MAP_TILE)
+    return _grid(shown, "gray", (0.0, 1.0), (), (), columns, suptitle, MAP_TILE)
 
 
 @styled
@@ -120,12 +121,13 @@ def _grid(
     colours: Sequence[str],
     columns: int,
     suptitle: str,
+    tile: int = TILE,
 ) -> Figure:
     """Images (N, H, W) as colours, whose range is `limits`, with their titles; all sizes here are pixels."""
     assert len(titles) in (0, len(images))
     assert len(colours) in (0, len(images))
     count, height, width = images.shape
-    zoom = max(1, round(TILE / max(height, width)))
+    zoom = max(1, round(tile / max(height, width)))
     height, width = zoom * height, zoom * width
     columns = max(1, min(columns, count))
     rows = max(1, math.ceil(count / columns))
