@@ -93,7 +93,7 @@ def reliability_chart(confidence: Tensor, accuracy: Tensor, count: Tensor, error
     upper.plot(x, y, color=TRAIN, marker="o", markersize=5, linestyle="none", label="accuracy of a bin")
     upper.set(ylabel="accuracy (%)", xlim=(-2, 102), ylim=(-2, 102))
     upper.set_title(f"expected calibration error {100 * error:.2f} %")
-    upper.legend(loc="upper left")
+    upper.legend(loc="best")
     lower.vlines(x, 0.5, count[filled].tolist(), color=TRAIN, linewidth=8)
     lower.set(xlabel="mean confidence (%)", ylabel="images", yscale="log", ylim=(0.5, None))
     for axes in (upper, lower):
