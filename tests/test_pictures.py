@@ -19,10 +19,13 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from fmnist import checkpoints
 from fmnist.board import charts
+from fmnist.callbacks import pictures
 from fmnist.callbacks.pictures import Pictures
 from fmnist.callbacks.projector import sprite
 from fmnist.classes import CLASSES
-from fmnist.metrics import metric_names
+from fmnist.data.augment import Augmentation
+from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.metrics import ClassificationMetrics, metric_names
 
 PICTURES = ("pictures=default", "pictures.every_n_epochs=2")
 
@@ -99,6 +102,36 @@ def test_projector_has_a_row_an_image_and_a_name_for_each_point(train: RunScript
     assert config.count("single_image_dim: 28") == 2
 
 
+def test_projector_names_the_true_class_first(train: RunScript, data_root: Path) -> None:
+    module = FashionMNISTDataModule(data_root, Augmentation(), batch_size=50, val_size=100, verify=False)
+    module.prepare_data()
+    module.setup()
+    # A network that has learned next to nothing, so that the two columns differ.
+    run = train(*PICTURES, "trainer.max_epochs=1", "optimizer=momentum", "optimizer.lr=1e-6").run
+    rows = [line.split("\t") for line in (run / "embedding" / "metadata.tsv").read_text().splitlines()[1:]]
+    truth = [CLASSES[label] for label in module.splits["val"][1].tolist()]
+    assert [row[0] for row in rows] == truth
+    assert [row[1] for row in rows] != truth
+
+
+def test_confusion_matrix_is_that_of_the_metric(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, measured = [], []
+    draw, compute = pictures.confusion_chart, ClassificationMetrics.compute
+    monkeypatch.setattr(pictures, "confusion_chart", lambda counts: drawn.append(counts) or draw(counts))
+
+    def remember(metrics: ClassificationMetrics) -> dict[str, torch.Tensor]:
+        measured.append(compute(metrics)["confusion"])
+        return compute(metrics)
+
+    monkeypatch.setattr(ClassificationMetrics, "compute", remember)
+    done = train(*PICTURES, "trainer.max_epochs=1", "optimizer=momentum", "optimizer.lr=1e-6", "data.val_size=90")
+    assert done.status == 0, done.err
+    (confusion,) = drawn
+    assert not torch.equal(confusion, confusion.T)
+    assert any(torch.equal(confusion, counts) for counts in measured)
+    assert confusion.sum() == 90
+
+
 def test_sprite_holds_the_images_row_by_row() -> None:
     images = torch.arange(5 * 2 * 3, dtype=torch.uint8).view(5, 2, 3)
     whole = sprite(images)
@@ -126,10 +159,10 @@ def test_hparams_show_the_choices_and_the_final_validation_metrics(train: RunScr
         assert event.step == 19
 
 
-@pytest.mark.parametrize("pictures", ["none", "all"])
-def test_no_picture_changes_a_weight(train: RunScript, pictures: str) -> None:
+@pytest.mark.parametrize("option", ["none", "all"])
+def test_no_picture_changes_a_weight(train: RunScript, option: str) -> None:
     plain = train("model.dropout=0.3", "augment=flip_shift", "pictures=default", "name=default").run
-    other = train("model.dropout=0.3", "augment=flip_shift", f"pictures={pictures}", "outputs=others")
+    other = train("model.dropout=0.3", "augment=flip_shift", f"pictures={option}", "outputs=others")
     (config,) = other.folder.glob("others/*/*/config.yaml")
     expected, found = weights(plain), weights(config.parent)
     assert all(torch.equal(value, expected[name]) for name, value in found.items())

@@ -14,8 +14,9 @@ import pytest
 import torch
 from conftest import RunScript
 from PIL import Image
+from torch import nn
 
-from fmnist import checkpoints
+from fmnist import checkpoints, report
 from fmnist.classes import CLASSES
 from fmnist.reporting.page import class_rows, entries, wilson_interval
 from fmnist.reporting.pictures import MOST_MAPS, address, mosaic, overlay, sample, surest
@@ -413,3 +414,18 @@ def test_samples_are_the_same_each_time_and_the_surest_come_first() -> None:
     confidence = torch.tensor([0.1, 0.9, 0.5, 0.7, 0.8, 0.6])
     assert surest(candidates, confidence, 3) == [3, 5, 2]
     assert surest(~candidates, confidence, 3) == [1, 4]
+
+
+def test_attributions_are_for_the_predicted_and_then_for_the_true_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def attribution(_: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[str, torch.Tensor]:
+        asked.append(labels.tolist())
+        return "a method", torch.full((len(images), 28, 28), float(len(asked)))
+
+    monkeypatch.setattr(report.inspection, "attribution", attribution)
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    method, maps = report.explain(nn.Identity(), images, torch.tensor([1, 2]), torch.tensor([3, 4]))
+    assert method == "a method"
+    assert asked == [[1, 2], [3, 4]]
+    assert [part.mean().item() for part in maps] == [1.0, 2.0]

@@ -308,6 +308,14 @@ def test_ctrl_c_ends_the_run_and_it_goes_on_as_if_nothing_had_been(
         [{k: v for k, v in row.items() if "second" not in k} for row in rows_of(folder)] for folder in (run, whole_run)
     ]
     assert untimed[0] == untimed[1]
+    assert recent_losses(run) == recent_losses(whole_run)
+
+
+def recent_losses(run: Path) -> list[tuple[int, float]]:
+    """The curve of the mean loss of each few steps."""
+    shown = EventAccumulator(str(run))
+    shown.Reload()
+    return [(event.step, event.value) for event in shown.Scalars("train/loss_step")]
 
 
 def test_what_happened_after_the_last_checkpoint_leaves_no_trace_in_the_curves(

@@ -77,9 +77,9 @@ class Pictures(Callback):
             self._draw_weights(writer, _network(pl_module), step=0)
         if self.graph:
             image = _input(torch.zeros(1, *IMAGE_SHAPE), pl_module)
-            with inspection.evaluating(_network(pl_module)) as network, warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # TensorBoard's writer still traces, as torch once did
-                writer.add_graph(network, image)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # the writer still traces, as torch once did
+                writer.add_graph(_network(pl_module), image)  # in evaluation mode, as it does by itself
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logits = []
