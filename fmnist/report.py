@@ -62,7 +62,7 @@ def gather(run: Run, network: nn.Module, datamodule: FashionMNISTDataModule, spl
     right = predicted == labels
     calibrated = calibration(probabilities, labels) if confidence.isfinite().all() else None
     explained = [*sample(right, EXPLAINED), *sample(~right, EXPLAINED)]
-    method, attribution = explain(network, images[explained], predicted[explained], labels[explained])
+    method, attribution = explain(network, images[explained], predicted=predicted[explained], labels=labels[explained])
     curves = read_curves(run.history_file)
     config = if_readable(run.config_file.read_text) or ""
     record = if_readable(run.load_record) or {}
@@ -93,7 +93,9 @@ def gather(run: Run, network: nn.Module, datamodule: FashionMNISTDataModule, spl
     )
 
 
-def explain(network: nn.Module, images: Tensor, predicted: Tensor, labels: Tensor) -> tuple[str, tuple[Tensor, Tensor]]:
+def explain(
+    network: nn.Module, images: Tensor, *, predicted: Tensor, labels: Tensor
+) -> tuple[str, tuple[Tensor, Tensor]]:
     """The method, and what matters for the predicted and for the true class, both (N, H, W).
 
     Args:

@@ -425,7 +425,7 @@ def test_attributions_are_for_the_predicted_and_then_for_the_true_class(monkeypa
 
     monkeypatch.setattr(report.inspection, "attribution", attribution)
     images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
-    method, maps = report.explain(nn.Identity(), images, torch.tensor([1, 2]), torch.tensor([3, 4]))
+    method, maps = report.explain(nn.Identity(), images, predicted=torch.tensor([1, 2]), labels=torch.tensor([3, 4]))
     assert method == "a method"
     assert asked == [[1, 2], [3, 4]]
     assert [part.mean().item() for part in maps] == [1.0, 2.0]
