@@ -62,7 +62,7 @@ def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     handles = [module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for module in linear]
     try:
-        with evaluating(network), torch.no_grad():
+        with _evaluating(network), torch.no_grad():
             logits: Tensor = network(images)
     finally:
         for handle in handles:
@@ -90,7 +90,7 @@ def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str
     from captum.attr import LayerAttribution, LayerGradCam, Saliency  # a second, which only a report should pay
 
     found = _last_maps(network, images[:1])
-    with evaluating(network):
+    with _evaluating(network):
         if found:
             name, layer = found
             method = f"Grad-CAM of {name}"
@@ -121,7 +121,7 @@ def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | Non
 
 
 @contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[nn.Module]:
+def _evaluating(network: nn.Module) -> Iterator[nn.Module]:
     """The network in evaluation mode, and afterwards as before: nothing is learned, no random number is drawn."""
     training = network.training
     try:
@@ -145,7 +145,7 @@ def _outputs(network: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterato
     modules = [(name, module) for name, module in network.named_modules() if wanted(module)]
     handles = [module.register_forward_hook(keeper(name)) for name, module in modules]
     try:
-        with evaluating(network), torch.no_grad():
+        with _evaluating(network), torch.no_grad():
             yield outputs
     finally:
         for handle in handles:
