@@ -146,12 +146,12 @@ def help_text(job: str) -> str:
         for option in options(group):
             mark = "*" if chosen.get(group) == option else " "
             lines.append(
-                f" {mark} {f'{group}={option}':<26} {_headline((CONF / group / f'{option}.yaml').read_text())}"
+                f" {mark} {f'{group}={option}':<28} {_headline((CONF / group / f'{option}.yaml').read_text())}"
             )
     lines += ["   (* is taken where nothing else is said)", ""] if groups(job) else []
     lines.append("Keys:")
     for key, value, comment in re.findall(r"^(\w+): (\S.*?)(?:  # (.*))?$", text, re.MULTILINE):
-        lines.append(f"   {f'{key}={value}':<26} {comment}")
+        lines.append(f"   {f'{key}={value}':<28} {comment}")
     lines += ["", "--cfg job shows the whole config, --multirun (-m) runs every combination of a=1,2 b=3,4."]
     return "\n".join(lines).replace("$", "$$")
 
