@@ -20,12 +20,17 @@ class Layer:
     parameters: int
 
 
+def count_parameters(network: nn.Module) -> int:
+    """All its weights, each as one number."""
+    return sum(weights.numel() for weights in network.parameters())
+
+
 def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
     """What an image (C, H, W) passes on its way to the logits."""
     with _outputs(network, lambda module: not list(module.children())) as outputs:
         network(torch.zeros(1, *image_shape))
     return [
-        Layer(name, type(module).__name__, tuple(output.shape[1:]), sum(p.numel() for p in module.parameters()))
+        Layer(name, type(module).__name__, tuple(output.shape[1:]), count_parameters(module))
         for name, (module, output) in outputs.items()
     ]
 
@@ -121,11 +126,12 @@ def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | Non
 
 
 @contextlib.contextmanager
-def _evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """The network in evaluation mode, and afterwards as before: nothing is learned, no random number is drawn."""
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """In evaluation mode, and afterwards as before: nothing is learned, no random number is drawn."""
     training = network.training
+    network.eval()
     try:
-        yield network.eval()
+        yield
     finally:
         network.train(training)
 

@@ -82,7 +82,7 @@ def gather(run: Run, network: nn.Module, datamodule: FashionMNISTDataModule, spl
         curves=curves,
         reliability=reliability_chart(**vars(calibrated)) if calibrated else None,
         layers=[dataclasses.astuple(layer) for layer in inspection.layers(network, IMAGE_SHAPE)],
-        parameters=count_parameters(network),
+        parameters=inspection.count_parameters(network),
         filters=inspection.first_filters(network, IMAGE_SHAPE),
         activations=inspection.activation_maps(network, normalise(images[:1])[0]),
         method=method,
@@ -116,7 +116,7 @@ def facts(network: nn.Module, curves: Curves, record: Mapping[str, Any], checkpo
     gpus = hardware.get("gpus")
     machine = [hardware.get("cpu"), *(gpus if isinstance(gpus, list) and gpus else ["no GPU"])]
     found = {
-        "network": f"{type(network).__name__}, {count_parameters(network):,} parameters",
+        "network": f"{type(network).__name__}, {inspection.count_parameters(network):,} parameters",
         "checkpoint": checkpoint,
     }
     if record.get("status", "finished") != "finished":
@@ -147,10 +147,6 @@ def duration(seconds: float) -> str:
     """In minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def count_parameters(network: nn.Module) -> int:
-    return sum(weights.numel() for weights in network.parameters())
 
 
 def plain_values(config: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from fmnist.callbacks import History, TrainingInterrupted
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result, grouped, measure, scalars, show
+from fmnist.inspection import count_parameters
 from fmnist.report import write_report
 from fmnist.runs import Run
 
@@ -113,7 +114,7 @@ def set_up(session: Session) -> None:
 def introduce(session: Session) -> None:
     """Says what is trained on what."""
     network, trainer = session.classifier.network, session.trainer
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = count_parameters(network)
     session.metrics["parameters"] = parameters
     sizes = {split: f"{len(labels):,}" for split, (_, labels) in session.datamodule.splits.items()}
     device = type(trainer.accelerator).__name__.removesuffix("Accelerator")

@@ -49,6 +49,14 @@ class Done:
         (config,) = self.folder.glob("outputs/*/*/config.yaml")
         return config.parent
 
+    def assert_refused(self, *fragments: str) -> None:
+        """It ended with the status of a mistake and one line, in which the fragments stand."""
+        assert self.status == 2
+        (line,) = self.err.splitlines()
+        assert line.startswith("error: ")
+        for fragment in fragments:
+            assert fragment in line
+
 
 RunScript = Callable[..., Done]
 

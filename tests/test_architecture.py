@@ -18,7 +18,7 @@ ARROWS = {
     "jobs": "arguments build checkpoints classes data evaluation images logs record report reporting runs training",
     "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
     "board": "metrics",
-    "training": "board callbacks checkpoints classifier data evaluation record report runs",
+    "training": "board callbacks checkpoints classifier data evaluation inspection record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
     "evaluation": "classes classifier data metrics reporting",
     "classifier": "classes metrics",

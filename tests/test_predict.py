@@ -64,11 +64,7 @@ def probabilities_in_evaluation(run: Path) -> Tensor:
 
 
 def assert_refused(done: Done, *fragments: str) -> None:
-    assert done.status == 2
-    (line,) = done.err.splitlines()
-    assert line.startswith("error: ")
-    for fragment in fragments:
-        assert fragment in line
+    done.assert_refused(*fragments)
     assert done.out == ""
 
 
@@ -215,6 +211,13 @@ def test_mistakes_are_refused(
     before = sorted(tmp_path.iterdir())
     assert_refused(run_script("predict", *chosen, *words), *fragments)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_result_and_the_picture_of_it_need_two_files(run: Path, run_script: RunScript, tmp_path: Path) -> None:
+    save(1, tmp_path / "test")
+    done = run_script("predict", f"run={run}", "images=test", "output=./a.png", f"saw={tmp_path}/a.png")
+    assert_refused(done, "saw=", "output")
+    assert not (tmp_path / "a.png").exists()
 
 
 def test_a_network_of_no_numbers_is_refused_and_leaves_no_file(

@@ -97,6 +97,20 @@ def test_a_run_leaves_everything_in_one_folder(train: RunScript) -> None:
     assert all(line in (run / "run.log").read_text() for line in lines[:5])
 
 
+def test_a_run_ends_with_a_report_on_the_test_images(train: RunScript) -> None:
+    done = train("report=true")
+    assert f"report:     {done.run}/report.html" in done.out.splitlines()
+    page = (done.run / "report.html").read_text()
+    assert f"{metrics_of(done.run)['test/accuracy']:.2%} of 200 test images" in page
+
+
+def test_there_is_a_word_where_there_is_nothing_to_report_on(train: RunScript) -> None:
+    done = train("report=true", "data.val_size=0", "test=false")
+    assert done.status == 0, done.err
+    assert "report:     none" in done.out
+    assert not (done.run / "report.html").exists()
+
+
 def result_lines(done: Done) -> list[str]:
     """What a script shows from the table on."""
     lines = done.out.splitlines()

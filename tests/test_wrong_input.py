@@ -12,11 +12,7 @@ from fmnist.data import sources
 
 
 def assert_one_line(done: Done, *fragments: str) -> None:
-    assert done.status == 2
-    (line,) = done.err.splitlines()
-    assert line.startswith("error: ")
-    for fragment in fragments:
-        assert fragment in line
+    done.assert_refused(*fragments)
     assert not (done.folder / "outputs").exists()
 
 
