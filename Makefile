@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow test-browser board check lock clean
+.PHONY: help setup train test test-slow cluster test-browser board check lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -28,8 +28,11 @@ train: $(READY) ## Train; ARGS are Hydra overrides (ARGS="--help" lists them)
 test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
 	@$(BIN)/python -m pytest $(args)
 
-test-slow: $(READY) ## Run the slow tests (minutes); ARGS go to pytest
+test-slow: cluster ## Run the slow tests (minutes); ARGS go to pytest
 	@$(BIN)/python -m pytest -m slow $(args)
+
+cluster: $(READY) ## Also install what sweeps through SLURM and Ray need
+	@$(BIN)/python -c 'import submitit, ray' 2>/dev/null || REQUIREMENTS=requirements-cluster.lock sh scripts/setup.sh
 
 test-browser: $(READY) ## Look at TensorBoard and a report in headless Chromium (installed where it is missing)
 	@sh scripts/chromium.sh $(BIN)/python >/dev/null
@@ -45,12 +48,13 @@ check: $(READY) ## Lint, check format and types, run the fast tests
 	$(BIN)/python -m pytest
 
 # No index address and no machine's path may reach the lock. One version of each package for all Pythons.
-lock: ## Write requirements.lock from pyproject.toml; ARGS="--upgrade" takes newer versions
+lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer versions
 	@uv=$$(command -v uv || echo $(BIN)/uv); \
 	"$$uv" --version >/dev/null 2>&1 || { echo 'make lock needs uv: run `make setup` first.' >&2; exit 1; }; \
-	"$$uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev \
+	compile() { "$$uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command 'make lock' $(args) pyproject.toml -o requirements.lock
+		--custom-compile-command 'make lock' $(args) "$$@" pyproject.toml; }; \
+	compile -o requirements.lock && compile --extra cluster --constraint requirements.lock -o requirements-cluster.lock
 
 clean: ## Remove the environment and all caches; data and outputs stay
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

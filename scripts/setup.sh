@@ -1,10 +1,12 @@
 #!/bin/sh
 # Makes or updates .venv/ from requirements.lock; `make` calls this when .venv/.ready is missing or out of date.
-# Uses uv where it is installed, otherwise venv and pip. PYTHON chooses the interpreter of a new environment.
+# REQUIREMENTS names another lock. Uses uv where it is installed, otherwise venv and pip. PYTHON chooses the
+# interpreter of a new environment.
 set -eu
 cd "$(dirname "$0")/.."
 
 env=.venv
+lock=${REQUIREMENTS:-requirements.lock}
 running=$env/.unfinished  # holds the process id; there only while .venv is not complete
 
 fail() {
@@ -74,15 +76,15 @@ elif [ -z "$uv" ] && ! $env/bin/python -m pip --version >/dev/null 2>&1; then
     find_python
 fi
 
-echo 'Setting up .venv from requirements.lock (the first time this downloads about 3 GB and takes some minutes) ...'
+echo "Setting up .venv from $lock (the first time this downloads about 3 GB and takes some minutes) ..."
 if [ -n "$python" ]; then make_env; fi
 echo $$ >$running
 
 # setuptools first: hydra-core needs a package that exists only as source, and it and fmnist itself are then built with
 # the locked setuptools, so that nothing is installed that the lock does not name.
-sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock >$env/build.lock
+sed -n '/^setuptools==/,/[^\\]$/p' "$lock" >$env/build.lock
 install --require-hashes --requirement $env/build.lock
-install --require-hashes --requirement requirements.lock
+install --require-hashes --requirement "$lock"
 install --no-deps --editable .
 
 rm $running
