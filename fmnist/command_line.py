@@ -3,20 +3,27 @@
 Nothing heavy is imported here, so that --help, --cfg and tab completion answer at once.
 """
 
+import contextlib
 import importlib
 import os
 import re
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist.runs import Run, new_run
+from fmnist.runs import Run, RunIsBusy, write_whole
+from fmnist.sweeping.grid import Failed, Grid
+from fmnist.sweeping.shares import jobs_at_once, use_own_gpu
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -30,16 +37,22 @@ def run(job: str) -> None:
     A mistake of the person who typed ends in one line on stderr and the exit status 2: a ValueError, or an OSError as
     of a full disk. With HYDRA_FULL_ERROR=1 it ends in its traceback.
     """
+    sys.argv[1:] = flags_first(sys.argv[1:])
     full_error = os.environ.get(FULL_ERROR)
-    sweep = SweepFolder()
+    raises = full_error == "1"
     OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
-    OmegaConf.register_new_resolver("fmnist_sweep_folder", sweep, replace=True)
+    OmegaConf.register_new_resolver("fmnist_jobs_at_once", jobs_at_once, replace=True)
+    # In the place of Hydra's own: it takes no plugin from outside of its namespace.
+    Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = Grid
 
     def task(cfg: DictConfig) -> Any:
+        settings: Any = HydraConfig.get()
+        if settings.mode == RunMode.MULTIRUN and not raises:
+            return run_in_sweep(job, cfg, settings)
         try:
-            return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, HydraConfig.get())
+            return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, settings)
         except MISTAKES as error:
-            if full_error == "1":
+            if raises:
                 raise
             fail(explain(error, job))
 
@@ -47,32 +60,51 @@ def run(job: str) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
     except MISTAKES as error:
-        if full_error == "1":
+        if raises:
             raise
         fail(explain(error, job))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
-        sweep.discard_if_unused()
         os.environ.pop(FULL_ERROR)
         if full_error is not None:
             os.environ[FULL_ERROR] = full_error
 
 
-class SweepFolder:
-    """The folder of a sweep: outputs/name/date_time, which no other run or sweep has, made when Hydra asks for it."""
+def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig) -> Any:
+    """What the job returns, or `Failed`: the other jobs of the sweep go on. A training's failure is also recorded."""
+    run = Run(Path(settings.runtime.output_dir))
+    with contextlib.ExitStack() as stack:
+        if not settings.launcher._target_.endswith("BasicLauncher"):  # its lines would be mixed up with others'
+            silent = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(silent))
+            stack.enter_context(contextlib.redirect_stderr(silent))
+            use_own_gpu(run.folder.parent)
+        try:
+            return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, settings)
+        except RunIsBusy as error:
+            print(f"left alone: {error}")
+            return None
+        except Exception as error:
+            mistake = isinstance(error, MISTAKES)
+            message = explain(error, job) if mistake else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if job == "train":
+                run.folder.mkdir(parents=True, exist_ok=True)
+                run.update_record(status="failed", error=message, overrides=list(settings.overrides.task))
+                if not mistake:
+                    write_whole(run.folder / "error.txt", traceback.format_exc())
+            return Failed(message)
 
-    def __init__(self) -> None:
-        self.run: Run | None = None
 
-    def __call__(self, outputs: str, name: str) -> str:
-        self.run = self.run or new_run(Path(outputs), name)
-        return str(self.run.folder)
-
-    def discard_if_unused(self) -> None:
-        """Removes the folder if nothing but Hydra's own notes lies there, as after a mistake in the first job."""
-        if self.run is not None and not any(path.name != "multirun.yaml" for path in self.run.folder.rglob("*")):
-            self.run.discard()
+def flags_first(words: Sequence[str]) -> list[str]:
+    """The words of a command line with key=value ones at the end: Hydra takes no flag after or between them."""
+    takes_value = ("-cd", "--config-dir", "-p", "--package", "-c", "--cfg")
+    before = ["", *words]
+    settings = [
+        "=" in word and word[0] != "-" and last not in takes_value for last, word in zip(before, words, strict=False)
+    ]
+    flags = [word for word, is_setting in zip(words, settings, strict=True) if not is_setting]
+    return flags + [word for word, is_setting in zip(words, settings, strict=True) if is_setting]
 
 
 def fail(message: str) -> None:

@@ -14,7 +14,8 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments runs",  # the jobs only by name, when they are run
+    "command_line": "arguments runs sweeping",  # the jobs only by name, when they are run
+    "sweeping": "runs",
     "jobs": "arguments build checkpoints classes data evaluation images logs record report reporting runs training",
     "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
     "board": "metrics",
@@ -38,7 +39,7 @@ ARROWS = {
     "logs": "",
     "record": "",
 }
-MAY_KNOW_HYDRA = {"command_line", "jobs", "build", "runs"}
+MAY_KNOW_HYDRA = {"command_line", "sweeping", "jobs", "build", "runs"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

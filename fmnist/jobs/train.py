@@ -1,7 +1,7 @@
 """Train a classifier, choose its checkpoint and test it; or go on with a run."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,8 +49,13 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     overrides = list(hydra.overrides.task)
     if cfg.resume is not None:
         return resume(cfg, overrides)
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    run = claim_run(Path(hydra.runtime.output_dir)) if in_sweep else new_run(Path(cfg.outputs), cfg.name)
+    if hydra.mode == RunMode.MULTIRUN:
+        folder = Path(hydra.runtime.output_dir)
+        if Run(folder).was_cut_off:
+            return go_on(Run(folder), overrides)
+        run = claim_run(folder)
+    else:
+        run = new_run(Path(cfg.outputs), cfg.name)
     with run.locked(), logs.to_file(run.log_file):
         try:
             session = build_session(cfg, run)
@@ -58,7 +63,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
         except BaseException:
             run.discard()
             raise
-        run.update_record(**record.environment(), overrides=overrides, start=record.now())
+        choices = {group: option for group, option in hydra.runtime.choices.items() if option and "/" not in group}
+        run.update_record(**record.environment(), overrides=overrides, choices=choices, start=record.now())
         try:
             return train(session)
         except ValueError:
@@ -74,21 +80,39 @@ def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
         ValueError: if it isn't a run that can go on, or the overrides would make another run of it.
     """
     run = open_run("resume", cfg.resume)
-    saved = run.load_config()
-    changed = {override.lstrip("+").split("=")[0]: override for override in overrides}
-    for key, override in changed.items():
+    changes = {}
+    for override in overrides:
+        key = override.lstrip("+").split("=")[0]
         if key in ("test", "report", "data.root") or key.startswith("trainer."):
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+            changes[key] = OmegaConf.select(cfg, key)
         elif key != "resume":
             raise ValueError(f"{override}: a run goes on with its own config; only {CHANGEABLE} can change")
+    return go_on(run, overrides, changes)
+
+
+def go_on(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None = None) -> float | None:
+    """Trains on from the run's last checkpoint.
+
+    Args:
+        run: it has one.
+        overrides: what was typed, for the record.
+        changes: new values by key of its config.
+
+    Raises:
+        ValueError: if nothing is left to train.
+    """
+    changes = changes or {}
+    saved = run.load_config()
+    for key, value in changes.items():
+        OmegaConf.update(saved, key, value, force_add=True)
     with run.locked(), logs.to_file(run.log_file):
         checkpoint = checkpoints.load(run.last_checkpoint)
-        check_progress(saved, checkpoint, run, changed.keys())
+        check_progress(saved, checkpoint, run, changes.keys())
         session = build_session(saved, run, first_step=checkpoint["global_step"])
         session.metrics = {name: run.load_metrics()[name] for name in KEPT if name in run.load_metrics()}
         set_up(session)
-        part = {**record.environment(), "overrides": overrides, "start": record.now()}
-        run.update_record(resumed=[*run.load_record().get("resumed", []), part])
+        part = {**record.environment(), "overrides": list(overrides), "start": record.now()}
+        run.update_record(resumed=[*run.load_record().get("resumed", []), part], error=None)
         log.info("going on in %s from step %d", run.folder, checkpoint["global_step"])
         return train(session, run.last_checkpoint)
 
