@@ -121,10 +121,14 @@ def explain(error: Exception, job: str) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, option = error.missing_cfg_file.rsplit("/", 1)
+        if group == "hydra/launcher" and option.startswith(("submitit", "ray")):
+            return f"hydra/launcher={option}: `make cluster` installs it"
         return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if isinstance(error, OverrideParseException):
         return f"""{error.override} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
     message = str(error)
+    if found := re.match(r"Ambiguous value for argument '(.*?)'", message):
+        return first_mistake(job) or f"{found[1]}: add -m to run each of the values; a list is written [1,2]"
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
         key = found[1].split("=")[0].split("@")[0]
         level = key.rpartition(".")[0]
@@ -134,6 +138,17 @@ def explain(error: Exception, job: str) -> str:
     if found := re.match(r"(?:Key|Missing key) '?(\w+)'?", message):
         return f"{found[1]}: there has to be one"
     return " ".join(message.split())
+
+
+def first_mistake(job: str) -> str | None:
+    """What is wrong with the words that have one value: Hydra hides it where others have several."""
+    words = [word for word in sys.argv[1:] if "=" in word and "," not in word]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            hydra.compose(job, words, return_hydra_config=True)
+        except HydraException as error:
+            return explain(error, job)
+    return None
 
 
 def groups(job: str) -> list[str]:

@@ -30,6 +30,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def test_every_yaml_is_an_option_or_a_script() -> None:
     reachable = {CONF / group / f"{option}.yaml" for group, option in OPTIONS}
+    reachable.add(CONF / "command_line.yaml")  # what they share
     reachable |= {CONF / f"{script.stem}.yaml" for script in (ROOT / "scripts").glob("*.py")}
     assert reachable == set(CONF.rglob("*.yaml"))
 
@@ -140,8 +141,17 @@ def test_other_choices_go_with_every_experiment(experiment: str, words: list[str
     built(f"experiment={experiment}", *words)
 
 
-def test_every_sweep_is_tested() -> None:  # parallel in test_sweep
-    assert options("sweep") == ["batch_size", "dropout", "learning_rate", "optimizer", "parallel", "seeds"]
+def test_every_sweep_is_tested() -> None:  # those that say where, in test_sweep
+    assert options("sweep") == [
+        "batch_size",
+        "dropout",
+        "learning_rate",
+        "optimizer",
+        "parallel",
+        "ray",
+        "seeds",
+        "slurm",
+    ]
 
 
 @pytest.mark.parametrize("script", [file.stem for file in sorted((ROOT / "scripts").glob("*.py"))])

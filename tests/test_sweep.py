@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Done, RunScript
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -302,3 +303,51 @@ def test_jobs_run_beside_each_other(data_root: Path, tmp_path: Path) -> None:
     assert sorted(record["status"] for record in records) == ["failed", "failed", "finished", "finished"]
     threads = [record["hardware"]["threads"] for record in records if record["status"] == "finished"]
     assert threads == [max(1, (os.cpu_count() or 1) // 2)] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["hydra/launcher=submitit_local", "sweep=ray"])
+def test_jobs_run_through_the_launchers_of_clusters(launcher: str, data_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    words = [
+        "data=folder", f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu",
+        "trainer.max_epochs=1", "model.channels=[4,8]", "pictures=none", "report=false", "test=false",
+    ]  # fmt: skip
+    command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", launcher, *words]
+
+    def run() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*command, "seed=0,1", "model.dropout=0.1,1.5"],
+            cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280,
+            check=False,
+        )  # fmt: skip
+
+    done = run()
+    assert done.returncode == 1, done.stderr
+    assert "2 of 4 jobs failed" in done.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/train/*/*/run.json")]
+    assert sorted(record["status"] for record in records) == ["failed", "failed", "finished", "finished"]
+    again = run()
+    assert "2 of 4 jobs are finished" in again.stdout
+    assert len([*tmp_path.glob("outputs/train/*")]) == 1
+
+
+def test_slurm_gets_what_its_config_says(run_script: RunScript) -> None:
+    pytest.importorskip("submitit")
+    done = run_script("train", "sweep=slurm", "--cfg", "hydra", "-p", "hydra.launcher")
+    assert done.status == 0, done.err
+    launcher = OmegaConf.create(done.out.partition("\n")[2])
+    assert launcher.gpus_per_node == 1
+    assert launcher._target_.endswith(".SlurmLauncher")
+
+
+@pytest.mark.parametrize("sweep", ["slurm", "ray"])
+def test_a_launcher_that_is_not_installed_says_how_to_install_it(
+    sweep: str, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in [*store]:
+        if name.startswith(("submitit", "ray")):
+            monkeypatch.delitem(store, name)
+    done = run_script("train", f"sweep={sweep}", "seed=0,1")
+    done.assert_refused("hydra/launcher=", "`make cluster` installs")

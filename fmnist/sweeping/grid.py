@@ -48,7 +48,7 @@ class Grid(Sweeper):
         self.loader = hydra_context.config_loader
         self.master: Any = config
         self.job = str(config.hydra.job.config_name)
-        self.runner = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        self.hydra_context, self.task_function = hydra_context, task_function
         self.in_turn = config.hydra.launcher._target_.endswith(".BasicLauncher")
 
     def sweep(self, arguments: list[str]) -> None:
@@ -132,6 +132,10 @@ class Grid(Sweeper):
         """Runs the jobs; returns the messages of those that failed, by folder."""
         with read_write(self.master), open_dict(self.master):
             self.master.hydra.sweep.dir = str(folder)
+        assert self.hydra_context is not None
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=self.master
+        )
         numbers = {job.folder: number for number, job in enumerate(plan.jobs)}
         if not self.in_turn:
             with Progress(folder, jobs, len(plan.jobs)):
@@ -146,11 +150,12 @@ class Grid(Sweeper):
 
     def launch(self, plan: Plan, jobs: Sequence[Job], folder: Path, first: int) -> Iterator[tuple[str, str]]:
         """Has Hydra's launcher run the jobs; gives the folder and message of each that failed."""
+        assert self.launcher is not None
         size = self.max_batch_size or max(len(jobs), 1)
         for start in range(0, len(jobs), size):
             batch = jobs[start : start + size]
             words = [[*plan.words(job), *places(folder, job)] for job in batch]
-            for job, done in zip(batch, self.runner.launch(words, initial_job_idx=first + start), strict=True):
+            for job, done in zip(batch, self.launcher.launch(words, initial_job_idx=first + start), strict=True):
                 if isinstance(result := done.return_value, Failed):
                     yield job.folder, result.message
 
