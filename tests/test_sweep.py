@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fmnist.runs import Run
 from fmnist.sweeping import shares
+from fmnist.sweeping.grid import Grid
 from fmnist.sweeping.plan import Job, Plan, folder_name, plan_jobs, settle
 from fmnist.sweeping.progress import Progress
 
@@ -169,6 +170,29 @@ def test_a_job_that_another_process_runs_is_left_alone(train: RunScript) -> None
     assert again.status == 0
     assert "another process is writing this run" in again.out
     assert run.status == "running"
+
+
+def test_a_killed_process_ends_the_sweep_in_a_line_and_it_goes_on(
+    train: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(_: Any, __: Plan, jobs: list[Job], folder: Path, *___: int) -> Any:
+        run = jobs[0].run(folder)
+        run.folder.mkdir()
+        run.log_file.write_text("")
+        run.update_record(status="running")
+        raise RuntimeError("a worker was killed\n\nexit codes: -9")
+
+    monkeypatch.setattr(Grid, "launch", launch)
+    monkeypatch.setattr(Grid, "in_turn", property(lambda _: False, lambda *_: None), raising=False)
+    first = train(*SHORT, "seed=0,1")
+    first.assert_refused("the jobs were cut off: RuntimeError: a worker was killed")
+    assert "the same command goes on" in first.out
+    assert jobs_of(first)["seed=0"]["status"] == "interrupted"
+    monkeypatch.undo()
+    monkeypatch.chdir(first.folder)
+    again = train(*SHORT, "seed=0,1")
+    assert again.status == 0, again.err
+    assert {job["status"] for job in jobs_of(again).values()} == {"finished"}
 
 
 def test_a_grid_of_one_value_is_named_by_all_words(run_script: RunScript, data_root: Path) -> None:

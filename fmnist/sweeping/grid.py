@@ -1,5 +1,6 @@
 """Hydra's sweeper of this project: every combination, none twice, and a comparison at the end."""
 
+import contextlib
 import hashlib
 import logging
 import sys
@@ -11,12 +12,14 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from fmnist.runs import Run, new_run
-from fmnist.sweeping.plan import Job, Plan, earlier_sweep, key_of, plan_jobs, settle, state
+from fmnist.sweeping.plan import Job, Plan, earlier_sweep, key_of, note_if_cut_off, plan_jobs, settle, state
 from fmnist.sweeping.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -67,14 +70,14 @@ class Grid(Sweeper):
             failures = self.run_jobs(plan, left, folder)
             if len(failures) == len(plan.jobs) and not any(job.run(folder).config_file.exists() for job in plan.jobs):
                 raise ValueError(one_message([failures[job.folder] for job in plan.jobs]))
-        except BaseException as error:
+        except BaseException:
             if is_new and not leaves_something(folder):
                 Run(folder).discard()
-            elif isinstance(error, KeyboardInterrupt):
-                self.conclude(folder)
-                say("interrupted; the same command goes on")
+            else:
+                self.conclude(plan, folder)
+                say("the same command goes on")
             raise
-        self.conclude(folder)
+        self.conclude(plan, folder)
         if failures:
             say(f"{len(failures)} of {len(plan.jobs)} jobs failed; the same command tries them again", sys.stderr)
             sys.exit(SOME_FAILED)
@@ -98,18 +101,15 @@ class Grid(Sweeper):
         """
         groups = set(self.master.hydra.runtime.choices)
         composed: dict[frozenset[str], str] = {}
-        checked: set[str] = set()
         found = []
         for words in grid:
             choices = frozenset(word for word in words if key_of(word) in groups)
-            if choices not in composed or not checked.issuperset(words):
-                self.loader.load_sweep_config(self.master, list(words))
-                checked.update(words)
             if choices not in composed:
+                self.loader.load_sweep_config(self.master, list(words))  # all jobs set the same keys
                 base = self.loader.load_sweep_config(self.master, [word for word in words if word in choices])
                 with open_dict(base):
                     del base["hydra"]
-                composed[choices] = OmegaConf.to_yaml(base)
+                composed[choices] = hashlib.sha256(OmegaConf.to_yaml(base).encode()).hexdigest()
             text = "\n".join([composed[choices], *sorted(word for word in words if word not in choices)])
             found.append(hashlib.sha256(text.encode()).hexdigest()[:16])
         return found
@@ -138,7 +138,7 @@ class Grid(Sweeper):
         )
         numbers = {job.folder: number for number, job in enumerate(plan.jobs)}
         if not self.in_turn:
-            with Progress(folder, jobs, len(plan.jobs)):
+            with Progress(folder, jobs, len(plan.jobs)), in_a_line():
                 return dict(self.launch(plan, jobs, folder, 0))
         failures: dict[str, str] = {}
         for job in jobs:
@@ -159,10 +159,25 @@ class Grid(Sweeper):
                 if isinstance(result := done.return_value, Failed):
                     yield job.folder, result.message
 
-    def conclude(self, folder: Path) -> None:
+    def conclude(self, plan: Plan, folder: Path) -> None:
         """Compares what the sweep has by now; where the jobs leave nothing in its folder, it goes."""
         if not leaves_something(folder):
             Run(folder).discard()
+            return
+        for job in plan.jobs:
+            note_if_cut_off(job.run(folder))
+
+
+@contextlib.contextmanager
+def in_a_line() -> Iterator[None]:
+    """What a launcher raises, as of a process that was killed, as a mistake of a line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise ValueError(f"the jobs were cut off: {type(error).__name__}: {reason}") from error
 
 
 def places(folder: Path, job: Job) -> list[str]:

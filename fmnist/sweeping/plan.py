@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmnist.runs import Run, write_json
+from fmnist.runs import Run, RunIsBusy, write_json
 
 PLAN_FILE = "sweep.json"
 LONGEST_NAME = 120  # characters; a file system allows 255 bytes, and the names of jobs are read in tables
@@ -129,6 +129,13 @@ def state(run: Run) -> tuple[str | None, dict[str, Any]]:
     except ValueError as error:
         return "failed", {"error": str(error)}
     return record.get("status"), record
+
+
+def note_if_cut_off(run: Run) -> None:
+    """A job that says to be running, and that nobody is running, was cut off: killed, or with its machine."""
+    if state(run)[0] == "running":
+        with contextlib.suppress(RunIsBusy), run.locked():
+            run.update_record(status="interrupted")
 
 
 def key_of(word: str) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -54,8 +55,12 @@ class Progress:
         self.live.stop()
 
     def _watch(self) -> None:
-        while not self.over.wait(SECONDS_BETWEEN_LOOKS):
+        pause = SECONDS_BETWEEN_LOOKS
+        while not self.over.wait(pause):
+            start = time.monotonic()
             self.look()
+            # Thousands of folders, on a slow file system perhaps, are looked at less often.
+            pause = max(SECONDS_BETWEEN_LOOKS, 10 * (time.monotonic() - start))
 
     def look(self) -> None:
         """Reads the folders once: prints the jobs that have ended, and shows those that run."""
