@@ -21,16 +21,24 @@ from fmnist.runs import Run, new_run
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError)
+FLAGS_WITH_A_VALUE = {"-cp", "-cn", "-cd", "-p", "-c", "-i"}
+FLAGS_WITH_A_VALUE |= {"--config-path", "--config-name", "--config-dir", "--package", "--cfg", "--info"}
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
 
-def run(job: str) -> None:
+def run(job: str, words: str | None = None) -> None:
     """Runs the job `fmnist.jobs.<job>` with the config `conf/<job>.yaml` and the overrides of the command line.
+
+    Args:
+        job: its name.
+        words: the key of a list that takes what isn't an override: the paths in `compare.py outputs/train`.
 
     A mistake of the person who typed ends in one line on stderr and the exit status 2: a ValueError, or an OSError as
     of a full disk. With HYDRA_FULL_ERROR=1 it ends in its traceback.
     """
     full_error = os.environ.get(FULL_ERROR)
+    if words:
+        sys.argv[1:] = words_as_list(words, sys.argv[1:])
     sweep = SweepFolder()
     OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
     OmegaConf.register_new_resolver("fmnist_sweep_folder", sweep, replace=True)
@@ -73,6 +81,31 @@ class SweepFolder:
         """Removes the folder if nothing but Hydra's own notes lies there, as after a mistake in the first job."""
         if self.run is not None and not any(path.name != "multirun.yaml" for path in self.run.folder.rglob("*")):
             self.run.discard()
+
+
+def words_as_list(key: str, arguments: list[str]) -> list[str]:
+    """The command line with its paths as the value of one key, quoted for Hydra's grammar, at the end.
+
+    A path is what has no '=', or exists: a folder may well be called optimizer=sgd,seed=0.
+    """
+    rest: list[str] = []
+    paths: list[str] = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        is_flag = word.startswith("-") or before in FLAGS_WITH_A_VALUE
+        can_be_override = "=" in word or word.startswith("~") or not word
+        is_path = not is_flag and (not can_be_override or os.path.exists(word))  # noqa: PTH110 - also of what is too long
+        (paths if is_path else rest).append(word)
+    if not paths:
+        return rest
+    if any(word.startswith(f"{key}=") for word in rest):
+        fail(f"{key}=...: either that or words, not both")
+    return [*rest, f"{key}=[{','.join(map(quoted, paths))}]"]
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it back; what would end it early or be replaced is escaped."""
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + ("\\" + found[2] if found[2] else ""), text)
+    return '"' + escaped.replace("${", "\\${") + '"'
 
 
 def fail(message: str) -> None:

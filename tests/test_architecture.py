@@ -15,11 +15,13 @@ ROOT = PACKAGE.parent
 ARROWS = {
     "__init__": "",
     "command_line": "arguments runs",  # the jobs only by name, when they are run
-    "jobs": "arguments build checkpoints classes data evaluation images logs record report reporting runs training",
+    "jobs": "arguments build checkpoints classes comparison data evaluation images logs record "
+    "report reporting runs training",
     "build": "arguments callbacks checkpoints classes classifier data measures runs schedules training",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
+    "comparison": "arguments measures reporting runs",  # no torch: it opens ten thousand runs in seconds
     "evaluation": "classes classifier data measures reporting",
     "classifier": "classes measures metrics",
     "callbacks": "checkpoints classes classifier data inspection measures reporting runs",
