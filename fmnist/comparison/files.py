@@ -23,7 +23,7 @@ def write_comparison(folder: Path, runs: Sequence[RunResult], metric: str | None
     """Writes comparison.csv, runs.csv and comparison.html, and returns what the terminal is to show.
 
     Args:
-        folder: where they go; folders of runs stand in them as seen from there.
+        folder: where they go, made where it is missing; folders of runs stand in them as seen from there.
         runs: as `read_runs` gives them.
         metric: to rank by; None takes what the runs monitored.
 
@@ -37,6 +37,7 @@ def write_comparison(folder: Path, runs: Sequence[RunResult], metric: str | None
         RUNS_FILE: runs_csv(runs, comparison, folder),
         PAGE_FILE: comparison_page(comparison, folder, (SETTINGS_FILE, RUNS_FILE)),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_whole(folder / name, text)
     return terminal_text(comparison, width, (SETTINGS_FILE, RUNS_FILE))

@@ -104,7 +104,7 @@ def choose_metric(metric: str | None, runs: Sequence[RunResult]) -> tuple[str, l
     if metric.startswith("test/"):
         raise ValueError(f"metric={metric}: test images are for the result, not for choosing; take one of val/...")
     known = {name for run in runs for name in run.metrics if name.startswith("val/")}
-    if metric not in known:
+    if runs and metric not in known:
         raise ValueError(f"metric={metric}: no finished run has it{did_you_mean(metric, known)}")
     return metric, []
 

@@ -100,9 +100,9 @@ def _below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         yield from _below(folder / entry.name, seen)
 
 
-def natural(text: str) -> list[tuple[int, str]]:
+def natural(text: str) -> list[str | int]:
     """Sorts job 2 before job 10."""
-    return [(int(digits or 0), rest) for digits, rest in re.findall(r"(\d*)(\D+|$)", text)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def read_run(folder: Path) -> RunResult:

@@ -33,7 +33,7 @@ class Difference:
 
 def sample(values: Sequence[float]) -> Sample:
     """Mean and standard deviation; both NaN as soon as one value is."""
-    if len(values) > 1 and min(values) == max(values):
+    if len(values) > 1 and all(value == values[0] for value in values):
         return Sample(len(values), values[0], 0.0)  # summing them up would make a spread of rounding errors
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
     return Sample(len(values), math.fsum(values) / len(values) if values else NAN, sd)

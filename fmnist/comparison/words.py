@@ -11,12 +11,15 @@ from fmnist.comparison.ranking import BEST, NOISE, UNKNOWN, WORSE, Comparison
 from fmnist.comparison.statistics import LEVEL, Difference, Sample
 
 NOTHING = "-"
+LONGEST_FRACTION = 8  # characters
 
 
 def value_text(value: Any) -> str:
-    """A setting's value as YAML would have it, on one line; a dash where it isn't set."""
+    """A setting's value as YAML would have it, on one line, long fractions rounded; a dash where it isn't set."""
     if value is None:
         return NOTHING
+    if isinstance(value, float) and len(str(value)) > LONGEST_FRACTION:
+        return f"{value:.4g}"
     if isinstance(value, tuple):
         return f"[{', '.join(map(value_text, value))}]"
     if isinstance(value, bool):

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fmnist import logs
 from fmnist.arguments import check_arguments
@@ -13,7 +13,7 @@ from fmnist.runs import new_run
 log = logging.getLogger(__name__)
 
 
-def settings(runs: list[str], metric: str | None, output: str | None, outputs: str) -> None:
+def settings(runs: str | list[str], metric: str | None, output: str | None, outputs: str) -> None:
     """The keys of conf/compare.yaml, and what they may be."""
 
 
@@ -24,17 +24,17 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what ever
         ValueError: if there are no runs, or they can't be ranked by the metric. Then nothing is written.
     """
     logs.to_terminal()
-    check_arguments("", settings, {str(key): value for key, value in cfg.items() if key != "runs"})
-    check_arguments("", settings, {"runs": list(cfg.runs) if cfg.runs is not None else None})
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    check_arguments("", settings, {str(key): value for key, value in values.items()})
     if not cfg.runs:
         raise ValueError("name the folders of runs: python scripts/compare.py outputs/train")
-    given = [Path(folder) for folder in cfg.runs]
+    given = [Path(cfg.runs)] if isinstance(cfg.runs, str) else [Path(folder) for folder in cfg.runs]
     runs = read_runs(given)
     made = None
     if cfg.output is not None:
         folder = Path(cfg.output)
-        folder.mkdir(parents=True, exist_ok=True)
-    elif len(given) == 1 and runs[0].folder != given[0].absolute():
+    elif len(given) == 1 and runs[0].folder.resolve() != given[0].resolve():
         folder = given[0]
     else:
         made = new_run(Path(cfg.outputs), "compare")
