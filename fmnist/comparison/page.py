@@ -114,9 +114,13 @@ def _setting_charts(comparison: Comparison) -> list[tuple[str, Markup]]:
     for key in comparison.columns[:MOST_CHARTS]:
         values = [row.values[key] for row in ranked for _ in row.runs]
         if len(set(values)) > 1:
-            chart = setting_chart(key, values, scores, words.unit(comparison.metric), words.value_text)
+            chart = setting_chart(key, values, scores, words.unit(comparison.metric), _label)
             charts.append((key, svg(chart)))
     return charts
+
+
+def _label(value: Any) -> str:
+    return "not set" if value is None else words.value_text(value)
 
 
 def _parallel(comparison: Comparison) -> tuple[Markup, int, int] | None:
@@ -128,5 +132,5 @@ def _parallel(comparison: Comparison) -> tuple[Markup, int, int] | None:
     factor = 100 if words.is_share(comparison.metric) else 1
     axes: dict[str, Sequence[Any]] = {key: [row.values[key] for row in ranked] for key in varying[:MOST_AXES]}
     scores = [factor * row.score.mean for row in ranked]
-    chart = parallel_chart(axes, scores, words.unit(comparison.metric), words.value_text)
+    chart = parallel_chart(axes, scores, words.unit(comparison.metric), _label)
     return svg(chart), len(ranked), len(varying) - MOST_AXES

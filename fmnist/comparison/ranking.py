@@ -124,8 +124,8 @@ def _rank(metric: str, members: Sequence[Sequence[RunResult]], values: Sequence[
 
     order = sorted(range(len(members)), key=place)
     best = scores[order[0]] if order else None
-    to_itself = Difference(0.0, math.nan, math.nan, math.nan)
-    differences = [to_itself, *(welch(scores[index], best) for index in order[1:] if best)]
+    to_itself = [Difference(best.mean - best.mean, math.nan, math.nan, math.nan)] if best else []
+    differences = [*to_itself, *(welch(scores[index], best) for index in order[1:] if best)]
     corrected = holm([difference.p for difference in differences])
     rows = []
     for number, index in enumerate(order):

@@ -35,7 +35,7 @@ def terminal_text(comparison: Comparison, width: int, csv_names: tuple[str, str]
     if len(comparison.rows) > MOST_ROWS:
         parts.append(f"... {len(comparison.rows) - MOST_ROWS:,} more in {csv_names[0]}")
     sentences = [words.explanation(comparison), *comparison.notes]
-    parts += [textwrap.fill(sentence, width) for sentence in sentences if sentence]
+    parts += [textwrap.fill(sentence, width, break_on_hyphens=False) for sentence in sentences if sentence]
     if comparison.unranked:
         parts += ["not ranked, as they have not finished:"]
         parts.append(as_text(unranked_table(comparison.unranked[:MOST_UNRANKED], width), width))
@@ -87,7 +87,7 @@ def unranked_table(runs: Sequence[RunResult], width: int) -> Table:
         "run": [shown(run.folder) for run in runs],
         "status": [run.status for run in runs],
         "epochs": [words.NOTHING if run.epochs is None else str(run.epochs) for run in runs],
-        "error": [textwrap.shorten(run.error or "", width, placeholder=" ...") for run in runs],
+        "error": [(run.error or "")[:width] for run in runs],
     }
     columns = {name: column for name, column in columns.items() if any(column)}
     return grid(list(columns), list(zip(*columns.values(), strict=True)), ("run", "status", "error"))

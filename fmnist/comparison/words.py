@@ -91,7 +91,7 @@ def explanation(comparison: Comparison) -> str:
         parts.append("No difference could be tested: that takes two seeds or more of the best and of another setting.")
     if BEST in verdicts:
         ranked = sum(row.rank is not None for row in comparison.rows)
-        parts.append(f"The best is the luckiest of {ranked:,}, too: with new seeds it will be a little worse.")
+        parts.append(f"The best is the luckiest of {ranked:,}, too: with new seeds it will tend to be a little worse.")
     return " ".join(parts)
 
 

@@ -68,9 +68,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
-def _order(text: str) -> list[tuple[float, str]]:
+def _order(text: str) -> list[str | float]:
     """Numbers by their size, also in a list."""
-    return [(float(digits or 0), rest) for digits, rest in re.findall(r"(\d*\.?\d*)(\D+|$)", text) if digits != "."]
+    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+\.?\d*)", text))]
 
 
 def label(text: str) -> str:
@@ -180,7 +180,7 @@ def parallel_chart(settings: Mapping[str, Sequence[Any]], scores: Sequence[float
         ylabel: what they are.
         text: what stands at a value.
     """
-    figure = new_figure(1.35 * (len(settings) + 1) + 0.6, 4.2)
+    figure = new_figure(1.35 * (len(settings) + 1) + 0.6, 4.6)
     axes = figure.add_subplot()
     columns, headings = [], []
     for place, (key, values) in enumerate(settings.items()):
@@ -189,7 +189,7 @@ def parallel_chart(settings: Mapping[str, Sequence[Any]], scores: Sequence[float
         # A number that isn't set lies below the axis, a value that is too rare above it.
         columns.append([place_of.get(value, -0.08 if value is None else 1.08) for value in values])
         ticks = dict(zip(scale.labels, _unit(list(scale.labels), scale.logarithmic), strict=True))
-        labels = [(ticks[at], scale.labels[at]) for at in _apart(list(scale.labels), scale.logarithmic, 0.06)]
+        labels = [(ticks[at], scale.labels[at]) for at in _apart(list(scale.labels), scale.logarithmic, 0.1)]
         labels += [(-0.08, text(None))] if scale.numeric and None in values else []
         labels += [(1.08, "others")] if scale.left_out else []
         _axis(axes, place, labels)

@@ -28,11 +28,12 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collecti
         words: the headings of columns that are flush left, and may go on in a next line; all others hold numbers.
     """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in headings:
+    for place, heading in enumerate(headings):
         if heading in words:
             table.add_column(Text(heading), overflow="fold")
         else:
-            table.add_column(Text(heading), justify="right", no_wrap=True)
+            width = max(len(line) for text in (heading, *(row[place] for row in rows)) for line in text.split("\n"))
+            table.add_column(Text(heading), justify="right", no_wrap=True, min_width=width)
     for row in rows:
         table.add_row(*(Text(printable(text)) for text in row))
     return table
