@@ -9,9 +9,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist.runs import Run, RunIsBusy, write_whole
 from fmnist.sweeping.grid import Failed, Grid
 from fmnist.sweeping.shares import jobs_at_once, use_own_gpu
+from fmnist.words import flags_first, words_as_list
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -31,13 +31,21 @@ MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError)
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
 
-def run(job: str) -> None:
+def run(job: str, words: str | None = None) -> None:
     """Runs the job `fmnist.jobs.<job>` with the config `conf/<job>.yaml` and the overrides of the command line.
+
+    Args:
+        job: its name.
+        words: the key of a list that takes what isn't an override: the paths in `compare.py outputs/train`.
 
     A mistake of the person who typed ends in one line on stderr and the exit status 2: a ValueError, or an OSError as
     of a full disk. With HYDRA_FULL_ERROR=1 it ends in its traceback.
     """
-    sys.argv[1:] = flags_first(sys.argv[1:])
+    try:
+        typed = words_as_list(words, sys.argv[1:]) if words else sys.argv[1:]
+    except ValueError as error:
+        fail(str(error))
+    sys.argv[1:] = flags_first(typed)
     full_error = os.environ.get(FULL_ERROR)
     raises = full_error == "1"
     OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
@@ -96,18 +104,7 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig) -> Any:
             return Failed(message)
 
 
-def flags_first(words: Sequence[str]) -> list[str]:
-    """The words of a command line with key=value ones at the end: Hydra takes no flag after or between them."""
-    takes_value = ("-cd", "--config-dir", "-p", "--package", "-c", "--cfg")
-    before = ["", *words]
-    settings = [
-        "=" in word and word[0] != "-" and last not in takes_value for last, word in zip(before, words, strict=False)
-    ]
-    flags = [word for word, is_setting in zip(words, settings, strict=True) if not is_setting]
-    return flags + [word for word, is_setting in zip(words, settings, strict=True) if is_setting]
-
-
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Ends the process with a mistake's message."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -14,21 +14,25 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments runs sweeping",  # the jobs only by name, when they are run
-    "sweeping": "runs",
-    "jobs": "arguments build checkpoints classes data evaluation images logs record report reporting runs training",
-    "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
-    "board": "metrics",
+    "command_line": "arguments runs sweeping words",  # the jobs only by name, when they are run
+    "sweeping": "comparison runs words",
+    "words": "",
+    "jobs": "arguments build checkpoints classes comparison data evaluation images logs record "
+    "report reporting runs training",
+    "build": "arguments callbacks checkpoints classes classifier data measures runs schedules training",
+    "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
-    "evaluation": "classes classifier data metrics reporting",
-    "classifier": "classes metrics",
-    "callbacks": "checkpoints classes classifier data inspection metrics reporting runs",
+    "comparison": "arguments measures reporting runs",  # no torch: it opens ten thousand runs in seconds
+    "evaluation": "classes classifier data measures reporting",
+    "classifier": "classes measures metrics",
+    "callbacks": "checkpoints classes classifier data inspection measures reporting runs",
     "runs": "",
     "data": "classes",
     "reporting": "classes",
     "images": "classes",
     "metrics": "classes",
+    "measures": "classes",
     "models": "",
     "losses": "",
     "inspection": "",

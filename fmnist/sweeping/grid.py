@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist.runs import Run, new_run
-from fmnist.sweeping.plan import Job, Plan, earlier_sweep, key_of, note_if_cut_off, plan_jobs, settle, state
+from fmnist.sweeping.plan import Job, Plan, earlier_sweep, note_if_cut_off, plan_jobs, settle, state
 from fmnist.sweeping.progress import Progress
+from fmnist.words import key_of, quoted
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,16 @@ class Grid(Sweeper):
         if not leaves_something(folder):
             Run(folder).discard()
             return
+        if self.job != "train":
+            return
         for job in plan.jobs:
             note_if_cut_off(job.run(folder))
+        from fmnist.comparison import PAGE_FILE, read_runs, write_comparison  # a second, of which --help needs nothing
+
+        try:
+            say(f"\n{write_comparison(folder, read_runs([folder]))}\npage: {folder / PAGE_FILE}")
+        except ValueError as error:
+            say(f"no comparison: {error}")
 
 
 @contextlib.contextmanager
@@ -184,11 +193,6 @@ def places(folder: Path, job: Job) -> list[str]:
     """Where the job lies, as words for Hydra."""
     values = {"dir": str(folder), "subdir": job.folder}
     return [f"hydra.sweep.{key}={quoted(value)}" for key, value in values.items()]
-
-
-def quoted(value: str) -> str:
-    """As a string of Hydra's grammar, whatever it holds."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def check_launcher(node: DictConfig) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.runs import Run, RunIsBusy, write_json
+from fmnist.words import key_of
 
 PLAN_FILE = "sweep.json"
 LONGEST_NAME = 120  # characters; a file system allows 255 bytes, and the names of jobs are read in tables
@@ -136,11 +137,6 @@ def note_if_cut_off(run: Run) -> None:
     if state(run)[0] == "running":
         with contextlib.suppress(RunIsBusy), run.locked():
             run.update_record(status="interrupted")
-
-
-def key_of(word: str) -> str:
-    """What stands before the '='."""
-    return word.partition("=")[0].lstrip("+~")
 
 
 def _meaning(words: Iterable[str]) -> set[str]:
