@@ -292,7 +292,7 @@ def test_of_a_seed_that_was_run_twice_the_newest_counts() -> None:
     found = ranked(result(0.5, 0, ended=2), result(0.9, 0, ended=3), result(0.6, 0, ended=1), result(0.8, 1))
     (row,) = found.rows
     assert [run.metrics["val/accuracy"] for run in row.runs] == [0.9, 0.8]
-    assert any("2 repeat a setting and its seed" in note for note in found.notes)
+    assert any("only the newest counts: 2 left out" in note for note in found.notes)
 
 
 def test_lower_is_better_for_a_loss() -> None:
