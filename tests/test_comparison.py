@@ -148,6 +148,16 @@ def test_a_config_is_read_as_omegaconf_writes_it(overrides: tuple[str, ...]) -> 
         ("a: .nan\nb: 2026-11-22\nc: [{d: [1]}]\n", {"a": "nan", "b": "2026-11-22", "c": ('{"d": [1]}',)}),
         ("{a: 1, b: 2}", {"a": 1, "b": 2}),
         ("a: 1\na: 2\n", {"a": 2}),
+        (
+            "a:\n  b: |\n    x: 1\n      y\n  c:\n  - 1\n  d:\n    e: f\n      g\n",
+            {"a.b": "x: 1\n  y\n", "a.c": (1,), "a.d.e": "f g"},
+        ),
+        (
+            "a:\n  b\n  c\nd:\n  - 1\ne:\n  'x: 1'\nf:\n  {x: 1,\n  y: 2}\n",
+            {"a": "b c", "d": (1,), "e": "x: 1", "f.x": 1, "f.y": 2},
+        ),
+        ("a:\n  # none\n  b: 1 # one\n", {"a.b": 1}),
+        ("a: 'x\n  b: 1\n  c: 2'\n", {"a": "x b: 1 c: 2"}),
     ],
 )
 def test_a_config_written_by_hand(text: str, expected: dict[str, Any]) -> None:
@@ -292,7 +302,7 @@ def test_of_a_seed_that_was_run_twice_the_newest_counts() -> None:
     found = ranked(result(0.5, 0, ended=2), result(0.9, 0, ended=3), result(0.6, 0, ended=1), result(0.8, 1))
     (row,) = found.rows
     assert [run.metrics["val/accuracy"] for run in row.runs] == [0.9, 0.8]
-    assert any("2 repeat a setting and its seed" in note for note in found.notes)
+    assert any("only the newest counts: 2 left out" in note for note in found.notes)
 
 
 def test_lower_is_better_for_a_loss() -> None:

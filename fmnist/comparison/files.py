@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,58 +45,51 @@ def write_comparison(folder: Path, runs: Sequence[RunResult], metric: str | None
 
 def settings_csv(comparison: Comparison, folder: Path) -> str:
     """A row for each setting, best first, in full precision; differences are to the best."""
-    return _csv([_setting_cells(row, folder) for row in comparison.rows])
+    heading = ["rank", *comparison.columns, "n", "mean", "sd", "difference", "ci_low", "ci_high", "p", "p_holm"]
+    heading += ["verdict", "test_n", "test_mean", "test_sd", "seconds", "seeds", "folders"]
+    return _csv(heading, (_setting_cells(comparison, row, folder) for row in comparison.rows))
 
 
-def _setting_cells(row: Row, folder: Path) -> dict[str, Any]:
-    return {
-        "rank": row.rank,
-        **row.values,
-        "n": row.score.n,
-        "mean": row.score.mean,
-        "sd": row.score.sd,
-        "difference": row.difference.mean,
-        "ci_low": row.difference.low,
-        "ci_high": row.difference.high,
-        "p": row.difference.p,
-        "p_holm": row.corrected,
-        "verdict": row.verdict,
-        "test_n": row.test.n,
-        "test_mean": row.test.mean,
-        "test_sd": row.test.sd,
-        "seconds": row.seconds,
-        "seeds": ";".join(str(run.seed) for run in row.runs),
-        "folders": ";".join(from_folder(run.folder, folder) for run in row.runs),
-    }
+def _setting_cells(comparison: Comparison, row: Row, folder: Path) -> list[Any]:
+    difference = row.difference
+    return [
+        row.rank,
+        *(row.values[key] for key in comparison.columns),
+        *(row.score.n, row.score.mean, row.score.sd),
+        *(difference.mean, difference.low, difference.high, difference.p, row.corrected),
+        row.verdict,
+        *(row.test.n, row.test.mean, row.test.sd),
+        row.seconds,
+        ";".join(str(run.seed) for run in row.runs),
+        ";".join(from_folder(run.folder, folder) for run in row.runs),
+    ]
 
 
 def runs_csv(runs: Sequence[RunResult], comparison: Comparison, folder: Path) -> str:
     """A row for each run, finished or not, in the order in which they were found."""
-    table = columns([run.settings for run in runs], [run.choices for run in runs])
+    settings = columns([run.settings for run in runs], [run.choices for run in runs])
     ranks = {run.folder: row.rank for row in comparison.rows for run in row.runs}
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    return _csv(
-        {
-            "folder": from_folder(run.folder, folder),
-            "status": run.status,
-            "rank": ranks.get(run.folder),
-            "seed": run.seed,
-            **{key: column[i] for key, column in table.items()},
-            "epochs": run.epochs,
-            **{name: run.metrics.get(name) for name in metrics},
-            "error": run.error,
-        }
-        for i, run in enumerate(runs)
+    heading = ["folder", "status", "rank", "seed", *settings, "epochs", *metrics, "error"]
+    rows = (
+        [
+            from_folder(run.folder, folder),
+            *(run.status, ranks.get(run.folder), run.seed),
+            *(column[number] for column in settings.values()),
+            run.epochs,
+            *(run.metrics.get(name) for name in metrics),
+            run.error,
+        ]
+        for number, run in enumerate(runs)
     )
+    return _csv(heading, rows)
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+def _csv(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for number, row in enumerate(rows):
-        if number == 0:
-            writer.writerow(row)
-        writer.writerow(map(_cell, row.values()))
+    writer.writerow(heading)
+    writer.writerows(map(_cell, row) for row in rows)
     return text.getvalue()
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from fmnist.arguments import did_you_mean
-from fmnist.comparison.reading import FINISHED, RunResult
+from fmnist.comparison.reading import FINISHED, RunResult, natural
 from fmnist.comparison.settings import columns, identity
 from fmnist.comparison.statistics import LEVEL, Difference, Sample, holm, sample, welch
 from fmnist.measures import direction
@@ -79,7 +79,7 @@ def compare(runs: Sequence[RunResult], metric: str | None = None) -> Comparison:
     members = [list(newest_of_each_seed(each)) for each in settings.values()]
     repeated = len(finished) - sum(map(len, members))
     if repeated:
-        notes.append(f"{repeated:,} repeat a setting and its seed: of these only the newest counts.")
+        notes.append(f"Of runs with the same setting and seed only the newest counts: {repeated:,} left out.")
     firsts = [each[0] for each in members]
     table = columns([run.settings for run in firsts], [run.choices for run in firsts])
     values = [{name: column[i] for name, column in table.items()} for i in range(len(members))]
@@ -99,8 +99,9 @@ def choose_metric(metric: str | None, runs: Sequence[RunResult]) -> tuple[str, l
         (agreed,) = monitored if len(monitored) == 1 else (None,)
         if agreed and agreed.startswith("val/"):
             return agreed, []
-        differ = "The runs monitored different metrics: " if len(monitored) > 1 else ""
-        return DEFAULT_METRIC, [f"{differ}ranked by {DEFAULT_METRIC}; metric=... takes another one."] if runs else []
+        reason = "monitored different metrics" if len(monitored) > 1 else "don't say what they monitored"
+        note = f"The runs {reason}: they are ranked by {DEFAULT_METRIC}; metric=... takes another one."
+        return DEFAULT_METRIC, [note] if runs else []
     if metric.startswith("test/"):
         raise ValueError(f"metric={metric}: test images are for the result, not for choosing; take one of val/...")
     known = {name for run in runs for name in run.metrics if name.startswith("val/")}
@@ -135,7 +136,7 @@ def _rank(metric: str, members: Sequence[Sequence[RunResult]], values: Sequence[
             Row(
                 rank=number + 1 if told else None,
                 values=values[index],
-                runs=sorted(runs, key=lambda run: str(run.seed)),
+                runs=sorted(runs, key=lambda run: natural(str(run.seed))),
                 score=score,
                 test=sample([run.metrics[TEST_METRIC] for run in runs if TEST_METRIC in run.metrics]),
                 seconds=_median([run.metrics.get("train/seconds", math.nan) for run in runs]),

@@ -32,16 +32,13 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def read_config(text: str) -> dict[str, Any]:
     """A config in YAML as values by dotted key.
 
-    Its top-level entries are parsed one by one and remembered, as thousands of runs have most of them in common.
+    Its entries are parsed one by one and remembered, as thousands of runs have most of them in common.
 
     Raises:
         ValueError: if it doesn't hold names and values.
     """
     try:
-        found: dict[str, Any] = {}
-        for entry in re.split(r"^(?=[^\s#-])", text, flags=re.MULTILINE):
-            found |= _entry(entry)
-        if found:
+        if found := _entries(text):
             return found
     except (yaml.YAMLError, ValueError, RecursionError):
         pass  # not as OmegaConf writes it
@@ -53,11 +50,23 @@ def read_config(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from error
 
 
-@lru_cache(maxsize=1 << 14)
+def _entries(text: str) -> dict[str, Any]:
+    before, *entries = re.split(r"^(?=[^\s#-])", text, flags=re.MULTILINE)
+    if not all(line.startswith("#") for line in before.split("\n") if line.strip()):
+        raise ValueError("it begins with something else")
+    if len({entry.partition(":")[0] for entry in entries}) != len(entries):
+        raise ValueError("a name stands there twice")
+    found: dict[str, Any] = {}
+    for entry in entries:
+        found |= _entry(entry)
+    return found
+
+
+@lru_cache(maxsize=1 << 16)
 def _entry(text: str) -> dict[str, Any]:
-    """One entry, or nothing but comments."""
-    if all(line.startswith("#") for line in text.split("\n") if line.strip()):
-        return {}
+    if group := re.fullmatch(r"(\w+):\n((?:  .*\n)+)", text):
+        inside = _entries(group[2][2:].replace("\n  ", "\n"))
+        return {f"{group[1]}.{key}": value for key, value in inside.items()}
     entry = _mapping(text)
     if len(entry) != 1:
         raise ValueError("more than one entry")

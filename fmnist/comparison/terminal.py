@@ -16,7 +16,7 @@ from fmnist.reporting.terminal import as_text, grid, widths
 MOST_ROWS = 30
 MOST_UNRANKED = 10
 SETTING = "setting"
-DIFFERENCE, INTERVAL, P, VERDICT = "to best", "95% CI", "p", "verdict"
+DIFFERENCE, INTERVAL, P, VERDICT = "to best", "95% CI", "p (Holm)", "verdict"
 DISPENSABLE = ((), (INTERVAL, P), (INTERVAL, P, DIFFERENCE), (INTERVAL, P, DIFFERENCE, words.unit(TEST_METRIC)))
 """Columns that go where there is no room for all."""
 

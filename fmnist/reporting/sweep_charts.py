@@ -106,11 +106,11 @@ def setting_chart(key: str, values: Sequence[Any], scores: Sequence[float], ylab
     axes.scatter(
         places + spread, points, s=6 if many else 14, color=TRAIN, alpha=0.3 if many else 0.8, lw=0, rasterized=many
     )
-    means = [float(np.mean(group)) for group in groups.values()]
-    spreads = [float(np.std(group, ddof=1)) if len(group) > 1 else 0.0 for group in groups.values()]
     at = list(scale.places.values())
     few = not scale.numeric or len(at) <= MOST_CATEGORIES
     if few:
+        means = [float(np.mean(group)) for group in groups.values()]
+        spreads = [float(np.std(group, ddof=1)) if len(group) > 1 else 0.0 for group in groups.values()]
         axes.errorbar(at, means, spreads, color=WRONG, fmt="D", markersize=4.5, capsize=4, linewidth=1.2)
     _set_x(axes, scale, few)
     more = f" ({scale.left_out:,} rarer values left out)" if scale.left_out else ""
