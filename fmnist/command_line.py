@@ -16,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmnist.ranks.place import find_place
 from fmnist.runs import Run, new_run
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -76,8 +77,9 @@ class SweepFolder:
 
 
 def fail(message: str) -> None:
-    """Ends the process with a mistake's message."""
-    print(f"error: {message}", file=sys.stderr)
+    """Ends the process with a mistake's message; of several processes the first says it."""
+    if find_place().rank == 0:
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -37,6 +37,19 @@ class ClassificationMetrics(nn.Module):
         self.loss.persistent(True)
         self.confusion.persistent(True)
 
+    def share(self, several: bool) -> None:
+        """Whether the batches of several processes count as one: then all of them ask, at the same time."""
+        for metric in (self.loss, self.confusion):
+            metric.sync_on_compute = several
+
+    def states(self) -> dict[str, Tensor]:
+        """What has been summed so far, by the names of `state_dict()`."""
+        return {
+            "loss.mean_value": self.loss.mean_value,
+            "loss.weight": self.loss.weight,
+            "confusion.confmat": self.confusion.confmat,
+        }
+
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: its mean loss (), its logits (N, K) and its labels (N)."""
         # Once for each image: torchmetrics 1.9 drops weights where NaNs aren't looked for (its issue 3434).

@@ -14,15 +14,16 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments runs",  # the jobs only by name, when they are run
-    "jobs": "arguments build checkpoints classes data evaluation images logs record report reporting runs training",
-    "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
+    "command_line": "arguments ranks runs",  # the jobs only by name, when they are run
+    "jobs": "arguments build checkpoints classes data evaluation images logs ranks record report reporting runs training",
+    "build": "arguments callbacks checkpoints classes classifier data metrics models ranks runs schedules training",
     "board": "metrics",
-    "training": "board callbacks checkpoints classifier data evaluation inspection record report runs",
+    "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
     "evaluation": "classes classifier data metrics reporting",
     "classifier": "classes metrics",
-    "callbacks": "checkpoints classes classifier data inspection metrics reporting runs",
+    "callbacks": "checkpoints classes classifier data inspection metrics ranks reporting runs",
+    "ranks": "",
     "runs": "",
     "data": "classes",
     "reporting": "classes",

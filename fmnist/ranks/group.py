@@ -1,0 +1,257 @@
+"""The processes of one run as a group: they join, take up one task, and leave together or hear that one is gone."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from fmnist.ranks import lifeline
+from fmnist.ranks.place import CHILD, Place, find_place
+
+LIFELINE = "FMNIST_LIFELINE"
+"""Set by rank zero for the processes that it starts: where to find it."""
+LOOPBACK = "127.0.0.1"
+JOINING = timedelta(minutes=30)  # until an operation fails by itself: rank zero may have to download the data
+GRACE = 20.0  # seconds in which a process should notice by itself that another one is gone
+NEWS = 5.0  # seconds in which the news of a lost process comes after the operation that it has broken
+
+
+class RankLostError(ConnectionError):
+    """Another process of the run is gone; the message is meant for the user."""
+
+
+class Ranks:
+    """The processes of a run, as one of them sees them; alone, it does nothing."""
+
+    def __init__(self, place: Place | None = None) -> None:
+        self.place = place or Place()
+        self.hint = ""
+        """What the person can do when a process is gone."""
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._lines: lifeline.Lifelines | None = None
+        self._line: lifeline.Connection | None = None
+        self._store: TCPStore | None = None
+        self._news = threading.Event()
+        self._lost: int | None = None
+        self._working = False
+        """Whether the end of a lifeline is the end of the work."""
+
+    @property
+    def first(self) -> bool:
+        """Rank zero, which alone writes and speaks."""
+        return self.place.rank == 0
+
+    @property
+    def several(self) -> bool:
+        return self.place.size > 1
+
+    def start(self, size: int) -> None:
+        """Starts the others on this machine, each with this process's command line, if nobody else has."""
+        if size == self.place.size:
+            return
+        assert not self.place.external
+        self.place = replace(self.place, size=size)
+        self._lines = lifeline.Lifelines(LOOPBACK, self._ended)
+        self._store = TCPStore(LOOPBACK, 0, size, True, wait_for_workers=False)
+        for rank in range(1, size):
+            told = {
+                CHILD: f"{rank}/{size}",
+                LIFELINE: f"{self._lines.port} {self._lines.token}",
+                "MASTER_PORT": str(self._store.port),
+            }
+            # In sessions of their own: Ctrl-C reaches rank zero, which tells the others at which step they stop.
+            command = [sys.executable, *sys.argv]
+            self._children.append(
+                subprocess.Popen(command, env={**os.environ, **told}, stdin=subprocess.DEVNULL, start_new_session=True)
+            )
+
+    def join(self) -> None:
+        """Makes a process group of all processes."""
+        place = self.place
+        os.environ |= {"LOCAL_RANK": str(place.local_rank), "NODE_RANK": str(place.node)}  # where Lightning looks
+        rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
+        self._working = True
+        if place.started_by == "rank zero":
+            port, token = os.environ[LIFELINE].split()
+            try:
+                self._line = lifeline.connect(LOOPBACK, int(port), token, place.rank, self._ended)
+            except OSError:
+                sys.exit(1)  # rank zero has ended meanwhile, and has said why
+            self._store = TCPStore(LOOPBACK, int(os.environ["MASTER_PORT"]), place.size, False)
+        elif not place.external:
+            self._await_all()
+        elif place.started_by == "srun":
+            slurm = SLURMEnvironment(auto_requeue=False)
+            os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        where = {"store": self._store} if self._store else {"init_method": "env://"}
+        distributed.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=JOINING, **where)
+        if place.external:
+            self._connect_all(os.environ["MASTER_ADDR"])
+
+    def _await_all(self) -> None:
+        """Takes in the processes that this one has started."""
+        assert self._lines is not None
+        while len(self._lines.connections) < self.place.size - 1:
+            self._lines.accept()
+            for rank, child in enumerate(self._children, 1):
+                if rank not in self._lines.connections and child.poll() is not None:
+                    raise RankLostError(f"process {rank} of this run ended before it began (status {child.returncode})")
+
+    def _connect_all(self, host: str) -> None:
+        """Lifelines between processes that have found each other already."""
+        if self.first:
+            self._lines = lifeline.Lifelines(host, self._ended)
+            broadcast((self._lines.port, self._lines.token))
+            while len(self._lines.connections) < self.place.size - 1:
+                self._lines.accept()
+        else:
+            port, token = broadcast(None)
+            self._line = lifeline.connect(host, port, token, self.place.rank, self._ended)
+
+    def receive(self) -> dict[str, Any]:
+        """What rank zero wants to be done; where it ends before, this process ends, too."""
+        task: dict[str, Any] = broadcast(None)
+        self.hint = task["hint"]
+        return task
+
+    @contextlib.contextmanager
+    def together(self, task: dict[str, Any]) -> Iterator[None]:
+        """Rank zero's side of what all processes do.
+
+        Args:
+            task: plain values.
+
+        Raises:
+            RankLostError: if another process is gone.
+            ValueError: if another process can't take the task up.
+        """
+        if not self.several:
+            yield
+            return
+        self.hint = task["hint"]
+        try:
+            if not distributed.is_initialized():
+                self.join()
+            broadcast(task)
+            self.agree(None)
+            yield
+        except Exception as error:
+            if self._news.wait(NEWS) and self._lost is not None:
+                raise RankLostError(self._lost_words()) from error
+            raise
+        finally:
+            self.leave()
+
+    def agree(self, mistake: str | None) -> None:
+        """Whether every process can do its part.
+
+        Raises:
+            ValueError: on rank zero, with the first mistake of another; the others end.
+        """
+        found = gather(f"rank {self.place.rank} on {socket.gethostname()}: {mistake}" if mistake else None)
+        first = next((words for words in found if words), None)
+        if first and self.first:
+            raise ValueError(first)
+        if first:
+            self._news.wait(lifeline.PATIENCE)  # first rank zero has its say: torchrun ends all when one ends
+            self.leave()
+            sys.exit(2)
+
+    def leave(self, *, goodbye: bool = True) -> None:
+        """Ends the group, rank zero going on alone.
+
+        Args:
+            goodbye: without it the others take this process for lost.
+        """
+        self._working = False
+        if goodbye and self._lines is not None:
+            self._lines.say_goodbye()
+        if goodbye and self._line is not None:
+            self._line.say_goodbye()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        for child in self._children:
+            try:
+                child.wait(lifeline.PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        self._children, self.place = [], replace(self.place, size=1)
+
+    def await_first(self) -> None:
+        """Ends this process after rank zero, if that is what has ended its part; otherwise returns."""
+        if self._news.wait(lifeline.PATIENCE):
+            self._end_with_others()
+
+    def _ended(self, rank: int, goodbye: bool) -> None:
+        """Called in a thread when a lifeline ends."""
+        if not self._working:
+            return
+        if not goodbye:
+            self._lost = rank
+        elif self.first:
+            return  # it has done its part
+        self._news.set()
+        # Whoever waits in an operation of the group may wait long: what Python does then has no effect.
+        timer = threading.Timer(GRACE if goodbye is False else 0.0, self._end_if_working)
+        timer.daemon = True
+        timer.start()
+
+    def _end_if_working(self) -> None:
+        if self._working:
+            self._end_with_others()
+
+    def _end_with_others(self) -> None:
+        """At once, whatever the main thread is waiting for."""
+        # Of the others on one machine the first speaks, if rank zero can't.
+        if self._lost is not None and (self.first or self.place.rank == 1 or self.place.local_rank == 0):
+            print(f"error: {self._lost_words()}", file=sys.stderr, flush=True)
+        if self._lines is not None:
+            self._lines.say_goodbye()
+        for child in self._children:
+            child.kill()
+        os._exit(2)
+
+    def _lost_words(self) -> str:
+        return f"rank {self._lost}, another process of this run, is gone{self.hint}"
+
+
+@contextlib.contextmanager
+def entered() -> Iterator[Ranks]:
+    """The processes of this run: joined already, where others have started this one."""
+    ranks = Ranks(find_place())
+    try:
+        if ranks.several:
+            ranks.join()
+        yield ranks
+    except Exception:
+        ranks.leave(goodbye=ranks.first)
+        raise
+    finally:
+        ranks.leave()
+
+
+def broadcast(value: Any) -> Any:
+    """Rank zero's value, on every rank."""
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's value, on every rank."""
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
