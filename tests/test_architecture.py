@@ -15,7 +15,8 @@ ROOT = PACKAGE.parent
 ARROWS = {
     "__init__": "",
     "command_line": "arguments ranks runs",  # the jobs only by name, when they are run
-    "jobs": "arguments build checkpoints classes data evaluation images logs ranks record report reporting runs training",
+    "jobs": "arguments build checkpoints classes data evaluation images logs ranks record report reporting runs "
+    "training",
     "build": "arguments callbacks checkpoints classes classifier data metrics models ranks runs schedules training",
     "board": "metrics",
     "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
