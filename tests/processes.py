@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
 PATIENCE = 240.0  # seconds for a run: the imports of a process take many, on a busy machine
@@ -24,13 +25,17 @@ class Started:
     err: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for pipe, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
-            threading.Thread(target=lambda pipe=pipe, lines=lines: lines.extend(pipe), daemon=True).start()
+        pipes = ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        self._readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in pipes]
+        for reader in self._readers:
+            reader.start()
 
     def status(self, patience: float = PATIENCE) -> int:
         """How it ended."""
         status = self.process.wait(patience)
-        time.sleep(0.3)  # for the last lines
+        for reader in self._readers:
+            reader.join(patience)  # until all that it has started have ended, too
+            assert not reader.is_alive()
         return status
 
     def errors(self) -> list[str]:
@@ -45,6 +50,14 @@ class Started:
             except ProcessLookupError:
                 continue
         self.process.wait(30)
+        for reader in self._readers:
+            reader.join(30)
+
+
+def read(pipe: IO[str], lines: list[str]) -> None:
+    """All lines, while they come."""
+    with pipe:
+        lines.extend(pipe)
 
 
 def start(folder: Path, *command: str, **environment: str) -> Started:
