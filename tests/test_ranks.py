@@ -274,13 +274,9 @@ def test_srun_starts_the_processes_of_two_machines(tmp_path: Path, words: list[s
     common = {
         "SLURM_STEP_ID": "0",
         "SLURM_JOB_ID": "4711",
-        "SLURM_JOB_NAME": "fmnist",
-        "SLURM_NTASKS": "2",
-        "SLURM_NTASKS_PER_NODE": "1",
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NUM_NODES": "2",
-        "SLURM_NNODES": "2",
-        "SLURM_NODELIST": "127.0.0.1,127.0.0.1",
+        "SLURM_STEP_NODELIST": "127.0.0.1,127.0.0.1",
         "SLURM_LOCALID": "0",
         "MASTER_PORT": str(free_port()),
     }

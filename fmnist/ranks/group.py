@@ -23,6 +23,7 @@ from fmnist.ranks.place import CHILD, Place, find_place
 LIFELINE = "FMNIST_LIFELINE"
 """Set by rank zero for the processes that it starts: where to find it."""
 LOOPBACK = "127.0.0.1"
+PORTS = 15000  # from there on, and as many
 JOINING = timedelta(minutes=30)  # until an operation fails by itself: rank zero may have to download the data
 GRACE = 20.0  # seconds in which a process should notice by itself that another one is gone
 NEWS = 5.0  # seconds in which the news of a lost process comes after the operation that it has broken
@@ -47,6 +48,8 @@ class Ranks:
         self._lost: int | None = None
         self._working = False
         """Whether the end of a lifeline is the end of the work."""
+        self._done = False
+        """Whether the others end by themselves."""
 
     @property
     def first(self) -> bool:
@@ -84,17 +87,20 @@ class Ranks:
         rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
         self._working = True
         if place.started_by == "rank zero":
-            port, token = os.environ[LIFELINE].split()
+            at, token = os.environ[LIFELINE].split()
             try:
-                self._line = lifeline.connect(LOOPBACK, int(port), token, place.rank, self._ended)
+                self._line = lifeline.connect(LOOPBACK, int(at), token, place.rank, self._ended)
             except OSError:
                 sys.exit(1)  # rank zero has ended meanwhile, and has said why
             self._store = TCPStore(LOOPBACK, int(os.environ["MASTER_PORT"]), place.size, False)
         elif not place.external:
             self._await_all()
         elif place.started_by == "srun":
-            slurm = SLURMEnvironment(auto_requeue=False)
-            os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+            host = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
+            # The same in all processes, and another one for each job.
+            port = PORTS + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % PORTS
+            os.environ.setdefault("MASTER_ADDR", host)
+            os.environ.setdefault("MASTER_PORT", str(port))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         where = {"store": self._store} if self._store else {"init_method": "env://"}
         distributed.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=JOINING, **where)
@@ -148,6 +154,7 @@ class Ranks:
             broadcast(task)
             self.agree(None)
             yield
+            self._done = True
         except Exception as error:
             if self._news.wait(NEWS) and self._lost is not None:
                 raise RankLostError(self._lost_words()) from error
@@ -184,10 +191,10 @@ class Ranks:
         if distributed.is_initialized():
             distributed.destroy_process_group()
         for child in self._children:
-            try:
-                child.wait(lifeline.PATIENCE)
-            except subprocess.TimeoutExpired:
-                child.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(lifeline.PATIENCE if self._done else 0)
+            child.kill()
+            child.wait()
         self._children, self.place = [], replace(self.place, size=1)
 
     def await_first(self) -> None:

@@ -52,6 +52,7 @@ class Connection:
                 if not received:
                     break
                 heard, goodbye = time.monotonic(), goodbye or BYE in received
+        self._stream.close()
         self._ended(self.peer, goodbye)
 
 
@@ -73,17 +74,25 @@ class Lifelines:
         self._server.settimeout(1.0)
         self.port: int = self._server.getsockname()[1]
 
-    def accept(self) -> None:
-        """Takes one process in, if one comes within a second."""
+    def accept(self) -> bool:
+        """Takes one process in; whether one has come within a second."""
         with contextlib.suppress(OSError, ValueError):
             stream, _ = self._server.accept()
             stream.settimeout(PATIENCE)
-            token, rank = stream.recv(100).decode().split()
-            if secrets.compare_digest(token, self.token):
+            token, _, rank = stream.recv(100).partition(b" ")
+            if secrets.compare_digest(token, self.token.encode()):
                 self.connections[int(rank)] = Connection(int(rank), stream, self._ended)
+            else:
+                stream.close()
+            return True
+        return False
 
     def say_goodbye(self) -> None:
-        """To all."""
+        """To all, also to those that have come meanwhile."""
+        with contextlib.suppress(OSError):
+            self._server.settimeout(0)
+        while self.accept():
+            continue
         self._server.close()
         for connection in self.connections.values():
             connection.say_goodbye()
