@@ -118,10 +118,6 @@ class Classifier(LightningModule):
             for name, value in self.metrics(phase).states().items()
         }
 
-    def setup(self, stage: str) -> None:
-        for phase in PHASES:
-            self.metrics(phase).share(self.trainer.world_size > 1)
-
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train")
 

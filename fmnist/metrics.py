@@ -37,11 +37,6 @@ class ClassificationMetrics(nn.Module):
         self.loss.persistent(True)
         self.confusion.persistent(True)
 
-    def share(self, several: bool) -> None:
-        """Whether the batches of several processes count as one: then all of them ask, at the same time."""
-        for metric in (self.loss, self.confusion):
-            metric.sync_on_compute = several
-
     def states(self) -> dict[str, Tensor]:
         """What has been summed so far, by the names of `state_dict()`."""
         return {

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+STARTED: list["Started"] = []
+"""All that a test has started, to be ended with it."""
 SCRIPT = Path(__file__).parent.parent / "scripts" / "train.py"
 PATIENCE = 240.0  # seconds for a run: the imports of a process take many, on a busy machine
 QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(SCRIPT.parent.parent)}
@@ -73,7 +75,8 @@ def start(folder: Path, *command: str, **environment: str) -> Started:
         stderr=subprocess.PIPE,
         text=True,
     )
-    return Started(process)
+    STARTED.append(Started(process))
+    return STARTED[-1]
 
 
 def family(pid: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes import SCRIPT, Started, family, start, wait_for
+from processes import SCRIPT, STARTED, Started, family, start, wait_for
 
 from fmnist import checkpoints
 from fmnist.runs import Run
@@ -36,13 +36,12 @@ def words(data_root: Path) -> list[str]:
     ]
 
 
-@pytest.fixture
-def started() -> Iterator[list[Started]]:
-    """Whatever a test puts in here is ended with it."""
-    processes: list[Started] = []
-    yield processes
-    for process in processes:
-        process.end()
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """Whatever a test has started ends with it."""
+    yield
+    while STARTED:
+        STARTED.pop().end()
 
 
 def train(folder: Path, *words: str, **environment: str) -> Started:
@@ -152,11 +151,8 @@ def begin_long(folder: Path, words: list[str], devices: int, *more: str) -> Star
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["rank zero", "another"])
-def test_when_a_process_dies_the_others_end_and_the_run_goes_on(
-    tmp_path: Path, words: list[str], started: list[Started], victim: str
-) -> None:
+def test_when_a_process_dies_the_others_end_and_the_run_goes_on(tmp_path: Path, words: list[str], victim: str) -> None:
     process = begin_long(tmp_path, words, 3)
-    started.append(process)
     others = family(process.process.pid)
     assert len(others) == 2
     os.kill(process.process.pid if victim == "rank zero" else others[1], signal.SIGKILL)
@@ -179,12 +175,11 @@ def test_when_a_process_dies_the_others_end_and_the_run_goes_on(
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_after_the_same_step_and_the_run_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, words: list[str], started: list[Started]
+    tmp_path: Path, words: list[str]
 ) -> None:
     long = [*words, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
     whole = finished(train(tmp_path / "whole", *long))
     process = train(tmp_path / "cut", *long)
-    started.append(process)
     wait_for(lambda: has_checkpoint(tmp_path / "cut"))
     others = family(process.process.pid)
     os.kill(process.process.pid, signal.SIGINT)
@@ -244,20 +239,18 @@ def test_under_torchrun_a_mistake_is_said_once(tmp_path: Path, words: list[str],
     assert process.status(GONE) != 0
     (line,) = process.errors()
     assert said in line
-    assert not list(tmp_path.glob("outputs/*/*"))
+    assert not list(tmp_path.glob("outputs/*/*/*"))
 
 
 @pytest.mark.slow
-def test_when_a_machine_dies_the_other_says_so_and_the_run_goes_on(
-    tmp_path: Path, words: list[str], started: list[Started]
-) -> None:
+def test_when_a_machine_dies_the_other_says_so_and_the_run_goes_on(tmp_path: Path, words: list[str]) -> None:
     port = free_port()
     place = ["trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=100000"]
     for _ in range(2):
-        started.append(torchrun(tmp_path, *words, *place, nodes=2, port=port))
-    wait_for(lambda: has_checkpoint(tmp_path) or any(agent.process.poll() is not None for agent in started))
-    first = next(agent for agent in started if agent.out)
-    (other,) = (agent for agent in started if agent is not first)
+        torchrun(tmp_path, *words, *place, nodes=2, port=port)
+    wait_for(lambda: has_checkpoint(tmp_path) or any(agent.process.poll() is not None for agent in STARTED))
+    first = next(agent for agent in STARTED if agent.out)
+    (other,) = (agent for agent in STARTED if agent is not first)
     other.end()
     assert first.status(GONE) != 0
     run = only_run(tmp_path)
@@ -269,7 +262,7 @@ def test_when_a_machine_dies_the_other_says_so_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-def test_srun_starts_the_processes_of_two_machines(tmp_path: Path, words: list[str], started: list[Started]) -> None:
+def test_srun_starts_the_processes_of_two_machines(tmp_path: Path, words: list[str]) -> None:
     place = ["trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=2"]
     common = {
         "SLURM_STEP_ID": "0",
@@ -282,8 +275,8 @@ def test_srun_starts_the_processes_of_two_machines(tmp_path: Path, words: list[s
     }
     for node in ("0", "1"):
         task = {**common, "SLURM_PROCID": node, "SLURM_NODEID": node}
-        started.append(start(tmp_path, str(SCRIPT), *words, *place, **task))
-    for task in started:
-        finished(task)
-    assert started[1].out == started[1].err == []
+        start(tmp_path, str(SCRIPT), *words, *place, **task)
+    for one in STARTED:
+        finished(one)
+    assert STARTED[1].out == STARTED[1].err == []
     assert metrics(only_run(tmp_path))["epochs"] == 2

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import distributed
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from fmnist.ranks import lifeline
 from fmnist.ranks.place import CHILD, Place, find_place
@@ -43,7 +44,7 @@ class Ranks:
         self._children: list[subprocess.Popen[bytes]] = []
         self._lines: lifeline.Lifelines | None = None
         self._line: lifeline.Connection | None = None
-        self._store: TCPStore | None = None
+        self._store: Store | None = None
         self._news = threading.Event()
         self._lost: int | None = None
         self._working = False
@@ -67,12 +68,12 @@ class Ranks:
         assert not self.place.external
         self.place = replace(self.place, size=size)
         self._lines = lifeline.Lifelines(LOOPBACK, self._ended)
-        self._store = TCPStore(LOOPBACK, 0, size, True, wait_for_workers=False)
+        self._store = store = TCPStore(LOOPBACK, 0, size, True, wait_for_workers=False)
         for rank in range(1, size):
             told = {
                 CHILD: f"{rank}/{size}",
                 LIFELINE: f"{self._lines.port} {self._lines.token}",
-                "MASTER_PORT": str(self._store.port),
+                "MASTER_PORT": str(store.port),
             }
             # In sessions of their own: Ctrl-C reaches rank zero, which tells the others at which step they stop.
             command = [sys.executable, *sys.argv]
@@ -80,11 +81,9 @@ class Ranks:
                 subprocess.Popen(command, env={**os.environ, **told}, stdin=subprocess.DEVNULL, start_new_session=True)
             )
 
-    def join(self) -> None:
-        """Makes a process group of all processes."""
+    def connect(self) -> None:
+        """Finds the others, whom somebody else has started, or rank zero, which has started this process."""
         place = self.place
-        os.environ |= {"LOCAL_RANK": str(place.local_rank), "NODE_RANK": str(place.node)}  # where Lightning looks
-        rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
         self._working = True
         if place.started_by == "rank zero":
             at, token = os.environ[LIFELINE].split()
@@ -93,42 +92,49 @@ class Ranks:
             except OSError:
                 sys.exit(1)  # rank zero has ended meanwhile, and has said why
             self._store = TCPStore(LOOPBACK, int(os.environ["MASTER_PORT"]), place.size, False)
-        elif not place.external:
-            self._await_all()
-        elif place.started_by == "srun":
+            return
+        if place.started_by == "srun":
             host = SLURMEnvironment.resolve_root_node_address(os.environ["SLURM_STEP_NODELIST"])
             # The same in all processes, and another one for each job.
             port = PORTS + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % PORTS
             os.environ.setdefault("MASTER_ADDR", host)
             os.environ.setdefault("MASTER_PORT", str(port))
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        where = {"store": self._store} if self._store else {"init_method": "env://"}
-        distributed.init_process_group(backend, rank=place.rank, world_size=place.size, timeout=JOINING, **where)
-        if place.external:
-            self._connect_all(os.environ["MASTER_ADDR"])
-
-    def _await_all(self) -> None:
-        """Takes in the processes that this one has started."""
-        assert self._lines is not None
-        while len(self._lines.connections) < self.place.size - 1:
-            self._lines.accept()
-            for rank, child in enumerate(self._children, 1):
-                if rank not in self._lines.connections and child.poll() is not None:
-                    raise RankLostError(f"process {rank} of this run ended before it began (status {child.returncode})")
-
-    def _connect_all(self, host: str) -> None:
-        """Lifelines between processes that have found each other already."""
+        host = os.environ["MASTER_ADDR"]
+        meeting = rendezvous("env://", place.rank, place.size, timeout=JOINING)
+        self._store, _, _ = next(meeting)
         if self.first:
             self._lines = lifeline.Lifelines(host, self._ended)
-            broadcast((self._lines.port, self._lines.token))
-            while len(self._lines.connections) < self.place.size - 1:
-                self._lines.accept()
+            self._store.set(LIFELINE, f"{self._lines.port} {self._lines.token}")
         else:
-            port, token = broadcast(None)
-            self._line = lifeline.connect(host, port, token, self.place.rank, self._ended)
+            at, token = self._store.get(LIFELINE).decode().split()
+            self._line = lifeline.connect(host, int(at), token, place.rank, self._ended)
+
+    def _join(self) -> None:
+        """Makes a process group of all processes."""
+        place = self.place
+        os.environ |= {"LOCAL_RANK": str(place.local_rank), "NODE_RANK": str(place.node)}  # where Lightning looks
+        rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
+        self._working = True
+        if self._lines is not None:
+            self._await_all(self._lines)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(
+            backend, store=self._store, rank=place.rank, world_size=place.size, timeout=JOINING
+        )
+
+    def _await_all(self, lines: lifeline.Lifelines) -> None:
+        """Until all others have come."""
+        end = time.monotonic() + JOINING.total_seconds()
+        while len(lines.connections) < self.place.size - 1:
+            missing = [rank for rank in range(1, self.place.size) if rank not in lines.connections]
+            ended = [rank for rank in missing if self._children and self._children[rank - 1].poll() is not None]
+            if ended or time.monotonic() > end:
+                raise RankLostError(f"rank {(ended or missing)[0]}, another process of this run, never began")
+            time.sleep(0.05)
 
     def receive(self) -> dict[str, Any]:
         """What rank zero wants to be done; where it ends before, this process ends, too."""
+        self._join()
         task: dict[str, Any] = broadcast(None)
         self.hint = task["hint"]
         return task
@@ -149,8 +155,7 @@ class Ranks:
             return
         self.hint = task["hint"]
         try:
-            if not distributed.is_initialized():
-                self.join()
+            self._join()
             broadcast(task)
             self.agree(None)
             yield
@@ -241,7 +246,7 @@ def entered() -> Iterator[Ranks]:
     ranks = Ranks(find_place())
     try:
         if ranks.several:
-            ranks.join()
+            ranks.connect()
         yield ranks
     except Exception:
         ranks.leave(goodbye=ranks.first)

@@ -71,31 +71,42 @@ class Lifelines:
         self._ended = ended
         # One machine talks to itself; where there are several, rank zero can't know by which address they reach it.
         self._server = socket.create_server((host if is_loopback(host) else "", 0))
-        self._server.settimeout(1.0)
+        self._server.settimeout(0.2)
         self.port: int = self._server.getsockname()[1]
+        self._closing = False
+        self._door = threading.Thread(target=self._accept_all, name="door of the lifelines", daemon=True)
+        self._door.start()
 
-    def accept(self) -> bool:
-        """Takes one process in; whether one has come within a second."""
-        with contextlib.suppress(OSError, ValueError):
+    def say_goodbye(self) -> None:
+        """To all, also to those that have come meanwhile."""
+        if not self._closing:
+            self._closing = True
+            self._door.join()
+            self._server.settimeout(0)
+            while self._accept():
+                continue
+            self._server.close()
+        for connection in self.connections.values():
+            connection.say_goodbye()
+
+    def _accept_all(self) -> None:
+        while not self._closing:
+            self._accept()
+
+    def _accept(self) -> bool:
+        """Takes one process in; whether one has come."""
+        try:
             stream, _ = self._server.accept()
+        except OSError:
+            return False
+        with contextlib.suppress(OSError, ValueError):
             stream.settimeout(PATIENCE)
             token, _, rank = stream.recv(100).partition(b" ")
             if secrets.compare_digest(token, self.token.encode()):
                 self.connections[int(rank)] = Connection(int(rank), stream, self._ended)
-            else:
-                stream.close()
-            return True
-        return False
-
-    def say_goodbye(self) -> None:
-        """To all, also to those that have come meanwhile."""
-        with contextlib.suppress(OSError):
-            self._server.settimeout(0)
-        while self.accept():
-            continue
-        self._server.close()
-        for connection in self.connections.values():
-            connection.say_goodbye()
+                return True
+        stream.close()
+        return True
 
 
 def connect(host: str, port: int, token: str, rank: int, ended: Callable[[int, bool], None]) -> Connection:
