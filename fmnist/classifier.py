@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,6 +18,7 @@ from fmnist.metrics import ClassificationMetrics
 Batch = tuple[Tensor, Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[int, int], float]
+EXTRA_STATE = "_extra_state"  # as torch names it in `state_dict()`
 
 
 class Classifier(LightningModule):
@@ -55,12 +57,16 @@ class Classifier(LightningModule):
         """The loss () and the logits (N, K) of a batch, which also enter the metrics of its phase."""
         images, labels = batch
         logits = self(images.to(self.dtype))  # not single precision where trainer.precision says so
-        loss: Tensor = self.loss(logits, labels)
+        # A process may have no part of a batch: the mean over nothing is NaN.
+        loss: Tensor = self.loss(logits, labels) if len(labels) else logits.sum()
         self.metrics(phase).update(loss.detach(), logits.detach(), labels)
         return loss, logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, _ = self.shared_step(batch, "train")
+        trainer = self.trainer
+        if trainer.world_size > 1:  # whose gradients are averaged
+            loss = loss * trainer.train_dataloader.weight(batch_idx)  # type: ignore[union-attr]
         self._recent_loss = self._recent_loss + loss.detach().float()
         self._recent_batches += 1
         return loss
@@ -77,7 +83,7 @@ class Classifier(LightningModule):
         """Each `trainer.log_every_n_steps` logs the mean loss of the batches since the last time."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.trainer.global_step + 1) % every == 0:
-            self.log("train/loss_step", self._recent_loss / self._recent_batches)
+            self.log("train/loss_step", self._recent_loss / self._recent_batches, sync_dist=True)
             self._recent_loss, self._recent_batches = 0.0, 0
 
     def get_extra_state(self) -> dict[str, float]:
@@ -86,6 +92,32 @@ class Classifier(LightningModule):
 
     def set_extra_state(self, state: dict[str, float]) -> None:
         self._recent_loss, self._recent_batches = state["recent_loss"], int(state["recent_batches"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What several processes have summed so far is kept as one sum, which may go on in any number of them."""
+        trainer = self.trainer
+        if trainer.world_size == 1:
+            return
+        state, reduce = checkpoint["state_dict"], trainer.strategy.reduce
+        summed = {name: reduce(value.clone(), reduce_op="sum") for name, value in self._sums().items()}
+        mean = float(reduce(torch.tensor(float(self._recent_loss), device=self.device), reduce_op="mean"))
+        if state:  # only rank zero has one where each holds a part of the network
+            state |= summed
+            state[EXTRA_STATE] = {**state[EXTRA_STATE], "recent_loss": mean}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The sums so far are rank zero's."""
+        if not self.trainer.is_global_zero:
+            state = checkpoint["state_dict"]
+            state |= {name: torch.zeros_like(state[name]) for name in self._sums()}
+
+    def _sums(self) -> dict[str, Tensor]:
+        """The sums of all phases, by the names of `state_dict()`."""
+        return {
+            f"_metrics.{phase}_metrics.{name}": value
+            for phase in PHASES
+            for name, value in self.metrics(phase).states().items()
+        }
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train")

@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fmnist.ranks.place import find_place
 from fmnist.runs import Run, RunIsBusy, write_whole
 from fmnist.sweeping.grid import Failed, Grid
 from fmnist.sweeping.shares import jobs_at_once, use_own_gpu
@@ -105,8 +106,9 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig) -> Any:
 
 
 def fail(message: str) -> NoReturn:
-    """Ends the process with a mistake's message."""
-    print(f"error: {message}", file=sys.stderr)
+    """Ends the process with a mistake's message; of several processes the first says it."""
+    if find_place().rank == 0:
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -15,6 +15,7 @@ SHOWN = (PROJECT, LIGHTNING, WARNINGS)
 UNHELPFUL = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 asks torch 2.15 in an old way; no user could mend it
     r"Total length of `list` across ranks is zero",  # no validation images, as data.val_size=0 asks for
+    r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # what is logged is the same in every process
     r"Checkpoint directory .* exists and is not empty",  # as it does whenever a run is resumed
 )
 """Warnings that would only distract."""
@@ -37,8 +38,12 @@ class _Terminal(logging.StreamHandler[TextIO]):
         return stream
 
 
-def to_terminal() -> None:
-    """Shows the project's lines; of Lightning's only the warnings, as the project says the rest itself."""
+def to_terminal(*, errors_only: bool = False) -> None:
+    """Shows the project's lines; of Lightning's only the warnings, as the project says the rest itself.
+
+    Args:
+        errors_only: as of several processes one is enough to say the rest.
+    """
     PROJECT.setLevel(logging.INFO)
     LIGHTNING.setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's report
@@ -49,6 +54,8 @@ def to_terminal() -> None:
     for logger in SHOWN:
         logger.propagate = False  # Hydra and Lightning have handlers of their own above
         logger.handlers = [_Terminal("stdout"), _Terminal("stderr")]
+        for handler in logger.handlers if errors_only else []:
+            handler.setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,14 @@ class ClassificationMetrics(nn.Module):
         self.loss.persistent(True)
         self.confusion.persistent(True)
 
+    def states(self) -> dict[str, Tensor]:
+        """What has been summed so far, by the names of `state_dict()`."""
+        return {
+            "loss.mean_value": self.loss.mean_value,
+            "loss.weight": self.loss.weight,
+            "confusion.confmat": self.confusion.confmat,
+        }
+
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: its mean loss (), its logits (N, K) and its labels (N)."""
         # Once for each image: torchmetrics 1.9 drops weights where NaNs aren't looked for (its issue 3434).

@@ -1,5 +1,6 @@
 """One training from the untrained network to the tested one."""
 
+import copy
 import logging
 import math
 import shlex
@@ -18,6 +19,7 @@ from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result, grouped, measure, scalars, show
 from fmnist.inspection import count_parameters
+from fmnist.ranks.group import Ranks
 from fmnist.report import write_report
 from fmnist.runs import Run
 
@@ -44,6 +46,8 @@ class Session:
     """What metrics.json holds so far."""
     monitored: float | None = None
     """The monitored metric of the chosen checkpoint, once it is known."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train together, this one being the first of them."""
 
 
 def train(session: Session, checkpoint: Path | None = None) -> float | None:
@@ -68,15 +72,14 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
     try:
         if checkpoint is None:
             measure_untrained(session)
-        trainer.fit(session.classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
+        fit(session, checkpoint)
         if trainer.should_stop:
             log.info("the training ended before its last step: early stopping, or trainer.max_time")
         measured = conclude(session)
     except (TrainingInterrupted, KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
         end(session, "interrupted")
         if run.last_checkpoint.is_file():
-            word = shlex.quote(f'resume="{run.folder}"') if set(str(run.folder)) & SPECIAL else f"resume={run.folder}"
-            log.info("interrupted; go on with:  python scripts/train.py %s", word)
+            log.info("interrupted; go on with:  %s", resume_command(run))
         raise KeyboardInterrupt from None
     except MisconfigurationException as error:
         end(session, "failed")
@@ -93,6 +96,49 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
     log.info("run folder: %s", run.folder)
     log.info("curves:     tensorboard --logdir %s", session.config["outputs"])
     return session.monitored
+
+
+def fit(session: Session, checkpoint: Path | None) -> None:
+    """Trains, with all processes of the run."""
+    run, classifier = session.run, session.classifier
+    if not session.ranks.several:
+        session.trainer.fit(classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
+        return
+    network = copy.deepcopy(classifier.network)
+    task = {
+        "config": session.config,
+        "folder": str(run.folder),
+        "checkpoint": str(checkpoint) if checkpoint else None,
+        "hint": f"; go on with:  {resume_command(run)}",
+    }
+    with session.ranks.together(task):
+        session.trainer.fit(classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
+    if run.chosen_checkpoint.is_file():  # whose weights the network gets, without what several processes made of it
+        classifier.network = network
+
+
+def follow(session: Session, checkpoint: Path | None) -> None:
+    """Trains in a process that isn't the first; what is to be said and written is the first one's.
+
+    Raises:
+        KeyboardInterrupt: if the person pressed Ctrl-C.
+    """
+    ranks = session.ranks
+    try:
+        session.trainer.fit(session.classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except (TrainingInterrupted, KeyboardInterrupt, SystemExit):
+        ranks.await_first()
+        raise KeyboardInterrupt from None
+    except Exception:
+        ranks.await_first()
+        raise
+
+
+def resume_command(run: Run) -> str:
+    """What the person types to go on with a run."""
+    folder = str(run.folder)
+    word = shlex.quote(f'resume="{folder}"') if set(folder) & SPECIAL else f"resume={folder}"
+    return f"python scripts/train.py {word}"
 
 
 def set_up(session: Session) -> None:
@@ -118,7 +164,10 @@ def introduce(session: Session) -> None:
     session.metrics["parameters"] = parameters
     sizes = {split: f"{len(labels):,}" for split, (_, labels) in session.datamodule.splits.items()}
     device = type(trainer.accelerator).__name__.removesuffix("Accelerator")
-    log.info("%s with %s parameters, on %s in %s", type(network).__name__, f"{parameters:,}", device, trainer.precision)
+    devices = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
+    log.info(
+        "%s with %s parameters, on %s in %s", type(network).__name__, f"{parameters:,}", devices, trainer.precision
+    )
     log.info("%s images to train on, %s to validate, %s to test", sizes["train"], sizes["val"], sizes["test"])
 
 

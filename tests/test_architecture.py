@@ -14,19 +14,20 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments runs sweeping words",  # the jobs only by name, when they are run
-    "sweeping": "comparison runs words",
+    "command_line": "arguments ranks runs sweeping words",  # the jobs only by name, when they are run
+    "sweeping": "comparison ranks runs words",
     "words": "",
-    "jobs": "arguments build checkpoints classes comparison data evaluation images logs record "
+    "jobs": "arguments build checkpoints classes comparison data evaluation images logs ranks record "
     "report reporting runs training",
-    "build": "arguments callbacks checkpoints classes classifier data measures runs schedules training",
+    "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
     "board": "measures",
-    "training": "board callbacks checkpoints classifier data evaluation inspection record report runs",
+    "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
     "comparison": "arguments measures reporting runs",  # no torch: it opens ten thousand runs in seconds
     "evaluation": "classes classifier data measures reporting",
     "classifier": "classes measures metrics",
-    "callbacks": "checkpoints classes classifier data inspection measures reporting runs",
+    "callbacks": "checkpoints classes classifier data inspection measures ranks reporting runs",
+    "ranks": "",
     "runs": "",
     "data": "classes",
     "reporting": "classes",

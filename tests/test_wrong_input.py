@@ -62,7 +62,15 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
         (["trainer.limit_val_batches=0"], ["trainer.limit_val_batches=0", "greater than 0"]),
         (["trainer.limit_test_batches=0.0"], ["trainer.limit_test_batches=0", "greater than 0"]),
-        (["trainer=cpu", "trainer.devices=2"], ["trainer.devices=2", "one device"]),
+        (["trainer=ddp_cpu", "trainer.devices=0"], ["trainer.devices=0", "greater than or equal to 1"]),
+        (["trainer=ddp_cpu", "trainer.devices=4097"], ["trainer.devices=4097", "four to each core"]),
+        (["trainer=ddp_cpu", "trainer.devices=two"], ["trainer.devices=two", "auto"]),
+        (["trainer=ddp_cpu", "trainer.num_nodes=0"], ["trainer.num_nodes=0", "greater than or equal to 1"]),
+        (["trainer=ddp_cpu", "trainer.num_nodes=2"], ["trainer.num_nodes=2", "torchrun or srun", "docs/scale.md"]),
+        (["trainer=ddp_cpu", "trainer.strategy=dp"], ["trainer.strategy=dp", "'fsdp'"]),
+        (["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2"], ["trainer.strategy=fsdp", "GPUs"]),
+        (["trainer=ddp_cpu", "data.batch_size=1"], ["data.batch_size=1", "2 processes"]),
+        (["-m", "trainer=ddp_cpu", "seed=0,1"], ["--multirun", "2 processes", "trainer.devices=1"]),
         (["trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0"]),
         (["trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
@@ -104,8 +112,9 @@ def test_train_refuses(run_script: RunScript, arguments: list[str], fragments: l
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_train_refuses_a_gpu_that_is_not_there(run_script: RunScript) -> None:
-    assert_one_line(run_script("train", "trainer=gpu"), "trainer", "gpu")
+@pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
+def test_train_refuses_a_gpu_that_is_not_there(run_script: RunScript, trainer: str) -> None:
+    assert_one_line(run_script("train", f"trainer={trainer}"), "trainer", "gpu")
 
 
 def test_train_says_when_no_source_has_the_data(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:

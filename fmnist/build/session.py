@@ -4,9 +4,10 @@ import functools
 import sys
 
 import torch
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
@@ -21,6 +22,7 @@ from fmnist.classifier import Classifier
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.measures import direction, metric_names
+from fmnist.ranks.place import check_processes
 from fmnist.runs import Run
 from fmnist.training import Session
 
@@ -50,7 +52,7 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
     callbacks: list[Callback] = [
         *build_callbacks(cfg),
         RunConfig(config),
-        RandomStates(),
+        RandomStates(cfg.seed),
         Interruption(run.last_checkpoint),
         LearningRateMonitor(logging_interval="step"),
         *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
@@ -61,9 +63,25 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
     logger = TensorBoardLogger(run.folder, name="", version="", purge_step=first_step or None)
     logger.NAME_HPARAMS_FILE = run.config_file.name  # what Lightning would write to hparams.yaml stands there
     trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger)
+    check_parts(cfg, trainer)
     return Session(
         run, config, classifier, datamodule, trainer, functools.partial(build_measuring_trainer, cfg), history
     )
+
+
+def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
+    """Refuses what several processes can't share.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    check_processes(trainer.num_devices, trainer.num_nodes)
+    if cfg.data.batch_size < trainer.world_size:
+        raise ValueError(
+            f"data.batch_size={cfg.data.batch_size}: fewer than the {trainer.world_size} processes that share a batch"
+        )
+    if isinstance(trainer.strategy, FSDPStrategy) and cfg.pictures:
+        raise ValueError("trainer.strategy=fsdp: no process has the whole network to draw: pictures=none")
 
 
 def build_classifier(cfg: DictConfig) -> Classifier:

@@ -3,17 +3,26 @@
 import copy
 import inspect
 import json
+import os
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
-from omegaconf import DictConfig
+from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from omegaconf import DictConfig, ListConfig
+from torch import nn
 
 from fmnist.arguments import check_arguments
 from fmnist.build.nodes import build
 from fmnist.checkpoints import WholeCheckpointIO
+from fmnist.models.batch_norm import synced
 
+GPU = ("auto", "gpu", "cuda")
+"""Accelerators that are a GPU where there is one."""
+PROCESSES_A_CORE = 4  # more would only be in each other's way
 Count = Annotated[int, Ge(1)]
 Share = Annotated[int, Gt(0)] | Annotated[float, Gt(0), Le(1)]
 """Of the batches: that many of them, or that share."""
@@ -35,15 +44,63 @@ def build_trainer(node: DictConfig, *, progress: bool, **parts: Any) -> Trainer:
         raise ValueError(
             f"trainer.max_epochs={json.dumps(node.max_epochs)}: the schedule needs an end: give it or trainer.max_steps"
         )
-    # The untrained network is measured before training, which shows whether validation runs.
-    ours: dict[str, Any] = {"enable_model_summary": False, "num_sanity_val_steps": 0, "plugins": [WholeCheckpointIO()]}
+    strategy = choose_strategy(node)
+    del node.strategy
+    cuda = node.accelerator in GPU and torch.cuda.is_available()
+    synced = [TorchSyncBatchNorm() if cuda else SyncedBatchNorms()] if isinstance(strategy, Strategy) else []
+    ours: dict[str, Any] = {
+        "enable_model_summary": False,
+        # The untrained network is measured before training, which shows whether validation runs.
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,  # the batches come in parts already
+        "strategy": strategy,
+        # Whoever has started the processes, fmnist.ranks tells Lightning their places.
+        "plugins": [WholeCheckpointIO(), LightningEnvironment(), *synced],
+    }
     trainer: Trainer = build("trainer", node, Trainer, **ours, **parts)
-    if trainer.world_size > 1:
-        raise ValueError(f"trainer.devices={node.devices}: only one device can be used")
     return trainer
 
 
+def choose_strategy(node: DictConfig) -> Strategy | Literal["auto"]:
+    """How the processes that the config asks for work together; "auto" where there is one.
+
+    Raises:
+        ValueError: if the hardware isn't one for it.
+    """
+    cuda = torch.cuda.is_available()
+    if node.accelerator == "cpu" or (node.accelerator == "auto" and not cuda):
+        most = PROCESSES_A_CORE * (os.cpu_count() or 1)
+        if isinstance(node.devices, int) and node.devices > most:
+            raise ValueError(f"trainer.devices={node.devices}: it should be at most {most}, four to each core")
+        if node.strategy == "fsdp":
+            raise ValueError("trainer.strategy=fsdp: it needs GPUs (trainer.accelerator=gpu)")
+    if node.devices in ("auto", -1):
+        devices = torch.cuda.device_count()
+    else:
+        devices = len(node.devices) if isinstance(node.devices, ListConfig) else node.devices
+    if node.num_nodes * devices <= 1:
+        return "auto"
+    if node.strategy == "fsdp":
+        return FSDPStrategy(state_dict_type="full")  # one file with the names of one process
+    # Buffers are equal already: statistics of batch norm come from all processes.
+    return DDPStrategy(forward_sync_buffers=False)
+
+
+class SyncedBatchNorms(LayerSync):
+    """Lets the batch norms of a network see the images of all processes, as torch's own can't without a GPU."""
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        return synced(model)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Leaves them: in a process of its own they are batch norms."""
+        return model
+
+
 def trainer_bounds(
+    devices: Count | Literal[-1, "auto"] | Annotated[list[Annotated[int, Ge(0)]], MinLen(1)],
+    num_nodes: Count,
+    strategy: Literal["auto", "ddp", "fsdp"],
     max_epochs: Count | Literal[-1] | None,
     max_steps: Count | Literal[-1],
     accumulate_grad_batches: Count,
@@ -57,15 +114,17 @@ def trainer_bounds(
 
 
 def build_measuring_trainer(cfg: DictConfig) -> Trainer:
-    """The same device, precision and limits, for measuring alone: it logs and keeps nothing."""
+    """The same device, precision and limits, for measuring in one process: it logs and keeps nothing."""
     node = copy.deepcopy(cfg.trainer)
     node.profiler = None
+    node.devices = list(node.devices)[:1] if isinstance(node.devices, ListConfig) else 1
+    node.num_nodes, node.strategy = 1, "auto"
     return build_trainer(node, progress=False, callbacks=[], logger=False, enable_checkpointing=False)
 
 
 def hardware_precision(accelerator: str) -> str:
     """bf16-mixed where the hardware computes in it, otherwise 32-true."""
-    cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    cuda = accelerator in GPU and torch.cuda.is_available()
     if cuda:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -36,7 +36,7 @@ class History(Checkpoint):
         self.batch_seconds = 0.0
         """The same without what comes after an epoch's last batch: validation, checkpoints, pictures."""
         self.images = 0
-        """Images trained on, each as often as it was."""
+        """Images trained on, each as often as it was, by all processes."""
         self.epoch_before = (0.0, 0)
         """The two before, as they were when the epoch began."""
         self._last_tick = time.perf_counter()
@@ -68,7 +68,8 @@ class History(Checkpoint):
 
     def add_untrained(self, metrics: dict[str, float]) -> None:
         """The row of epoch 0."""
-        self._add_row({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
+        self.rows.append({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
+        self._write()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
@@ -81,9 +82,9 @@ class History(Checkpoint):
         self._validated = False
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.images += len(batch[1])
+        self.images += trainer.train_dataloader.images_in(batch_idx)  # type: ignore[union-attr]
         self._tick(training=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +94,7 @@ class History(Checkpoint):
         measured = trainer.callback_metrics
         phases = ("train", "val") if self._validated else ("train",)
         names = [name for phase in phases for name in metric_names(phase) if name in measured]
-        self._add_row(
+        self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
@@ -104,6 +105,8 @@ class History(Checkpoint):
                 **{name: float(f"{measured[name].item():.7g}") for name in names},
             }
         )
+        if trainer.is_global_zero:
+            self._write()
         log.info(epoch_line(self.last, trainer.max_epochs or 0))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -117,8 +120,7 @@ class History(Checkpoint):
             self.batch_seconds += now - self._last_tick
         self._last_tick = now
 
-    def _add_row(self, row: Row) -> None:
-        self.rows.append(row)
+    def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in reversed(self.rows) for name in row))
         text = io.StringIO()
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")

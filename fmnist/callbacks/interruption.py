@@ -19,6 +19,7 @@ class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
 class Interruption(Callback):
     """On the first Ctrl-C finishes the step, saves a checkpoint and ends the training; on the second stops at once.
 
+    SIGTERM, by which clusters end jobs, is the same. Several processes end after the same step, whichever was asked.
     In the last step of an epoch it lets the epoch be finished, whose own checkpoint is then the last.
 
     Args:
@@ -31,12 +32,12 @@ class Interruption(Callback):
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
         self.requested = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Signals belong to the main thread: a training in another one can't be interrupted by them.
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_signal)
+            self._previous = {name: signal.signal(name, self._on_signal) for name in (signal.SIGINT, signal.SIGTERM)}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
@@ -49,23 +50,29 @@ class Interruption(Callback):
     ) -> None:
         # Gradients that are still being accumulated are in no checkpoint.
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.requested and stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        if stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and self._agreed(trainer):
             trainer.save_checkpoint(self.checkpoint)
             raise TrainingInterrupted
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.requested:
+        if self._agreed(trainer):
             raise TrainingInterrupted
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()
-        if self.requested:
+        if self._agreed(trainer):
             raise TrainingInterrupted
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
 
+    def _agreed(self, trainer: Trainer) -> bool:
+        """Whether any process was asked to end: all of them ask at the same time."""
+        if trainer.world_size > 1:
+            self.requested = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+        return self.requested
+
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for name, handler in self._previous.items():
+            signal.signal(name, handler)
+        self._previous = {}

@@ -19,6 +19,7 @@ from fmnist.callbacks.projector import write_embedding
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
 from fmnist.data.augment import normalise
+from fmnist.ranks.group import gather
 from fmnist.reporting.charts import confusion_chart
 from fmnist.reporting.style import to_array
 from fmnist.reporting.tiles import map_tiles, prediction_tiles
@@ -66,7 +67,7 @@ class Pictures(Callback):
         self.graph = graph
         self.embedding = embedding
         self._logits: list[Tensor] = []
-        """Of the last validation."""
+        """Of the last validation, batch by batch; of several processes, this one's part of each."""
         self._drawn_at = 0
         """The number of steps at the last drawing."""
 
@@ -103,17 +104,26 @@ class Pictures(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._drawn_at != trainer.global_step:
             self._draw(trainer, pl_module)
-        if _writer(trainer) is not None and self.embedding and "val" in _images(trainer):
-            self._write_embedding(trainer, pl_module)
+        if (writer := _writer(trainer)) is not None and self.embedding and "val" in _images(trainer):
+            self._write_embedding(Path(writer.log_dir), trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
+        logits = self._gathered(trainer)
         if (writer := _writer(trainer)) is None:
             return
         step = trainer.global_step - 1  # counted from 0, as Lightning does where it logs the metrics of an epoch
-        if self._logits:
-            self._draw_predictions(writer, torch.cat(self._logits).float().cpu(), *_images(trainer)["val"], step)
+        if len(logits):
+            self._draw_predictions(writer, logits, *_images(trainer)["val"], step)
         self._draw_network(writer, trainer, pl_module, step)
+
+    def _gathered(self, trainer: Trainer) -> Tensor:
+        """The logits (N, K) of the last validation, in the images' order; all processes ask at the same time."""
+        part = [logits.float().cpu() for logits in self._logits]
+        parts = gather(part) if trainer.world_size > 1 else [part]
+        return torch.cat(
+            [torch.empty(0, len(CLASSES)), *(logits for batch in zip(*parts, strict=True) for logits in batch)]
+        )
 
     def _draw_predictions(
         self, writer: SummaryWriter, logits: Tensor, images: Tensor, labels: Tensor, step: int
@@ -149,14 +159,14 @@ class Pictures(Callback):
             if len(finite):  # a histogram of nothing is an error
                 writer.add_histogram(f"weights/{name}", finite, step)
 
-    def _write_embedding(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write_embedding(self, folder: Path, trainer: Trainer, pl_module: LightningModule) -> None:
         images, labels = (part[: self.embedding] for part in _images(trainer)["val"])
         parts = [
             inspection.features(_network(pl_module), _input(normalise(part), pl_module))
             for part in images.split(trainer.datamodule.eval_batch_size)  # type: ignore[attr-defined]
         ]
         features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
-        write_embedding(Path(str(trainer.log_dir)), features, images[:, 0], labels, logits.argmax(dim=1))
+        write_embedding(folder, features, images[:, 0], labels, logits.argmax(dim=1))
 
 
 def _writer(trainer: Trainer) -> SummaryWriter | None:

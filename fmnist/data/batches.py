@@ -12,21 +12,35 @@ class Batches:
     """A data loader without workers: a batch is one index into the images and one into the labels.
 
     The order of an epoch depends on the seed and the epoch's number alone. Its state (epoch, batches served) lets
-    Lightning go on in the middle of an epoch.
+    Lightning go on in the middle of an epoch, whatever the number of processes.
+
+    Of several processes each serves its part of every batch. Parts differ by an image at most, and may be empty.
 
     Args:
         images: uint8, (N, C, H, W).
         labels: int64, (N).
         batch_size: images in a batch; the last one of an epoch may be smaller.
         shuffle_seed: the seed of the orders; None serves the images as they lie.
+        rank: which part is served.
+        ranks: of how many.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, shuffle_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         assert len(images) == len(labels)
         self.images = images
         self.labels = labels
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
+        self.rank = rank
+        self.ranks = ranks
         self.epoch = 0
         self._served = 0
         self._resume_at: dict[str, int] | None = None
@@ -41,7 +55,18 @@ class Batches:
         order = self.order(self.epoch)
         for index in order.split(self.batch_size)[self._served :]:
             self._served += 1
-            yield self.images[index], self.labels[index]
+            part = index.tensor_split(self.ranks)[self.rank]
+            yield self.images[part], self.labels[part]
+
+    def images_in(self, number: int) -> int:
+        """Images of the epoch's batch with this number, counted from 0, over all processes."""
+        return min(self.batch_size, len(self.images) - number * self.batch_size)
+
+    def weight(self, number: int) -> float:
+        """What the mean over this process's part counts in the mean of all processes, to give that of the batch."""
+        images = self.images_in(number)
+        part = images // self.ranks + (self.rank < images % self.ranks)
+        return part * self.ranks / images
 
     def order(self, epoch: int) -> Tensor:
         """The indices (N) of the images in the order that this epoch serves them."""

@@ -26,7 +26,7 @@ class FashionMNISTDataModule(LightningDataModule):
     Args:
         root: the folder that holds the files, or will.
         augment: applied to training batches.
-        batch_size: images in a training batch.
+        batch_size: images in a training batch, over all processes.
         eval_batch_size: images in a validation or test batch; changes speed and memory, not results.
         val_size: how many of the training images validate, stratified by class; 0 trains on all.
         split_seed: which ones; its own seed, so that runs with different seeds validate on the same images.
@@ -83,16 +83,18 @@ class FashionMNISTDataModule(LightningDataModule):
     def train_dataloader(self) -> Batches:
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return Batches(*self.splits["train"], self.batch_size, shuffle_seed=None if overfit else self.seed)
+        return self._batches("train", self.batch_size, None if overfit else self.seed)
 
     def val_dataloader(self) -> Batches | list[Batches]:
-        return self._eval_batches("val") if self.val_size else []
+        return self._batches("val", self.eval_batch_size) if self.val_size else []
 
     def test_dataloader(self) -> Batches:
-        return self._eval_batches("test")
+        return self._batches("test", self.eval_batch_size)
 
-    def _eval_batches(self, split: str) -> Batches:
-        return Batches(*self.splits[split], self.eval_batch_size)
+    def _batches(self, split: str, batch_size: int, shuffle_seed: int | None = None) -> Batches:
+        """Of a training by several processes, the part of each batch that is this one's."""
+        place = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return Batches(*self.splits[split], batch_size, shuffle_seed, *place)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augments in training and normalises always, on the device: uint8 (N, C, H, W) to float32."""

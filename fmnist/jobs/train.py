@@ -13,12 +13,16 @@ from fmnist import checkpoints, logs, record
 from fmnist.arguments import check_arguments
 from fmnist.build import build_session
 from fmnist.data.datamodule import MAX_SEED
+from fmnist.ranks.group import Ranks
+from fmnist.ranks.group import entered as ranks_entered
+from fmnist.ranks.place import check_sweep
 from fmnist.runs import Run, claim_run, new_run, open_run
-from fmnist.training import set_up, train
+from fmnist.training import follow, set_up, train
 
 log = logging.getLogger(__name__)
 
-CHANGEABLE = "trainer.<key>, data.root, test and report"
+CHANGEABLE = "trainer=<where>, trainer.<key>, data.root, test and report"
+PLACE = ("accelerator", "devices", "num_nodes", "strategy")  # what of a choice trainer=... a resumed run takes
 KEPT = ("parameters", "untrained/accuracy")  # of a resumed run's metrics.json: the rest is measured again
 
 
@@ -44,22 +48,33 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     Raises:
         ValueError: if the config asks for something that can't be. A new run then leaves no folder behind.
     """
-    logs.to_terminal()
+    with ranks_entered() as ranks:
+        logs.to_terminal(errors_only=not ranks.first)
+        return begin(cfg, hydra, ranks) if ranks.first else join(ranks)
+
+
+def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
+    """What `main` does, in the process that speaks and writes."""
     check_arguments("", settings, {str(key): value for key, value in cfg.items() if not isinstance(value, DictConfig)})
     overrides = list(hydra.overrides.task)
     if cfg.resume is not None:
-        return resume(cfg, overrides)
-    if hydra.mode == RunMode.MULTIRUN:
+        return resume(cfg, overrides, ranks)
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    if in_sweep:
         folder = Path(hydra.runtime.output_dir)
         if Run(folder).was_cut_off:
-            return go_on(Run(folder), overrides)
+            return go_on(Run(folder), overrides, ranks)
         run = claim_run(folder)
     else:
         run = new_run(Path(cfg.outputs), cfg.name)
     with run.locked(), logs.to_file(run.log_file):
         try:
             session = build_session(cfg, run)
+            if in_sweep:
+                check_sweep(session.trainer.world_size)
             set_up(session)
+            session.ranks = ranks
+            ranks.start(session.trainer.world_size)
         except BaseException:
             run.discard()
             raise
@@ -73,7 +88,21 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
             raise
 
 
-def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
+def join(ranks: Ranks) -> float | None:
+    """Takes part in a training whose first process is another one, and knows no result."""
+    task = ranks.receive()
+    try:
+        session = build_session(OmegaConf.create(task["config"]), Run(Path(task["folder"])))
+        set_up(session)
+    except ValueError as error:
+        ranks.agree(str(error))
+    ranks.agree(None)
+    session.ranks = ranks
+    follow(session, Path(task["checkpoint"]) if task["checkpoint"] else None)
+    return None
+
+
+def resume(cfg: DictConfig, overrides: list[str], ranks: Ranks) -> float | None:
     """Goes on with the run in the folder `cfg.resume` from its last checkpoint, with its own config.
 
     Raises:
@@ -85,17 +114,20 @@ def resume(cfg: DictConfig, overrides: list[str]) -> float | None:
         key = override.lstrip("+").split("=")[0]
         if key in ("test", "report", "data.root") or key.startswith("trainer."):
             changes[key] = OmegaConf.select(cfg, key)
+        elif key == "trainer":  # the choice of a place, as trainer=ddp_cpu
+            changes |= {f"trainer.{name}": cfg.trainer[name] for name in PLACE}
         elif key != "resume":
             raise ValueError(f"{override}: a run goes on with its own config; only {CHANGEABLE} can change")
-    return go_on(run, overrides, changes)
+    return go_on(run, overrides, ranks, changes)
 
 
-def go_on(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None = None) -> float | None:
+def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str, Any] | None = None) -> float | None:
     """Trains on from the run's last checkpoint.
 
     Args:
         run: it has one.
         overrides: what was typed, for the record.
+        ranks: the processes that go on.
         changes: new values by key of its config.
 
     Raises:
@@ -111,6 +143,8 @@ def go_on(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None 
         session = build_session(saved, run, first_step=checkpoint["global_step"])
         session.metrics = {name: run.load_metrics()[name] for name in KEPT if name in run.load_metrics()}
         set_up(session)
+        session.ranks = ranks
+        ranks.start(session.trainer.world_size)
         part = {**record.environment(), "overrides": list(overrides), "start": record.now()}
         run.update_record(resumed=[*run.load_record().get("resumed", []), part], error=None)
         log.info("going on in %s from step %d", run.folder, checkpoint["global_step"])

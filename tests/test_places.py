@@ -1,0 +1,247 @@
+"""What several processes of a run need, as far as one process can tell."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from omegaconf import OmegaConf
+from torch import nn
+
+from fmnist.build.trainer import choose_strategy
+from fmnist.data.batches import Batches
+from fmnist.models import CNN
+from fmnist.models.batch_norm import SyncedBatchNorm, synced
+from fmnist.ranks import lifeline
+from fmnist.ranks.place import CHILD, Place, check_processes, check_sweep, find_place
+
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "x",
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "GROUP_RANK": "1",
+    "GROUP_WORLD_SIZE": "2",
+}
+SRUN = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_PROCID": "3",  # counted across the machines
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "1",
+}
+SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, Place()),
+        ({CHILD: "1/3"}, Place(1, 3, 1, 0, 1, "rank zero")),
+        (TORCHRUN, Place(5, 8, 1, 1, 2, "torchrun")),
+        (SRUN, Place(5, 8, 1, 1, 2, "srun")),
+        (SBATCH, Place()),  # the script itself, which is one process
+        ({**SBATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}, Place()),
+        ({**SRUN, **TORCHRUN}, Place(5, 8, 1, 1, 2, "torchrun")),  # which srun has started on each machine
+    ],
+)
+def test_the_environment_says_where_a_process_stands(
+    environment: dict[str, str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert find_place() == place
+
+
+def test_processes_have_to_be_as_many_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_processes(3, 1)
+    with pytest.raises(ValueError, match="num_nodes=2: torchrun or srun"):
+        check_processes(1, 2)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    check_processes(4, 2)
+    for devices, nodes in ((1, 1), (8, 1), (2, 2), (2, 4)):
+        with pytest.raises(ValueError, match=r"torchrun has started 8 processes, which is trainer.devices=4 .*nodes=2"):
+            check_processes(devices, nodes)
+
+
+def test_a_sweep_is_of_single_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_sweep()
+    check_sweep(1)
+    with pytest.raises(ValueError, match="a job of 2 processes"):
+        check_sweep(2)
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="each of the 8 processes of srun"):
+        check_sweep()
+
+
+def parts(count: int, size: int, ranks: int) -> list[Batches]:
+    images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1)
+    return [Batches(images, torch.arange(count), size, 3, rank, ranks) for rank in range(ranks)]
+
+
+@pytest.mark.parametrize(("count", "size", "ranks"), [(25, 4, 2), (25, 4, 3), (24, 5, 3), (7, 3, 3), (2, 9, 3)])
+def test_parts_make_up_the_batches_of_one_process(count: int, size: int, ranks: int) -> None:
+    (alone,), shared = parts(count, size, 1), parts(count, size, ranks)
+    assert {len(part) for part in shared} == {len(alone)}
+    for number, (whole, *pieces) in enumerate(zip(alone, *shared, strict=True)):
+        assert torch.equal(torch.cat([labels for _, labels in pieces]), whole[1])
+        assert torch.equal(torch.cat([images for images, _ in pieces]), whole[0])
+        sizes = [len(labels) for _, labels in pieces]
+        assert max(sizes) - min(sizes) <= 1
+        assert {part.images_in(number) for part in shared} == {len(whole[1])}
+        # The mean of the parts' weighted means is the mean of the batch.
+        means = [
+            part.weight(number) * labels.double().mean() if len(labels) else torch.tensor(0.0)
+            for part, (_, labels) in zip(shared, pieces, strict=True)
+        ]
+        assert sum(part.weight(number) for part in shared) == pytest.approx(ranks)
+        assert (sum(means) / ranks).item() == pytest.approx(whole[1].double().mean().item())
+        assert [part.weight(number) == 0 for part in shared] == [length == 0 for length in sizes]
+
+
+def test_an_epoch_begun_by_two_goes_on_in_three() -> None:
+    two, three, (whole,) = parts(25, 4, 2), parts(25, 4, 3), parts(25, 4, 1)
+    for part in two:
+        iterator = iter(part)
+        for _ in range(3):
+            next(iterator)
+    states = [part.state_dict() for part in two]
+    assert states == [{"epoch": 0, "served": 3}] * 2
+    for part in three:
+        part.load_state_dict(states[0])
+    rest = [torch.cat([labels for _, labels in pieces]).tolist() for pieces in zip(*three, strict=True)]
+    assert rest == [labels.tolist() for _, labels in whole][3:]
+
+
+def test_synced_batch_norms_have_the_state_of_batch_norms_and_do_alone_what_they_do() -> None:
+    torch.manual_seed(0)
+    network = CNN((1, 28, 28), 10, channels=[4, 8])
+    images = torch.randn(5, 1, 28, 28)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    expected = network(images)
+    after = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(before)
+    parameters = list(network.parameters())
+    made = synced(network)
+    assert [type(module) for module in made.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)] == [
+        SyncedBatchNorm,
+        SyncedBatchNorm,
+    ]
+    assert all(mine is its for mine, its in zip(made.parameters(), parameters, strict=True))
+    assert torch.equal(made(images), expected)
+    assert {name: value.tolist() for name, value in made.state_dict().items()} == {
+        name: value.tolist() for name, value in after.items()
+    }
+    assert synced(made) is made
+
+
+def node(**values: object) -> OmegaConf:
+    return OmegaConf.create({"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", **values})
+
+
+def test_several_processes_work_together_by_ddp_unless_fsdp_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_strategy(node()) == choose_strategy(node(strategy="ddp")) == "auto"
+    assert type(choose_strategy(node(devices=2))) is DDPStrategy
+    assert type(choose_strategy(node(num_nodes=2))) is DDPStrategy
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for devices in (-1, "auto", [0, 2], 3):
+        gpus = node(accelerator="gpu", devices=devices, strategy="fsdp")
+        strategy = choose_strategy(gpus)
+        assert type(strategy) is FSDPStrategy
+        assert strategy._state_dict_type == "full"
+    assert choose_strategy(node(accelerator="gpu", devices=[2])) == "auto"
+
+
+Ended = list[tuple[int, bool]]
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> tuple[lifeline.Lifelines, Callable[[int], lifeline.Connection], Ended]:
+    """Rank zero's lifelines, a way to connect to them, and what both ends are told of their ends."""
+    monkeypatch.setattr(lifeline, "BEAT", 0.2)
+    monkeypatch.setattr(lifeline, "SILENCE", 2.5)
+    ended: Ended = []
+
+    def note(rank: int, goodbye: bool) -> None:
+        ended.append((rank, goodbye))
+
+    first = lifeline.Lifelines("127.0.0.1", note)
+
+    def connect(rank: int) -> lifeline.Connection:
+        made = lifeline.connect("127.0.0.1", first.port, first.token, rank, note)
+        eventually(lambda: rank in first.connections)
+        return made
+
+    return first, connect, ended
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 8.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_connection_that_breaks_is_a_process_lost(lines) -> None:
+    first, connect, ended = lines
+    other = connect(2)
+    time.sleep(0.5)
+    assert ended == []
+    other._stream.shutdown(socket.SHUT_RDWR)  # as the system does for a process that is killed
+    eventually(lambda: (2, False) in ended and (0, False) in ended)
+    first.say_goodbye()
+
+
+def test_one_that_says_goodbye_is_not(lines) -> None:
+    first, connect, ended = lines
+    other = connect(1)
+    other.say_goodbye()
+    other._stream.shutdown(socket.SHUT_RDWR)
+    eventually(lambda: (1, True) in ended and len(ended) == 2)
+    first.say_goodbye()
+
+
+def test_silence_is_a_process_lost(lines) -> None:
+    first, _, ended = lines
+    with socket.create_connection(("127.0.0.1", first.port)) as silent:  # as a machine without power
+        silent.sendall(f"{first.token} 3".encode())
+        begin = time.monotonic()
+        eventually(lambda: (3, False) in ended)
+        assert time.monotonic() - begin > 2
+    first.say_goodbye()
+
+
+def test_a_stranger_is_no_process_of_the_run(lines) -> None:
+    first, _, ended = lines
+    for word in (b"hello 1", b"", b"\xff\xfe"):
+        with socket.create_connection(("127.0.0.1", first.port)) as stranger:
+            stranger.sendall(word)
+            stranger.shutdown(socket.SHUT_WR)
+            time.sleep(0.3)
+    assert first.connections == {}
+    assert ended == []
+    first.say_goodbye()
+
+
+def test_threads_of_lifelines_end(lines) -> None:
+    first, connect, ended = lines
+    before = threading.active_count() - 1  # the door's
+    other = connect(1)
+    first.say_goodbye()
+    other.say_goodbye()
+    other._stream.shutdown(socket.SHUT_RDWR)
+    eventually(lambda: len(ended) == 2 and threading.active_count() <= before)
+
+
+def test_the_page_says_what_to_type() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
+    for word in ("trainer=ddp_cpu", "trainer=ddp", "trainer=fsdp", "torchrun", "srun", "resume="):
+        assert word in page
