@@ -3,21 +3,28 @@
 Nothing heavy is imported here, so that --help, --cfg and tab completion answer at once.
 """
 
+import contextlib
 import importlib
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist.ranks.place import find_place
-from fmnist.runs import Run, new_run
+from fmnist.runs import Run, RunIsBusy, write_whole
+from fmnist.sweeping.grid import Failed, Grid
+from fmnist.sweeping.shares import jobs_at_once, use_own_gpu
+from fmnist.words import flags_first, words_as_list
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -25,22 +32,36 @@ MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError)
 INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
 
-def run(job: str) -> None:
+def run(job: str, words: str | None = None) -> None:
     """Runs the job `fmnist.jobs.<job>` with the config `conf/<job>.yaml` and the overrides of the command line.
+
+    Args:
+        job: its name.
+        words: the key of a list that takes what isn't an override: the paths in `compare.py outputs/train`.
 
     A mistake of the person who typed ends in one line on stderr and the exit status 2: a ValueError, or an OSError as
     of a full disk. With HYDRA_FULL_ERROR=1 it ends in its traceback.
     """
+    try:
+        typed = words_as_list(words, sys.argv[1:]) if words else sys.argv[1:]
+    except ValueError as error:
+        fail(str(error))
+    sys.argv[1:] = flags_first(typed)
     full_error = os.environ.get(FULL_ERROR)
-    sweep = SweepFolder()
+    raises = full_error == "1"
     OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
-    OmegaConf.register_new_resolver("fmnist_sweep_folder", sweep, replace=True)
+    OmegaConf.register_new_resolver("fmnist_jobs_at_once", jobs_at_once, replace=True)
+    # In the place of Hydra's own: it takes no plugin from outside of its namespace.
+    Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = Grid
 
     def task(cfg: DictConfig) -> Any:
+        settings: Any = HydraConfig.get()
+        if settings.mode == RunMode.MULTIRUN and not raises:
+            return run_in_sweep(job, cfg, settings)
         try:
-            return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, HydraConfig.get())
+            return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, settings)
         except MISTAKES as error:
-            if full_error == "1":
+            if raises:
                 raise
             fail(explain(error, job))
 
@@ -48,35 +69,43 @@ def run(job: str) -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
     except MISTAKES as error:
-        if full_error == "1":
+        if raises:
             raise
         fail(explain(error, job))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:
-        sweep.discard_if_unused()
         os.environ.pop(FULL_ERROR)
         if full_error is not None:
             os.environ[FULL_ERROR] = full_error
 
 
-class SweepFolder:
-    """The folder of a sweep: outputs/name/date_time, which no other run or sweep has, made when Hydra asks for it."""
+def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig) -> Any:
+    """What the job returns, or `Failed`: the other jobs of the sweep go on. A training's failure is also recorded."""
+    run = Run(Path(settings.runtime.output_dir))
+    with contextlib.ExitStack() as stack:
+        if not settings.launcher._target_.endswith("BasicLauncher"):  # its lines would be mixed up with others'
+            silent = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(silent))
+            stack.enter_context(contextlib.redirect_stderr(silent))
+            use_own_gpu(run.folder.parent)
+        try:
+            return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, settings)
+        except RunIsBusy as error:
+            print(f"left alone: {error}")
+            return None
+        except Exception as error:
+            mistake = isinstance(error, MISTAKES)
+            message = explain(error, job) if mistake else f"{type(error).__name__}: {' '.join(str(error).split())}"
+            if job == "train":
+                run.folder.mkdir(parents=True, exist_ok=True)
+                run.update_record(status="failed", error=message, overrides=list(settings.overrides.task))
+                if not mistake:
+                    write_whole(run.folder / "error.txt", traceback.format_exc())
+            return Failed(message)
 
-    def __init__(self) -> None:
-        self.run: Run | None = None
 
-    def __call__(self, outputs: str, name: str) -> str:
-        self.run = self.run or new_run(Path(outputs), name)
-        return str(self.run.folder)
-
-    def discard_if_unused(self) -> None:
-        """Removes the folder if nothing but Hydra's own notes lies there, as after a mistake in the first job."""
-        if self.run is not None and not any(path.name != "multirun.yaml" for path in self.run.folder.rglob("*")):
-            self.run.discard()
-
-
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Ends the process with a mistake's message; of several processes the first says it."""
     if find_place().rank == 0:
         print(f"error: {message}", file=sys.stderr)
@@ -91,10 +120,14 @@ def explain(error: Exception, job: str) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, option = error.missing_cfg_file.rsplit("/", 1)
+        if group == "hydra/launcher" and option.startswith(("submitit", "ray")):
+            return f"hydra/launcher={option}: `make cluster` installs it"
         return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if isinstance(error, OverrideParseException):
         return f"""{error.override} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
     message = str(error)
+    if found := re.match(r"Ambiguous value for argument '(.*?)'", message):
+        return first_mistake(job) or f"{found[1]}: add -m to run each of the values; a list is written [1,2]"
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
         key = found[1].split("=")[0].split("@")[0]
         level = key.rpartition(".")[0]
@@ -104,6 +137,17 @@ def explain(error: Exception, job: str) -> str:
     if found := re.match(r"(?:Key|Missing key) '?(\w+)'?", message):
         return f"{found[1]}: there has to be one"
     return " ".join(message.split())
+
+
+def first_mistake(job: str) -> str | None:
+    """What is wrong with the words that have one value: Hydra hides it where others have several."""
+    words = [word for word in sys.argv[1:] if "=" in word and "," not in word]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            hydra.compose(job, words, return_hydra_config=True)
+        except HydraException as error:
+            return explain(error, job)
+    return None
 
 
 def groups(job: str) -> list[str]:

@@ -16,6 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 
+class RunIsBusy(ValueError):  # noqa: N818 (a mistake like others, until somebody asks which)
+    """Another process is writing the run."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Where everything of one run lies."""
@@ -45,6 +49,10 @@ class Run:
     @property
     def log_file(self) -> Path:
         return self.folder / "run.log"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.folder / ".lock"
 
     @property
     def best_checkpoint(self) -> Path:
@@ -89,6 +97,12 @@ class Run:
         lines = self.history_file.read_text().splitlines() if self.history_file.is_file() else []
         return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
 
+    @property
+    def was_cut_off(self) -> bool:
+        """Whether a training began here and can go on."""
+        begun = self.config_file.is_file() and self.last_checkpoint.is_file()
+        return begun and self.status != "finished"
+
     def load_metrics(self) -> dict[str, Any]:
         return _load_json(self.metrics_file)
 
@@ -100,18 +114,18 @@ class Run:
         """Lets one process write here.
 
         Raises:
-            ValueError: if another one does.
+            RunIsBusy: if another one does.
         """
-        lock = FileLock(self.folder / ".lock", timeout=0)
+        lock = FileLock(self.lock_file, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
-            raise ValueError(f"{self.folder}: another process is writing this run") from error
+            raise RunIsBusy(f"{self.folder}: another process is writing this run") from error
         try:
             yield
         finally:
             # While it is held: whoever has opened the file meanwhile sees that it is gone, and tries again.
-            (self.folder / ".lock").unlink(missing_ok=True)
+            self.lock_file.unlink(missing_ok=True)
             lock.release()
 
     def discard(self) -> None:
@@ -197,14 +211,23 @@ def replaced_whole(file: Path) -> Iterator[Path]:
 
 
 def claim_run(folder: Path) -> Run:
-    """The run of a sweep's job, in the folder that the sweep has made for it.
+    """The run of a sweep's job, in the folder that the sweep has made for it; what is left of an earlier try goes.
 
     Raises:
-        ValueError: if anything lies there, which then stays.
+        ValueError: if anything else lies there, which then stays.
     """
-    if any(folder.iterdir()):
+    run = Run(folder)
+    if not any(folder.iterdir()):
+        return run
+    if not (run.record_file.is_file() or run.lock_file.is_file()):
         raise ValueError(f"{folder} is not empty: it may hold another run")
-    return Run(folder)
+    with run.locked():
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != run.lock_file:
+                path.unlink()
+    return run
 
 
 def _load_json(file: Path) -> dict[str, Any]:

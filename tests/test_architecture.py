@@ -14,22 +14,26 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments ranks runs",  # the jobs only by name, when they are run
-    "jobs": "arguments build checkpoints classes data evaluation images logs ranks record report reporting runs "
-    "training",
-    "build": "arguments callbacks checkpoints classes classifier data metrics models ranks runs schedules training",
-    "board": "metrics",
+    "command_line": "arguments ranks runs sweeping words",  # the jobs only by name, when they are run
+    "sweeping": "comparison ranks runs words",
+    "words": "",
+    "jobs": "arguments build checkpoints classes comparison data evaluation images logs ranks record "
+    "report reporting runs training",
+    "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
+    "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
-    "evaluation": "classes classifier data metrics reporting",
-    "classifier": "classes metrics",
-    "callbacks": "checkpoints classes classifier data inspection metrics ranks reporting runs",
+    "comparison": "arguments measures reporting runs",  # no torch: it opens ten thousand runs in seconds
+    "evaluation": "classes classifier data measures reporting",
+    "classifier": "classes measures metrics",
+    "callbacks": "checkpoints classes classifier data inspection measures ranks reporting runs",
     "ranks": "",
     "runs": "",
     "data": "classes",
     "reporting": "classes",
     "images": "classes",
     "metrics": "classes",
+    "measures": "classes",
     "models": "",
     "losses": "",
     "inspection": "",
@@ -40,7 +44,7 @@ ARROWS = {
     "logs": "",
     "record": "",
 }
-MAY_KNOW_HYDRA = {"command_line", "jobs", "build", "runs"}
+MAY_KNOW_HYDRA = {"command_line", "sweeping", "jobs", "build", "runs"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 from conftest import SCRIPTS
 from PIL import Image
+from run_folders import write_run
 
 from fmnist.classes import CLASSES
+from fmnist.comparison import PAGE_FILE, read_runs, write_comparison
 
 pytest.importorskip("playwright", reason="Playwright belongs to the developer's tools: pip install -e '.[dev]'")
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -143,6 +145,25 @@ def report(page: Page, runs: dict[str, Path]) -> Page:
     address = (next(iter(runs.values())) / "report.html").as_uri()
     page.goto(address)
     assert {request for request in requests if not request.startswith("data:")} == {address}
+    return page
+
+
+@pytest.fixture
+def comparison(page: Page, tmp_path: Path) -> Page:
+    """The page, on which a comparison of some runs has been opened; it asked for nothing outside itself."""
+    for i in range(12):
+        words = (
+            f"optimizer={('sgd', 'adam')[i % 2]}",
+            f"model.dropout={i // 4 / 10}",
+            f"optimizer.lr={10 ** -(i % 3)}",
+        )
+        write_run(tmp_path / str(i), *words, accuracy=0.9 + i / 1000, test=0.9, seed=i)
+    write_run(tmp_path / "12", status="failed", error="the loss is not a number")
+    write_comparison(tmp_path, read_runs([tmp_path]))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((tmp_path / PAGE_FILE).as_uri())
+    assert {request for request in requests if not request.startswith("data:")} == {page.url}
     return page
 
 
@@ -293,3 +314,20 @@ def test_report_has_enough_contrast(report: Page) -> None:
 
 def test_report_prints_on_several_pages(report: Page) -> None:
     assert len(re.findall(rb"/Type /Page\b", report.pdf(format="A4"))) > 1
+
+
+@pytest.mark.parametrize("page", [{"viewport": PHONE}], ids=["390px"], indirect=True)
+def test_comparison_fits_a_phone(comparison: Page) -> None:
+    assert comparison.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(
+    "page", [{"color_scheme": "light"}, {"color_scheme": "dark"}], ids=["light", "dark"], indirect=True
+)
+def test_comparison_shows_every_section_with_enough_contrast(comparison: Page) -> None:
+    for heading in ("Result", "Ranking", "Each setting on its own", "All settings together", "Not ranked"):
+        expect(comparison.get_by_role("heading", name=heading)).to_be_visible()
+    assert min(comparison.locator("svg").evaluate_all("charts => charts.map(chart => chart.clientWidth)")) > 200
+    texts = comparison.evaluate(Path(__file__).with_name("contrasts.js").read_text())
+    assert len(texts) > 100
+    assert [(text, ratio) for ratio, text in texts if ratio < 4.5] == []

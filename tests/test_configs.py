@@ -1,5 +1,6 @@
 """Every YAML file in conf/ is composed, built, and does what it says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def test_every_yaml_is_an_option_or_a_script() -> None:
     reachable = {CONF / group / f"{option}.yaml" for group, option in OPTIONS}
+    reachable.add(CONF / "command_line.yaml")  # what they share
     reachable |= {CONF / f"{script.stem}.yaml" for script in (ROOT / "scripts").glob("*.py")}
     assert reachable == set(CONF.rglob("*.yaml"))
 
@@ -60,6 +62,8 @@ def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root
     [
         ("batch_size", "data.batch_size", [20, 50, 100, 200, 500, 1000]),
         ("dropout", "model.dropout", [0.0, 0.2, 0.4, 0.6]),
+        ("learning_rate", "optimizer.lr", [rate for rate in (0.001, 0.0025, 0.005, 0.01) for _ in range(3)]),
+        ("seeds", "seed", [0, 1, 2, 3, 4]),
         ("optimizer", "optimizer._target_", ["torch.optim.SGD"] * 2 + ["torch.optim.Adam", "torch.optim.AdamW"]),
     ],
 )
@@ -69,7 +73,8 @@ def test_every_sweep_runs_its_jobs(
     words = ["data=folder", f"data.root={data_root}", "data.val_size=100", "trainer=debug"]
     done = run_script("train", f"sweep={sweep}", "experiment=intro_dropout", *words)
     assert done.status == 0, done.err
-    configs = sorted(done.folder.glob("outputs/intro_dropout/*/*/config.yaml"))
+    (plan,) = done.folder.glob("outputs/intro_dropout/*/sweep.json")
+    configs = [plan.parent / job["folder"] / "config.yaml" for job in json.loads(plan.read_text())["jobs"]]
     assert [OmegaConf.select(OmegaConf.load(config), key) for config in configs] == values
     if sweep == "optimizer":
         assert [OmegaConf.load(config).optimizer.get("nesterov") for config in configs] == [False, True, None, None]
@@ -136,8 +141,17 @@ def test_other_choices_go_with_every_experiment(experiment: str, words: list[str
     built(f"experiment={experiment}", *words)
 
 
-def test_every_sweep_is_tested() -> None:
-    assert options("sweep") == ["batch_size", "dropout", "optimizer"]
+def test_every_sweep_is_tested() -> None:  # those that say where, in test_sweep
+    assert options("sweep") == [
+        "batch_size",
+        "dropout",
+        "learning_rate",
+        "optimizer",
+        "parallel",
+        "ray",
+        "seeds",
+        "slurm",
+    ]
 
 
 @pytest.mark.parametrize("script", [file.stem for file in sorted((ROOT / "scripts").glob("*.py"))])

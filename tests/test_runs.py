@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fmnist import runs
-from fmnist.runs import Run, claim_run, new_run, open_run, write_json, write_whole
+from fmnist.runs import Run, RunIsBusy, claim_run, new_run, open_run, write_json, write_whole
 
 
 @pytest.fixture
@@ -61,12 +61,25 @@ def test_outputs_that_cannot_be_written_to_are_refused(tmp_path: Path, outputs: 
         new_run(tmp_path / outputs, name)
 
 
-def test_folder_of_a_sweep_is_taken_only_if_nothing_lies_there(tmp_path: Path) -> None:
+def test_folder_of_a_job_is_taken_only_if_nothing_of_others_lies_there(tmp_path: Path) -> None:
     run = claim_run(tmp_path)
     assert run.folder == tmp_path
-    run.config_file.write_text("name: a\n")
+    run.history_file.write_text("epoch\n")
     with pytest.raises(ValueError, match=f"^{tmp_path} is not empty"):
         claim_run(tmp_path)
+    assert run.history_file.exists()
+
+
+def test_what_an_earlier_try_of_a_job_left_goes_unless_another_process_is_at_it(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.update_record(status="failed", error="no space")
+    run.best_checkpoint.parent.mkdir()
+    run.best_checkpoint.write_text("half")
+    with run.locked(), pytest.raises(RunIsBusy):
+        claim_run(tmp_path)
+    assert run.best_checkpoint.exists()
+    claim_run(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_open_run_refuses_what_is_no_run_folder(tmp_path: Path) -> None:

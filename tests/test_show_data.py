@@ -99,7 +99,7 @@ def test_a_sweep_leaves_a_folder_for_each_job(show: RunScript, monkeypatch: pyte
     monkeypatch.setattr(show_data, "pictures", lambda *_: iter([("batch", "an image", one)]))
     done = show("-m", "seed=0,1")
     assert done.status == 0, done.err
-    assert {file.parent.name for file in folder_of(done).glob("*/batch.png")} == {"0", "1"}
+    assert {file.parent.name for file in folder_of(done).glob("*/batch.png")} == {"seed=0", "seed=1"}
 
 
 @pytest.mark.parametrize(

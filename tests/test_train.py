@@ -422,14 +422,6 @@ def test_two_runs_in_one_second_get_two_folders(train: RunScript, monkeypatch: p
     }
 
 
-def test_a_sweep_runs_every_combination(train: RunScript) -> None:
-    done = train("-m", "trainer.max_epochs=1", "model.dropout=0.0,0.2", "seed=0,1", "test=false")
-    assert done.status == 0, done.err
-    runs = [path.parent for path in done.folder.glob("outputs/train/*/[0-3]/metrics.json")]
-    assert len(runs) == 4
-    assert len({(run / "config.yaml").read_text() for run in runs}) == 4
-
-
 def test_the_script_returns_the_monitored_metric(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     from fmnist.jobs import train as job
 

@@ -1,7 +1,7 @@
 """Train a classifier, choose its checkpoint and test it; or go on with a run."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,12 +57,16 @@ def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
     """What `main` does, in the process that speaks and writes."""
     check_arguments("", settings, {str(key): value for key, value in cfg.items() if not isinstance(value, DictConfig)})
     overrides = list(hydra.overrides.task)
-    in_sweep = hydra.mode == RunMode.MULTIRUN
-    if in_sweep:
-        check_sweep()
     if cfg.resume is not None:
         return resume(cfg, overrides, ranks)
-    run = claim_run(Path(hydra.runtime.output_dir)) if in_sweep else new_run(Path(cfg.outputs), cfg.name)
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    if in_sweep:
+        folder = Path(hydra.runtime.output_dir)
+        if Run(folder).was_cut_off:
+            return go_on(Run(folder), overrides, ranks)
+        run = claim_run(folder)
+    else:
+        run = new_run(Path(cfg.outputs), cfg.name)
     with run.locked(), logs.to_file(run.log_file):
         try:
             session = build_session(cfg, run)
@@ -74,7 +78,8 @@ def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
         except BaseException:
             run.discard()
             raise
-        run.update_record(**record.environment(), overrides=overrides, start=record.now())
+        choices = {group: option for group, option in hydra.runtime.choices.items() if option and "/" not in group}
+        run.update_record(**record.environment(), overrides=overrides, choices=choices, start=record.now())
         try:
             return train(session)
         except ValueError:
@@ -104,26 +109,44 @@ def resume(cfg: DictConfig, overrides: list[str], ranks: Ranks) -> float | None:
         ValueError: if it isn't a run that can go on, or the overrides would make another run of it.
     """
     run = open_run("resume", cfg.resume)
-    saved = run.load_config()
-    changed = {override.lstrip("+").split("=")[0]: override for override in overrides}
-    for key, override in changed.items():
+    changes = {}
+    for override in overrides:
+        key = override.lstrip("+").split("=")[0]
         if key in ("test", "report", "data.root") or key.startswith("trainer."):
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+            changes[key] = OmegaConf.select(cfg, key)
         elif key == "trainer":  # the choice of a place, as trainer=ddp_cpu
-            for name in PLACE:
-                saved.trainer[name] = cfg.trainer[name]
+            changes |= {f"trainer.{name}": cfg.trainer[name] for name in PLACE}
         elif key != "resume":
             raise ValueError(f"{override}: a run goes on with its own config; only {CHANGEABLE} can change")
+    return go_on(run, overrides, ranks, changes)
+
+
+def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str, Any] | None = None) -> float | None:
+    """Trains on from the run's last checkpoint.
+
+    Args:
+        run: it has one.
+        overrides: what was typed, for the record.
+        ranks: the processes that do.
+        changes: new values by key of its config.
+
+    Raises:
+        ValueError: if nothing is left to train.
+    """
+    changes = changes or {}
+    saved = run.load_config()
+    for key, value in changes.items():
+        OmegaConf.update(saved, key, value, force_add=True)
     with run.locked(), logs.to_file(run.log_file):
         checkpoint = checkpoints.load(run.last_checkpoint)
-        check_progress(saved, checkpoint, run, changed.keys())
+        check_progress(saved, checkpoint, run, changes.keys())
         session = build_session(saved, run, first_step=checkpoint["global_step"])
         session.metrics = {name: run.load_metrics()[name] for name in KEPT if name in run.load_metrics()}
         set_up(session)
         session.ranks = ranks
         ranks.start(session.trainer.world_size)
-        part = {**record.environment(), "overrides": overrides, "start": record.now()}
-        run.update_record(resumed=[*run.load_record().get("resumed", []), part])
+        part = {**record.environment(), "overrides": list(overrides), "start": record.now()}
+        run.update_record(resumed=[*run.load_record().get("resumed", []), part], error=None)
         log.info("going on in %s from step %d", run.folder, checkpoint["global_step"])
         return train(session, run.last_checkpoint)
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,11 @@ def to_svg(figure: Figure) -> str:
     hash of all it draws, so that two different figures on a page never share one.
     """
     text = io.StringIO()
-    with rc_context(_STYLE | {"svg.fonttype": "none", "svg.hashsalt": "fmnist", "svg.image_inline": True}):
+    with (
+        warnings.catch_warnings(),
+        rc_context(_STYLE | {"svg.fonttype": "none", "svg.hashsalt": "fmnist", "svg.image_inline": True}),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # from matplotlib's font; the browser has others
         figure.savefig(text, format="svg", dpi=DPI, facecolor="none", metadata=dict.fromkeys(_METADATA))
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].strip()

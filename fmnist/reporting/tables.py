@@ -1,17 +1,14 @@
 """Results as text."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from fmnist.classes import CLASSES
-
-WIDTH = 80
+from fmnist.reporting.terminal import as_text
 
 
 def class_table(confusion: Tensor) -> str:
@@ -28,7 +25,7 @@ def class_table(confusion: Tensor) -> str:
     table.add_column("%", justify="right", footer=_percent(int(correct.sum()), int(total.sum())))
     for name, right, out_of in zip(CLASSES, correct.tolist(), total.tolist(), strict=True):
         table.add_row(name, f"{right:,}", f"{out_of:,}", _percent(right, out_of))
-    return _render(table)
+    return as_text(table)
 
 
 def rate_table(rates: Mapping[str, Mapping[str, Any]]) -> str:
@@ -39,14 +36,8 @@ def rate_table(rates: Mapping[str, Mapping[str, Any]]) -> str:
     for name, rate in rates.items():
         spread = f"{rate['ratio']:.2f} ({min(rate['ratios']):.2f} to {max(rate['ratios']):.2f})"
         table.add_row(name, f"{rate['ours']:,.0f}", f"{rate['theirs']:,.0f}", spread)
-    return _render(table)
+    return as_text(table)
 
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.2f}" if whole else "-"
-
-
-def _render(table: Table) -> str:
-    text = io.StringIO()
-    Console(file=text, width=WIDTH, color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())

@@ -1,0 +1,50 @@
+"""Tables for the terminal."""
+
+import io
+from collections.abc import Collection, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 80
+
+
+def as_text(table: Table, width: int = WIDTH) -> str:
+    """The table without colours, empty lines and spaces at the lines' ends."""
+    text = io.StringIO()
+    Console(file=text, width=width, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]) -> Table:
+    """A table of texts, which are taken as they are.
+
+    Args:
+        headings: of the columns.
+        rows: a text for each column.
+        words: the headings of columns that are flush left, and may go on in a next line; all others hold numbers.
+    """
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, heading in enumerate(headings):
+        if heading in words:
+            table.add_column(Text(heading), overflow="fold")
+        else:
+            width = max(len(line) for text in (heading, *(row[place] for row in rows)) for line in text.split("\n"))
+            table.add_column(Text(heading), justify="right", no_wrap=True, min_width=width)
+    for row in rows:
+        table.add_row(*(Text(printable(text)) for text in row))
+    return table
+
+
+def printable(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def widths(table: Table) -> Measurement:
+    """As narrow as no word is broken, and as wide as nothing goes on in a next line."""
+    console = Console(width=10_000)
+    return Measurement.get(console, console.options, table)

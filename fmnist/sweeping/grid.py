@@ -1,0 +1,232 @@
+"""Hydra's sweeper of this project: every combination, none twice, and a comparison at the end."""
+
+import contextlib
+import hashlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from fmnist.ranks.place import check_sweep
+from fmnist.runs import Run, new_run
+from fmnist.sweeping.plan import Job, Plan, earlier_sweep, note_if_cut_off, plan_jobs, settle, state
+from fmnist.sweeping.progress import Progress
+from fmnist.words import key_of, quoted
+
+log = logging.getLogger(__name__)
+
+SOME_FAILED = 1
+"""The exit status of a sweep in which jobs failed."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a job of a sweep returns where it would have raised: the sweep goes on."""
+
+    message: str
+
+
+class Grid(Sweeper):
+    """Runs the jobs that are left of a grid, here one after the other or wherever Hydra's launcher has them run.
+
+    The same command again goes on: in the folder that it made, jobs that are finished with the same settings are left
+    alone. What becomes of a job (begun anew, or gone on with) the job itself decides by what lies in its folder.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        check_launcher(config.hydra.launcher)
+        self.loader = hydra_context.config_loader
+        self.master: Any = config
+        self.job = str(config.hydra.job.config_name)
+        self.hydra_context, self.task_function = hydra_context, task_function
+        self.in_turn = config.hydra.launcher._target_.endswith(".BasicLauncher")
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs the grid; the exit status tells whether a job failed.
+
+        Raises:
+            ValueError: if no job can be run at all.
+        """
+        check_sweep()
+        grid, swept = self.expand(arguments)
+        plan = plan_jobs(grid, swept, self.digests(grid))
+        folder, is_new = self.choose_folder(plan)
+        plan = settle(plan, folder)
+        left = [job for job in plan.jobs if state(job.run(folder))[0] != "finished"]
+        say(opening(plan, left, folder, is_new))
+        try:
+            failures = self.run_jobs(plan, left, folder)
+            if len(failures) == len(plan.jobs) and not any(job.run(folder).config_file.exists() for job in plan.jobs):
+                raise ValueError(one_message([failures[job.folder] for job in plan.jobs]))
+        except BaseException:
+            if is_new and not leaves_something(folder):
+                Run(folder).discard()
+            else:
+                self.conclude(plan, folder)
+                say("the same command goes on")
+            raise
+        self.conclude(plan, folder)
+        if failures:
+            say(f"{len(failures)} of {len(plan.jobs)} jobs failed; the same command tries them again", sys.stderr)
+            sys.exit(SOME_FAILED)
+
+    def expand(self, arguments: list[str]) -> tuple[list[list[str]], set[str]]:
+        """The words of each job, and the keys that have several values."""
+        parser = OverridesParser.create(config_loader=self.loader)
+        given = [f"{key}={value}" for key, value in self.params.items()]
+        overrides = parser.parse_overrides([*given, *arguments])
+        if any(key_of(override.input_line or "") == "resume" for override in overrides):
+            raise ValueError("resume goes on with one run: leave out -m (the same sweep again goes on by itself)")
+        several = {override.get_key_element(): override.is_sweep_override() for override in overrides}
+        (grid,) = BasicSweeper.split_arguments(overrides, None)
+        return grid, {key_of(key) for key, is_several in several.items() if is_several}
+
+    def digests(self, grid: Sequence[Sequence[str]]) -> list[str]:
+        """A digest of the config of each job; composing them, which is slow, once for each choice of groups.
+
+        Raises:
+            HydraException: if a word is wrong.
+        """
+        groups = set(self.master.hydra.runtime.choices)
+        composed: dict[frozenset[str], str] = {}
+        found = []
+        for words in grid:
+            choices = frozenset(word for word in words if key_of(word) in groups)
+            if choices not in composed:
+                self.loader.load_sweep_config(self.master, list(words))  # all jobs set the same keys
+                base = self.loader.load_sweep_config(self.master, [word for word in words if word in choices])
+                with open_dict(base):
+                    del base["hydra"]
+                composed[choices] = hashlib.sha256(OmegaConf.to_yaml(base).encode()).hexdigest()
+            text = "\n".join([composed[choices], *sorted(word for word in words if word not in choices)])
+            found.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+        return found
+
+    def choose_folder(self, plan: Plan) -> tuple[Path, bool]:
+        """The folder of the sweep, and whether it is a new one."""
+        place = self.master.hydra.sweep.dir
+        if place != "auto":
+            folder = Path(place).absolute()
+            is_new = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder, is_new
+        outputs, name = Path(self.master.get("outputs", "outputs")), self.master.get("name", self.job)
+        earlier = earlier_sweep((outputs / name).absolute(), plan) if self.job == "train" else None
+        if earlier is not None:
+            return earlier, False
+        return new_run(outputs, name).folder, True
+
+    def run_jobs(self, plan: Plan, jobs: Sequence[Job], folder: Path) -> dict[str, str]:
+        """Runs the jobs; returns the messages of those that failed, by folder."""
+        with read_write(self.master), open_dict(self.master):
+            self.master.hydra.sweep.dir = str(folder)
+        assert self.hydra_context is not None
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=self.master
+        )
+        numbers = {job.folder: number for number, job in enumerate(plan.jobs)}
+        if not self.in_turn:
+            with Progress(folder, jobs, len(plan.jobs)), in_a_line():
+                return dict(self.launch(plan, jobs, folder, 0))
+        failures: dict[str, str] = {}
+        for job in jobs:
+            say(f"\njob {numbers[job.folder] + 1}/{len(plan.jobs)}: {job.folder}")
+            for name, message in self.launch(plan, [job], folder, numbers[job.folder]):
+                failures[name] = message
+                say(f"failed: {message}")
+        return failures
+
+    def launch(self, plan: Plan, jobs: Sequence[Job], folder: Path, first: int) -> Iterator[tuple[str, str]]:
+        """Has Hydra's launcher run the jobs; gives the folder and message of each that failed."""
+        assert self.launcher is not None
+        size = self.max_batch_size or max(len(jobs), 1)
+        for start in range(0, len(jobs), size):
+            batch = jobs[start : start + size]
+            words = [[*plan.words(job), *places(folder, job)] for job in batch]
+            for job, done in zip(batch, self.launcher.launch(words, initial_job_idx=first + start), strict=True):
+                if isinstance(result := done.return_value, Failed):
+                    yield job.folder, result.message
+
+    def conclude(self, plan: Plan, folder: Path) -> None:
+        """Compares what the sweep has by now; where the jobs leave nothing in its folder, it goes."""
+        if not leaves_something(folder):
+            Run(folder).discard()
+            return
+        if self.job != "train":
+            return
+        for job in plan.jobs:
+            note_if_cut_off(job.run(folder))
+        from fmnist.comparison import PAGE_FILE, read_runs, write_comparison  # a second, of which --help needs nothing
+
+        try:
+            say(f"\n{write_comparison(folder, read_runs([folder]))}\npage: {folder / PAGE_FILE}")
+        except ValueError as error:
+            say(f"no comparison: {error}")
+
+
+@contextlib.contextmanager
+def in_a_line() -> Iterator[None]:
+    """What a launcher raises, as of a process that was killed, as a mistake of a line."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError, OSError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        raise ValueError(f"the jobs were cut off: {type(error).__name__}: {reason}") from error
+
+
+def places(folder: Path, job: Job) -> list[str]:
+    """Where the job lies, as words for Hydra."""
+    values = {"dir": str(folder), "subdir": job.folder}
+    return [f"hydra.sweep.{key}={quoted(value)}" for key, value in values.items()]
+
+
+def check_launcher(node: DictConfig) -> None:
+    """Refuses what the launcher would only find out when it runs.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    if node.get("n_jobs", 1) == 0:
+        raise ValueError("hydra.launcher.n_jobs=0: it should be at least 1, or -1 for as many as there are cores")
+
+
+def opening(plan: Plan, left: Sequence[Job], folder: Path, is_new: bool) -> str:
+    """What is going to happen, for people."""
+    if is_new:
+        return f"{len(plan.jobs)} jobs in {folder}"
+    done = len(plan.jobs) - len(left)
+    more = f"going on with {len(left)}" if left else "nothing is left to do (name=... of your own runs them anew)"
+    return f"{done} of {len(plan.jobs)} jobs are finished in {folder}: {more}"
+
+
+def one_message(messages: Sequence[str]) -> str:
+    """Why nothing could be run, in a line."""
+    others = len(set(messages)) - 1
+    return messages[0] + (f" (and {others} more such mistakes)" if others else "")
+
+
+def leaves_something(folder: Path) -> bool:
+    """Whether a job of the sweep has left more than a note of its failure."""
+    return any(path.is_file() and path.parent != folder and path.name != "run.json" for path in folder.rglob("*"))
+
+
+def say(line: str, stream: Any = None) -> None:
+    """A line of the sweep itself; those of the jobs go through their logs."""
+    print(line, file=stream, flush=True)

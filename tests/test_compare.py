@@ -1,0 +1,312 @@
+"""scripts/compare.py as a person uses it: what the terminal, the CSV files and the page say."""
+
+import csv
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SCRIPTS, RunScript
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from run_folders import write_run
+from test_report import Node, Reader
+
+from fmnist.command_line import words_as_list
+from fmnist.comparison import PAGE_FILE, read_runs, write_comparison
+from fmnist.comparison.ranking import compare
+from fmnist.comparison.terminal import terminal_text
+
+ACCURACIES = {"sgd": (0.91, 0.92, 0.93), "adam": (0.922, 0.931, 0.933), "momentum": (0.80, 0.81, 0.83)}
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """A sweep of three optimizers and three seeds, and three runs that have not finished."""
+    folder = tmp_path / "outputs"
+    for optimizer, accuracies in ACCURACIES.items():
+        for seed, accuracy in enumerate(accuracies):
+            words = f"optimizer={optimizer}"
+            path = folder / f"{words},seed={seed}"
+            write_run(path, words, seed=seed, accuracy=accuracy, loss=1 - accuracy, test=accuracy - 0.01)
+    write_run(folder / "9", "optimizer=sgd", "optimizer.lr=10", status="failed", error="the loss is <b>NaN</b>")
+    write_run(folder / "10", status="running")
+    write_run(folder / "11", status="pruned", accuracy=None)
+    return folder
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines, strict=True))
+
+
+def page_of(file: Path) -> Node:
+    return Reader(file.read_text(encoding="ascii")).path[0]
+
+
+def test_one_folder_is_ranked_and_the_result_lies_there(run_script: RunScript, outputs: Path) -> None:
+    done = run_script("compare", "outputs")
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == "9 runs of 3 settings, 3 not finished, by val/accuracy"
+    table = [line.split() for line in lines if re.match(r" +\d ", line)]
+    assert [row[:3] for row in table] == [["1", "adam", "3"], ["2", "sgd", "3"], ["3", "momentum", "3"]]
+    assert table[0][3:6] == ["92.87", "±", "0.59"]
+    assert [next(word for word in row if word in ("best", "noise", "worse")) for row in table] == [
+        "best",
+        "noise",
+        "worse",
+    ]
+    text = " ".join(done.out.split())
+    assert "Welch's t-test over seeds (two-sided, Holm-corrected for 2 comparisons)" in text
+    assert "The best is the luckiest of 3, too" in text
+    assert re.search(r"outputs/9 +failed +1 +the loss is <b>NaN</b>", done.out)
+    assert "outputs/11" in done.out
+    assert done.out.endswith("page: outputs/comparison.html\n")
+    assert max(map(len, lines)) <= 80
+    assert done.err == ""
+    assert sorted(path.name for path in outputs.iterdir() if path.is_file()) == [
+        "comparison.csv",
+        "comparison.html",
+        "runs.csv",
+    ]
+
+
+def test_the_csv_of_the_settings(run_script: RunScript, outputs: Path) -> None:
+    run_script("compare", "outputs", "metric=val/loss")
+    rows = rows_of(outputs / "comparison.csv")
+    assert [row["optimizer"] for row in rows] == ["adam", "sgd", "momentum"]
+    best, second, worst = rows
+    assert (best["rank"], best["n"], best["verdict"], best["p"], best["difference"]) == ("1", "3", "best", "", "0.0")
+    assert float(best["mean"]) == pytest.approx(1 - sum(ACCURACIES["adam"]) / 3, abs=1e-15)
+    assert float(second["difference"]) == pytest.approx(float(second["mean"]) - float(best["mean"]), abs=1e-15)
+    assert float(second["ci_low"]) < float(second["difference"]) < float(second["ci_high"])
+    assert float(worst["p_holm"]) == pytest.approx(2 * float(worst["p"]))
+    assert worst["verdict"] == "worse"
+    assert float(worst["test_mean"]) == pytest.approx(sum(ACCURACIES["momentum"]) / 3 - 0.01)
+    assert (worst["seconds"], worst["seeds"]) == ("10.0", "0;1;2")
+    assert worst["folders"] == ";".join(f"optimizer=momentum,seed={seed}" for seed in range(3))
+
+
+def test_the_csv_of_the_runs(run_script: RunScript, outputs: Path) -> None:
+    run_script("compare", "outputs")
+    rows = {row["folder"]: row for row in rows_of(outputs / "runs.csv")}
+    assert len(rows) == 12
+    assert {key: rows["optimizer=sgd,seed=1"][key] for key in ("status", "rank", "seed", "val/accuracy")} == {
+        "status": "finished",
+        "rank": "2",
+        "seed": "1",
+        "val/accuracy": "0.92",
+    }
+    assert (rows["9"]["status"], rows["9"]["error"], rows["9"]["rank"]) == ("failed", "the loss is <b>NaN</b>", "")
+    assert (rows["9"]["optimizer"], rows["9"]["optimizer.lr"], rows["9"]["epochs"]) == ("sgd", "10", "1")
+
+
+def test_the_page_holds_ranking_charts_and_what_was_not_ranked(run_script: RunScript, outputs: Path) -> None:
+    (outputs / "optimizer=adam,seed=0" / "report.html").touch()
+    run_script("compare", "outputs")
+    page = page_of(outputs / PAGE_FILE)
+    assert page.one("strong").text == "92.87%"
+    ranking = page.one("section", id="ranking").one("tbody")
+    cells = [[cell.text for cell in row.all("td")] for row in ranking.all("tr")]
+    assert [row[0] for row in cells] == ["adam", "sgd", "momentum"]
+    assert [row[6] for row in cells] == ["best", "noise", "worse"]
+    assert cells[0][7] == "91.87 ± 0.59"
+    (link,) = ranking.all("a")
+    assert (link.text, link.attributes["href"]) == ("0", "./optimizer%3Dadam%2Cseed%3D0/report.html")
+    chart = page.one("section", id="settings").one("svg")
+    assert {"optimizer", "adam", "momentum", "sgd", "val/accuracy (%)"} <= {node.text for node in chart.all("text")}
+    together = page.one("section", id="together")
+    assert {"adam", "sgd", "val/accuracy (%)"} <= {node.text for node in together.all("text")}
+    assert "the 3 settings" in together.text
+    unranked = page.one("section", id="unranked").one("tbody")
+    assert [row.one("th").text for row in unranked.all("tr")] == ["9", "10", "11"]
+    assert "the loss is <b>NaN</b>" in unranked.text
+    assert "default-src 'none'" in page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
+
+
+def test_several_folders_are_compared_in_a_new_one(run_script: RunScript, tmp_path: Path) -> None:
+    for name, accuracy in (("a", 0.9), ("b", 0.91), ("c", 0.92)):
+        write_run(tmp_path / name / "0", f"model.dropout={accuracy}", accuracy=accuracy)
+    done = run_script("compare", "a", "b/0")
+    (page,) = (tmp_path / "outputs" / "compare").glob("*/comparison.html")
+    assert f"page: {page}" in done.out
+    assert [row["folders"] for row in rows_of(page.parent / "comparison.csv")] == ["../../../b/0", "../../../a/0"]
+    done = run_script("compare", "a/0", "output=x/y")
+    assert done.status == 0, done.err
+    assert "1 run of 1 setting, by val/accuracy" in done.out
+    assert rows_of(tmp_path / "x" / "y" / "runs.csv")[0]["folder"] == "../../a/0"
+    run_script("compare", "a/0", "outputs=elsewhere")
+    assert len(list((tmp_path / "elsewhere" / "compare").iterdir())) == 1
+    assert sorted(path.name for path in (tmp_path / "a" / "0").iterdir()) == [
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "run.json",
+    ]
+
+
+def test_a_sweep_of_comparisons_keeps_them_apart(run_script: RunScript, outputs: Path) -> None:
+    done = run_script("compare", "-m", "outputs", "metric=val/loss,val/accuracy")
+    assert done.status == 0, done.err
+    pages = sorted(outputs.glob("compare/*/*/comparison.html"))
+    assert [page.parent.name for page in pages] == ["0", "1"]
+    assert "val/loss" in page_of(pages[0]).text
+    assert not (outputs / PAGE_FILE).exists()
+
+
+def test_where_nothing_can_be_ranked(run_script: RunScript, tmp_path: Path) -> None:
+    write_run(tmp_path / "failed" / "0", status="failed", error="out of memory")
+    done = run_script("compare", "failed", "metric=val/loss")
+    assert done.out.startswith("0 runs of 0 settings, 1 not finished, by val/loss\nnot ranked")
+    assert "out of memory" in page_of(tmp_path / "failed" / PAGE_FILE).text
+    assert (tmp_path / "failed" / "comparison.csv").read_text().startswith("rank,n,mean,sd,difference,")
+    assert rows_of(tmp_path / "failed" / "comparison.csv") == []
+    for name in ("a", "b"):
+        write_run(tmp_path / "unvalidated" / name, f"model={'mlp' if name == 'a' else 'cnn'}", test=0.9)
+        (tmp_path / "unvalidated" / name / "metrics.json").write_text('{"test/accuracy": 0.9}')
+    done = run_script("compare", "unvalidated")
+    assert done.out.startswith("2 runs of 2 settings, by val/accuracy\n")
+    assert "90.00" in done.out
+    page = page_of(tmp_path / "unvalidated" / PAGE_FILE)
+    assert "No run has finished with a value of val/accuracy." in page.text
+    assert {row["rank"] for row in rows_of(tmp_path / "unvalidated" / "comparison.csv")} == {""}
+    run_script("compare", "unvalidated", "metric=val/loss").assert_refused("metric=val/loss", "no finished run has it")
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        ([], ["name the folders of runs"]),
+        (["nowhere"], ["nowhere", "no such folder"]),
+        (["empty"], ["empty", "there are no runs"]),
+        (["outputs", "metric=val/acuracy"], ["metric=val/acuracy", "did you mean val/accuracy"]),
+        (["outputs", "metric=test/accuracy"], ["metric=test/accuracy", "not for choosing"]),
+        (["outputs", "metric=1"], ["metric=1", "string"]),
+        (["outputs", "metrc=val/loss"], ["metrc", "did you mean metric"]),
+        (["outputs", "runs=[outputs]"], ["runs=...", "not both"]),
+        (["runs=1"], ["runs=1", "string"]),
+        (["outputs", "output=outputs/9/run.json"], ["outputs/9/run.json", "exists"]),
+    ],
+)
+@pytest.mark.usefixtures("outputs")
+def test_mistakes(words: list[str], fragments: list[str], run_script: RunScript, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    run_script("compare", *words).assert_refused(*fragments)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("outputs")
+def test_runs_may_be_a_key(run_script: RunScript) -> None:
+    for word in ("runs=outputs", "runs=[outputs,outputs/9]"):
+        assert "9 runs of 3 settings" in run_script("compare", word).out
+
+
+def test_words_are_paths_unless_they_are_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [
+        "optimizer=sgd,seed=0",
+        "metric=x",
+        "a b",
+        "ü(1)",
+        'q"uote',
+        "back\\",
+        "${x}",
+        "o'clock",
+        "a,b",
+        "[c]",
+        'x\\"y',
+    ]
+    for name in names:
+        Path(name).mkdir()
+    words = ["-m", "metric=val/loss", *names, "+new=1", "~output", "--config-dir", "somewhere", "not there"]
+    *rest, last = words_as_list("runs", words)
+    assert rest == ["-m", "metric=val/loss", "+new=1", "~output", "--config-dir", "somewhere"]
+    (parsed,) = OverridesParser.create().parse_overrides([last])
+    value = parsed.value()
+    assert isinstance(value, list)
+    assert [str(item).replace("\\${", "${") for item in value] == [*names, "not there"]
+    assert words_as_list("runs", ["metric=val/loss"]) == ["metric=val/loss"]
+
+
+def test_folders_of_any_name_are_read(run_script: RunScript, tmp_path: Path) -> None:
+    names = ["optimizer=sgd,seed=0", "a b", "ü(1)", 'q"uote', "back\\", "${x}", "null"]
+    for name in names:
+        write_run(tmp_path / name / "0")
+    done = run_script("compare", *names)
+    assert done.status == 0, done.err
+    assert f"only the newest counts: {len(names) - 1} left out." in " ".join(done.out.split())
+
+
+def test_markup_in_names_and_settings_is_text(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>[red]$\\frac{1$ \x1b[31m"
+    for i, name in enumerate(("a", "b")):
+        folder = write_run(tmp_path / f"{name}<img src=x>", accuracy=0.9 + i / 100, status="finished")
+        config = (folder / "config.yaml").read_text()
+        (folder / "config.yaml").write_text(config.replace("activation: relu", f"activation: {[evil, '$x$'][i]!r}"))
+    write_run(tmp_path / "c", status="failed", error=evil)
+    (tmp_path / "a<img src=x>" / "config.yaml").write_text(
+        (tmp_path / "a<img src=x>" / "config.yaml").read_text().replace("\\x1b", "").replace("\\\\frac", "frac")
+    )
+    text = write_comparison(tmp_path, read_runs([tmp_path]))
+    assert "<script>alert(1)</script>[red]" in text
+    assert "\x1b" not in text
+    page = page_of(tmp_path / PAGE_FILE)
+    assert page.all("script") == page.all("img") == page.all("b") == []
+    assert "<script>alert(1)</script>[red]" in page.text
+    assert {"$x$", "<script>alert(1)<…"} <= {node.text for node in page.all("text")}
+
+
+def test_many_settings_fit_terminals_of_any_width(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    for i in range(33):
+        words = [f"optimizer.lr={draw.uniform(0, 1)}", f"model.dropout={draw.choice((0.1, 0.2))}", "optimizer=sgd"]
+        words += [f"data.batch_size={i + 1}", f"trainer.accumulate_grad_batches={i % 3 + 1}", f"data.val_size={i + 9}"]
+        words += [f"data.split_seed={i}", f"trainer.check_val_every_n_epoch={i % 2 + 1}", f"trainer.max_epochs={i + 1}"]
+        write_run(tmp_path / str(i), *words, accuracy=draw.random(), test=0.5)
+    write_run(tmp_path / "x", *(f"augment.{key}=0.5" for key in ("flip", "erase")), status="failed", error="e" * 300)
+    comparison = compare(read_runs([tmp_path]))
+    for width in (80, 100, 200):
+        text = terminal_text(comparison, width, ("comparison.csv", "runs.csv"))
+        assert max(map(len, text.splitlines())) <= width
+        assert "... 3 more in comparison.csv" in text
+        assert ("95% CI" in text) is False  # with one seed there is none
+    assert "trainer.accumulate_grad_batches=3" in terminal_text(comparison, 80, ("", ""))
+    assert "unknown" in text
+    assert "No difference could be tested" in text
+
+
+def test_compare_starts_without_torch(outputs: Path) -> None:
+    command = [sys.executable, "-X", "importtime", str(SCRIPTS / "compare.py"), str(outputs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert {"matplotlib", "fmnist.comparison"} <= imported
+    assert not imported & {"torch", "torchvision", "lightning", "torchmetrics", "tensorboard", "scipy.stats", "pandas"}
+    assert (outputs / PAGE_FILE).is_file()
+
+
+def test_two_thousand_runs(run_script: RunScript, tmp_path: Path) -> None:
+    template = write_run(tmp_path / "template" / "0", "optimizer=sgd", test=0.5)
+    files = {name: (template / name).read_text() for name in ("config.yaml", "run.json", "metrics.json", "metrics.csv")}
+    for i in range(2000):
+        folder = tmp_path / "many" / str(i)
+        folder.mkdir(parents=True)
+        config = files["config.yaml"].replace("lr: 0.1", f"lr: {1 + i // 2}.5").replace("seed: 0", f"seed: {i % 2}", 1)
+        texts = files | {"config.yaml": config, "metrics.json": files["metrics.json"].replace("0.9", f"0.{1000 + i}")}
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+    done = run_script("compare", "many")
+    assert done.out.startswith("2,000 runs of 1,000 settings, by val/accuracy\n")
+    assert "... 970 more in comparison.csv" in done.out
+    rows = rows_of(tmp_path / "many" / "comparison.csv")
+    assert [float(row["optimizer.lr"]) for row in rows] == [1000.5 - i for i in range(1000)]
+    assert [float(row["mean"]) for row in rows[:2]] == pytest.approx([0.29985, 0.29965])
+    assert rows[0]["folders"] == "1998;1999"
+    assert len(rows_of(tmp_path / "many" / "runs.csv")) == 2000
+    page = page_of(tmp_path / "many" / PAGE_FILE)
+    assert len(page.one("section", id="ranking").all("tr")) == 501
+    assert "500 more in comparison.csv" in page.text
+    assert "the best 300 of 1,000 settings" in page.text
+    assert page.one("section", id="settings").one("image").attributes["href"].startswith("data:image/png;base64,")
