@@ -22,7 +22,7 @@ from fmnist.ranks.place import CHILD, Place, check_processes, check_sweep, find_
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",
     "RANK": "5",
-    "WORLD_SIZE": "8",
+    "LOCAL_WORLD_SIZE": "4",
     "LOCAL_RANK": "1",
     "GROUP_RANK": "1",
     "GROUP_WORLD_SIZE": "2",

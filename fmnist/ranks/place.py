@@ -36,9 +36,10 @@ def find_place() -> Place:
         rank, size = (int(part) for part in os.environ[CHILD].split("/"))
         return Place(rank, size, local_rank=rank, started_by="rank zero")
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
-        rank, size, local_rank, node, nodes = (int(os.environ[name]) for name in names)
-        return Place(rank, size, local_rank, node, nodes, "torchrun")
+        # Not WORLD_SIZE, which Lightning takes away after a training.
+        names = ("RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "GROUP_WORLD_SIZE")
+        rank, local_size, local_rank, node, nodes = (int(os.environ[name]) for name in names)
+        return Place(rank, local_size * nodes, local_rank, node, nodes, "torchrun")
     # In a batch script outside of srun, SLURM's variables are of the one process that runs the script.
     size = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) if "SLURM_STEP_ID" in os.environ else 1
     if size > 1:
