@@ -21,7 +21,7 @@ from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result
 from fmnist.metrics import calibration
 from fmnist.reporting.charts import reliability_chart
-from fmnist.reporting.page import Findings, render
+from fmnist.reporting.page import Findings, report_page
 from fmnist.reporting.pictures import sample
 from fmnist.reporting.weaknesses import weaknesses
 from fmnist.runs import Run, write_whole
@@ -49,7 +49,7 @@ def write_report(
         result: what `fmnist.evaluation.measure` found on that split.
     """
     network = copy.deepcopy(classifier.network).float().cpu()
-    write_whole(run.report_file, render(gather(run, network, datamodule, split, result)))
+    write_whole(run.report_file, report_page(gather(run, network, datamodule, split, result)))
     return run.report_file
 
 

@@ -5,19 +5,17 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from fmnist.classes import CLASSES
 from fmnist.reporting.charts import curves_chart
+from fmnist.reporting.frame import render, svg
 from fmnist.reporting.pictures import MOST_MAPS, Example, Picture, examples, mosaic, sample, surest
-from fmnist.reporting.style import RIGHT, WRONG, to_svg
 from fmnist.reporting.weaknesses import confused_pairs
 
 Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
@@ -68,23 +66,15 @@ class Findings:
     record: Mapping[str, Any]
 
 
-def render(findings: Findings) -> str:
-    """The page as HTML in ASCII, so that no encoding can harm it."""
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def report_page(findings: Findings) -> str:
+    """The report as HTML."""
     right = findings.labels == findings.predicted
-    page = environment.get_template("page.html").render(
+    return render(
+        "page.html",
         run=findings,
         classes=CLASSES,
         line_size=LINE_SIZE,
         most_maps=MOST_MAPS,
-        colours={"right": RIGHT, "wrong": WRONG},
         correct=int(findings.confusion.trace()),
         total=int(findings.confusion.sum()),
         interval=wilson_interval(int(findings.confusion.trace()), int(findings.confusion.sum())),
@@ -96,14 +86,13 @@ def render(findings: Findings) -> str:
         pairs=_pairs(findings),
         mistakes=_examples(findings, surest(~right, findings.confidence, MISTAKES)),
         sample=_examples(findings, sample(torch.ones_like(right), SAMPLE)),
-        reliability=_svg(findings.reliability, RELIABILITY_SIZE) if findings.reliability else None,
+        reliability=svg(findings.reliability, RELIABILITY_SIZE) if findings.reliability else None,
         filters=_mosaic("first layer", findings.filters) if findings.filters is not None else None,
         activations=[_mosaic(name, maps) for name, maps in findings.activations.items()],
         first=_examples(findings, [0])[0],
         attribution=_examples(findings, findings.explained, findings.attribution),
         record=list(entries(findings.record)),
     )
-    return page.encode("ascii", "xmlcharrefreplace").decode()
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
@@ -179,7 +168,7 @@ def _charts(curves: Mapping[str, Sequence[tuple[float, float]]]) -> list[tuple[s
     for title, ylabel, lines in wanted:
         found = {name: line for name, line in lines.items() if line}
         if any(len(line) > 1 for line in found.values()):
-            charts.append((title, _svg(curves_chart(found, title, ylabel), CURVES_SIZE)))
+            charts.append((title, svg(curves_chart(found, title, ylabel), CURVES_SIZE)))
     return charts
 
 
@@ -216,9 +205,3 @@ def _polyline(line: Sequence[tuple[float, float]], low: float) -> tuple[str, flo
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
-
-
-def _svg(figure: Figure, size: tuple[float, float]) -> Markup:
-    """Made by matplotlib from numbers and texts of this package alone, so that nothing in it has to be escaped."""
-    figure.set_size_inches(size)
-    return Markup(to_svg(figure))
