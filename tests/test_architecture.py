@@ -15,8 +15,10 @@ ROOT = PACKAGE.parent
 ARROWS = {
     "__init__": "",
     "command_line": "arguments runs",  # the jobs only by name, when they are run
-    "jobs": "arguments build checkpoints classes data evaluation images logs record report reporting runs training",
+    "jobs": "callbacks arguments build checkpoints classes data evaluation images logs metrics record report"
+    " reporting runs training tuning",
     "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
+    "tuning": "arguments reporting runs",
     "board": "metrics",
     "training": "board callbacks checkpoints classifier data evaluation inspection record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",

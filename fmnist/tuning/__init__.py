@@ -1,1 +1,1 @@
-"""Looking for a better setting: what may be chosen, which trials there were, what came out. Optuna does the choosing."""
+"""Looking for a better setting: what may be chosen, which trials there were, what came out; Optuna chooses."""

@@ -13,7 +13,7 @@ from optuna.trial import Trial
 from fmnist.arguments import check_arguments, check_value, did_you_mean
 
 Scalar = bool | int | float | str | None
-Composed = Callable[[Sequence[str]], Mapping[str, Any]]
+Composed = Callable[[tuple[str, ...]], Mapping[str, Any]]
 """The config, as plain values, that a few more words on the command line give."""
 Options = Callable[[str], Sequence[str]]
 """The options of a group; none for what is no group."""
@@ -65,7 +65,7 @@ def read_space(search: Mapping[str, Any], composed: Composed, options: Options) 
 
 
 def _read(
-    path: str, node: Any, option: str, words: Sequence[str], composed: Composed, options: Options
+    path: str, node: Any, option: str, words: tuple[str, ...], composed: Composed, options: Options
 ) -> Iterator[Parameter]:
     """The parameters below a path; `option` is the one of a group by which they are there, `words` what chose it."""
     key = f"search.{path}" if path else "search"
@@ -83,7 +83,7 @@ def _read(
 
 
 def _read_group(
-    group: str, node: dict[str, Any], words: Sequence[str], composed: Composed, options: Options
+    group: str, node: dict[str, Any], words: tuple[str, ...], composed: Composed, options: Options
 ) -> Iterator[Parameter]:
     """The choice among a group's options with what belongs to each, or else values of the option that there is."""
     choices = node.pop(CHOICES, None)
@@ -98,7 +98,8 @@ def _read_group(
     for option in choices:
         if option not in options(group):
             raise ValueError(f"{key}: {group} has no option {option}{did_you_mean(option, options(group))}")
-        chosen, found = [*words, f"{group}={option}"], []
+        chosen = (*words, f"{group}={option}")
+        found: list[Parameter] = []
         own = choices[option] or {} if isinstance(choices, Mapping) else {}
         check_value(f"{key}.{option}", dict[str, Any], own)
         for path, value in (below | {f"{group}.{name}": value for name, value in own.items()}).items():
@@ -231,10 +232,17 @@ def ends(space: Sequence[Parameter], words: Sequence[str] = ()) -> Iterator[tupl
             yield from ((parameter, [*words, word(parameter, value)]) for value in (chosen.low, chosen.high))
 
 
+def leaves(space: Sequence[Parameter]) -> Iterator[Parameter]:
+    """Every parameter, those of a group's options after the group."""
+    for parameter in space:
+        yield parameter
+        for branch in parameter.branches.values():
+            yield from leaves(branch)
+
+
 def keys_of(space: Sequence[Parameter]) -> set[str]:
     """Every key that is chosen."""
-    below = (keys_of(branch) for parameter in space for branch in parameter.branches.values())
-    return {parameter.key for parameter in space}.union(*below)
+    return {parameter.key for parameter in leaves(space)}
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:

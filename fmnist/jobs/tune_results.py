@@ -1,0 +1,99 @@
+"""What a study leaves: its page, its table, and its best setting as an experiment that can be trained."""
+
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+
+from omegaconf import DictConfig
+
+from fmnist.jobs.tune_trials import Configs, retrain
+from fmnist.metrics import direction
+from fmnist.reporting.study_page import StudyFindings, study_page, value_text
+from fmnist.runs import write_whole
+from fmnist.tuning import results
+from fmnist.tuning.search import Parameter, leaves, words_of
+from fmnist.tuning.study import Tuning
+
+log = logging.getLogger(__name__)
+
+
+def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: DictConfig, *, retrained: int) -> None:
+    """Writes and shows what came out, as far as the study has come.
+
+    Args:
+        tuning: the study.
+        space: what is chosen among.
+        configs: of the study.
+        cfg: of the job.
+        retrained: seeds with which the best and the base setting are trained for a comparison.
+    """
+    better, best = direction(cfg.monitor), tuning.best
+    experiment = command = ""
+    comparison: list[str] = []
+    if best is not None:
+        words = words_of(space, best.params)
+        experiment = write_experiment(tuning, configs, words, f"{cfg.monitor} {value_text(best.value, better)}")
+        folder = shlex.quote(str(tuning.folder))
+        command = f"python scripts/train.py --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2 -m"
+        if retrained:
+            comparison = compare(tuning, configs, words, cfg, retrained)
+    found = results.outcomes(tuning)
+    findings = StudyFindings(
+        name=tuning.folder.name,
+        metric=cfg.monitor,
+        better=better,
+        outcomes=found,
+        best=None if best is None else best.number,
+        space=[str(parameter) for parameter in leaves(space)],
+        logarithmic=results.logarithmic(space),
+        importance=results.importance(tuning, space),
+        enough=results.ENOUGH,
+        facts={"sampler": cfg.sampler._target_, "pruner": cfg.pruner._target_},
+        experiment=experiment,
+        command=command,
+        retrained=comparison,
+    )
+    page = tuning.folder / "study.html"
+    write_whole(page, study_page(findings))
+    results.write_trials(tuning.folder / "trials.csv", found, cfg.monitor)
+    if best is not None:
+        log.info("best: trial %d with %s %s", best.number, cfg.monitor, value_text(best.value, better))
+    else:
+        log.info("no trial has been trained to its end")
+    for sentence in comparison:
+        log.info("  %s", sentence)
+    log.info("page:       %s", page)
+    if best is not None:
+        log.info("train it:   %s", command)
+
+
+def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], value: str) -> str:
+    """The best setting, and what was typed beside it, as the difference from the default."""
+    default = Configs([], tuning.folder.name)
+    usual, chosen = default.choices(), configs.choices(words)
+    changed = {group: option for group, option in chosen.items() if usual.get(group) != option}
+    base = default.plain(tuple(f"{group}={option}" for group, option in changed.items()))
+    values = results.differences(base, configs.plain(tuple(words)), keep=[word.split("=")[0] for word in words])
+    values = {key: below for key, below in values.items() if key not in ("name", "outputs", "report", "test")}
+    name = tuning.folder.name
+    text = results.experiment_text(
+        [
+            f"The best of {len(tuning.counted)} trials of the study {name}: {value}, by which it was chosen.",
+            f"  python scripts/train.py --config-dir <folder of the study> experiment={name}",
+        ],
+        changed,
+        {"name": name, **values},
+    )
+    file = tuning.folder / "experiment" / f"{name}.yaml"
+    file.parent.mkdir(exist_ok=True)
+    write_whole(file, text)
+    return text
+
+
+def compare(tuning: Tuning, configs: Configs, words: Sequence[str], cfg: DictConfig, count: int) -> list[str]:
+    """Trains the best and the base setting with seeds that no trial had, and says whether they differ."""
+    seeds = range(cfg.seed + 1, cfg.seed + 1 + count)
+    settings: Mapping[str, Sequence[str]] = {"best": words, "base": []}
+    log.info("training the best and the base setting with %d more seeds each", count)
+    values = {name: retrain(tuning, configs, name, setting, seeds, cfg.storage) for name, setting in settings.items()}
+    return results.compare(values, cfg.monitor, direction(cfg.monitor))
