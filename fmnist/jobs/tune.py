@@ -21,7 +21,7 @@ from fmnist.jobs.tune_trials import OWN, Configs, check_trainings
 from fmnist.jobs.tune_workers import WORKER, build_parts, introduce, start_workers, work
 from fmnist.metrics import direction
 from fmnist.tuning import storage
-from fmnist.tuning.search import present, read_space
+from fmnist.tuning.search import keys_of, present, read_space
 from fmnist.tuning.study import open_tuning
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     configs = Configs(list(hydra.overrides.task), name)
     space = read_space(plain_config(cfg.search), configs.plain, configs.options)
     configs.check_free(space)
+    if direction(cfg.monitor) == "min" and "loss" in keys_of(space):
+        raise ValueError(f"monitor={cfg.monitor}: search.loss chooses among losses, which can't be compared by it")
     sampler, pruner = build_parts(cfg)
     if WORKER not in os.environ:
         check_trainings(space, configs)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from fmnist.jobs.tune_trials import Configs, retrain
 from fmnist.metrics import direction
-from fmnist.reporting.study_page import StudyFindings, study_page, value_text
+from fmnist.reporting.study_page import StudyFindings, counts_text, study_page, value_text
 from fmnist.runs import write_whole
 from fmnist.tuning import results
 from fmnist.tuning.search import Parameter, leaves, words_of
@@ -27,6 +27,7 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         cfg: of the job.
         retrained: seeds with which the best and the base setting are trained for a comparison.
     """
+    tuning.tidy()
     better, best = direction(cfg.monitor), tuning.best
     experiment = command = ""
     comparison: list[str] = []
@@ -60,6 +61,7 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         log.info("best: trial %d with %s %s", best.number, cfg.monitor, value_text(best.value, better))
     else:
         log.info("no trial has been trained to its end")
+    log.info("%s; %.0f seconds of training", counts_text(found), tuning.seconds)
     for sentence in comparison:
         log.info("  %s", sentence)
     log.info("page:       %s", page)

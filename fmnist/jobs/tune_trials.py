@@ -17,6 +17,8 @@ from optuna.trial import Trial
 from fmnist import logs, record
 from fmnist.build import build_session, one_line, plain_config
 from fmnist.callbacks import Pruning, TrainingPruned
+from fmnist.metrics import direction
+from fmnist.reporting.study_page import value_text
 from fmnist.runs import Run, claim_run
 from fmnist.training import Session, set_up, train
 from fmnist.tuning.search import Parameter, ends, keys_of, suggest
@@ -81,8 +83,13 @@ class Configs:
             ValueError: naming the word and the way out.
         """
         for word in self.typed:
-            if (key := word.lstrip("+~").split("=")[0]) in keys_of(space):
+            if (key := key_of(word)) in keys_of(space):
                 raise ValueError(f"{word}: the search chooses {key}; ~search.{key} leaves it to you")
+
+
+def key_of(word: str) -> str:
+    """What a word on the command line is about."""
+    return word.lstrip("+~").split("=")[0].split("@")[0]
 
 
 def check_trainings(space: Sequence[Parameter], configs: Configs) -> None:
@@ -120,6 +127,7 @@ def run_trial(trial: Trial, tuning: Tuning, space: Sequence[Parameter], configs:
     def hopeless(epoch: int, value: float) -> bool:
         assert session is not None
         trial.set_user_attr(SECONDS, session.history.seconds)
+        trial.set_user_attr(EPOCHS, epoch)
         if not math.isfinite(value):
             raise ValueError(f"{monitor} is {value} after epoch {epoch}")
         trial.report(value, epoch)
@@ -158,8 +166,8 @@ def begin(run: Run, configs: Configs, words: Sequence[str], secret: str | None, 
     """A training that is ready to start, and its record."""
     session = build_session(configs(words), run, extra_callbacks=callbacks)
     set_up(session)
-    overrides = [*(word for word in configs.typed if word.split("=")[0] not in OWN), *words]
-    run.update_record(**without(secret, record.environment()), overrides=overrides, start=record.now())
+    typed = [word for word in configs.typed if key_of(word).split(".")[0] not in OWN]
+    run.update_record(**without(secret, record.environment()), overrides=[*typed, *words], start=record.now())
     return session
 
 
@@ -204,5 +212,5 @@ def retrain(
                 run.update_record(setting=own, value=value)
             done = run.load_record()
         values.append(float(done["value"]))
-        log.info("  %s setting, seed %d: %.4g", name, seed, values[-1])
+        log.info("  %s setting, seed %d: %s", name, seed, value_text(values[-1], direction(configs.plain()["monitor"])))
     return values

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 WORKER = "FMNIST_TUNE_WORKER"
 """Set in the environment of a worker process, which leaves the study's beginning and end to the one that started it."""
-HOPELESS = 3  # trials that fail alike at the very beginning: so will the others
+HOPELESS = 3  # trials that fail alike, before any other has ended: so would the rest
 KILLED = 1  # the exit status where a worker was
 
 
@@ -57,20 +57,20 @@ def _build_sampler(node: DictConfig, seed: int) -> BaseSampler:
 
 def introduce(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter]) -> None:
     """Says what is looked for, and where."""
-    before = len(tuning.counted)
+    done = sum(trial.state != TrialState.RUNNING for trial in tuning.counted)
     target = cfg.sampler._target_.rpartition(".")[2], cfg.pruner._target_.rpartition(".")[2]
     log.info("study %s in %s", tuning.folder.name, tuning.folder)
     for parameter in leaves(space):
         log.info("  %s", parameter)
     log.info("%s, %s; best is the %simum of %s", *target, direction(cfg.monitor), cfg.monitor)
-    log.info("%d trials, of which %d have been", cfg.trials, before)
+    log.info("%d trials, of which %d are done", cfg.trials, done)
 
 
 def work(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter], configs: Configs) -> None:
     """Does trial after trial until the study has as many, or as many seconds, as it may have.
 
     Raises:
-        ValueError: if all trials at the very beginning fail alike.
+        ValueError: if the first trials all fail alike.
         KeyboardInterrupt: if the person pressed Ctrl-C.
     """
 
@@ -78,13 +78,14 @@ def work(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter], configs: C
         return run_trial(trial, tuning, space, configs, cfg.storage)  # type: ignore[arg-type]
 
     show = functools.partial(show_trial, cfg.monitor, tuning)
+    before = len(tuning.trials)
     while True:
         tuning.turn.acquire()  # until the trial has its folder: nobody else counts, takes or buries one meanwhile
         try:
             for number in tuning.bury():
                 log.info("trial %d: its process has died; it is done again", number)
-            if error := same_error(tuning.counted, HOPELESS):
-                raise ValueError(f"the first {HOPELESS} trials failed alike: {error}")
+            if error := same_error([trial for trial in tuning.counted if trial.number >= before], HOPELESS):
+                raise ValueError(f"{HOPELESS} trials failed alike, and none did better: {error}")
             if len(tuning.counted) >= cfg.trials:
                 return
             if cfg.max_seconds is not None and tuning.seconds >= cfg.max_seconds:
@@ -99,14 +100,15 @@ def work(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter], configs: C
 def show_trial(monitor: str, tuning: Tuning, _: Study, trial: FrozenTrial) -> None:
     """A line for a trial that has ended."""
     better, best = direction(monitor), tuning.best
-    chosen = " ".join(f"{name}={parameter_text(readable(value))}" for name, value in trial.params.items())
+    chosen = {name.partition(" (")[0]: parameter_text(readable(value)) for name, value in trial.params.items()}
     if trial.state == TrialState.COMPLETE:
         result = f"{monitor} {value_text(trial.value, better)}"
     elif trial.state == TrialState.PRUNED:
         result = f"pruned after epoch {trial.user_attrs.get(EPOCHS)} ({value_text(trial.value, better)})"
     else:
         result = f"failed: {trial.user_attrs.get(ERROR)}"
-    parts = [f"trial {trial.number}: {chosen}", result, f"{trial.user_attrs.get(SECONDS, 0):.1f} s"]
+    words = " ".join(f"{key}={value}" for key, value in chosen.items())
+    parts = [f"trial {trial.number}: {words}", result, f"{trial.user_attrs.get(SECONDS, 0):.1f} s"]
     if best is not None:
         parts.append(f"best {value_text(best.value, better)} (trial {best.number})")
     log.info("  |  ".join(parts))

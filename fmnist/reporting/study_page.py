@@ -55,7 +55,7 @@ def study_page(findings: StudyFindings) -> str:
         study=findings,
         names=names,
         best=next((o for o in findings.outcomes if o.number == findings.best), None),
-        counts=Counter(outcome.state for outcome in outcomes),
+        counts=counts_text(outcomes),
         history=svg(history_chart(outcomes, findings.better, unit), HISTORY_SIZE) if measured(outcomes) else None,
         importance=svg(importance, (IMPORTANCE_WIDTH, importance.get_figheight())) if importance else None,
         slices=slices,
@@ -71,6 +71,13 @@ def best_first(outcomes: Sequence[Outcome], better: str) -> list[Outcome]:
     """The finished trials, the best at the top."""
     ordered = sorted(measured(outcomes, "finished"), key=lambda pair: pair[1], reverse=better == "max")
     return [outcome for outcome, _ in ordered]
+
+
+def counts_text(outcomes: Sequence[Outcome]) -> str:
+    """How many trials there are, and of each kind."""
+    counts = Counter(outcome.state for outcome in outcomes)
+    kinds = ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"{len(outcomes)} trial{'s' if len(outcomes) != 1 else ''}" + (f": {kinds}" if kinds else "")
 
 
 def value_text(value: float | None, better: str) -> str:

@@ -84,6 +84,9 @@ class Tuning:
             return sorted(self.repeated - before)
         dead = [t for t in self.trials if t.state == TrialState.RUNNING and not _alive(self.run(t.number))]
         for trial in dead:
+            run = self.run(trial.number)
+            if run.record_file.is_file():
+                run.update_record(status="interrupted")
             put_back(self.study, trial, died=True)
             self.study.tell(trial.number, state=TrialState.FAIL)
         return [trial.number for trial in dead]
@@ -174,7 +177,7 @@ def _begin(
 
 
 def put_back(study: Study, trial: FrozenTrial, *, died: bool) -> None:
-    """Lets a trial that was cut off be done again; comes before it is marked as failed, so that a kill loses nothing."""
+    """Lets a trial that was cut off be done again; called before it is marked as failed, lest a kill between lose it."""
     deaths = trial.user_attrs.get(DEATHS, 0) + died
     repeated = any(other.user_attrs.get(REPEATS) == trial.number for other in study.get_trials(deepcopy=False))
     if not repeated and deaths < MOST_DEATHS:
