@@ -177,7 +177,7 @@ def _begin(
 
 
 def put_back(study: Study, trial: FrozenTrial, *, died: bool) -> None:
-    """Lets a trial that was cut off be done again; called before it is marked as failed, lest a kill between lose it."""
+    """Lets a trial that was cut off be done again. Called before it is marked as failed, lest a kill lose it."""
     deaths = trial.user_attrs.get(DEATHS, 0) + died
     repeated = any(other.user_attrs.get(REPEATS) == trial.number for other in study.get_trials(deepcopy=False))
     if not repeated and deaths < MOST_DEATHS:
