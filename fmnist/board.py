@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
-from fmnist.metrics import metric_names
+from fmnist.measures import metric_names
 
 GROUPS = ("model", "augment", "loss", "optimizer", "scheduler")
 KEYS = {

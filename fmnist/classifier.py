@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fmnist.classes import CLASSES
-from fmnist.metrics import PHASES, ClassificationMetrics
+from fmnist.measures import PHASES
+from fmnist.metrics import ClassificationMetrics
 
 Batch = tuple[Tensor, Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -96,7 +97,7 @@ class Classifier(LightningModule):
         self._log_epoch("test")
 
     def _log_epoch(self, phase: str) -> None:
-        """Logs what `fmnist.metrics.metric_names` lists: each class by its name, as a vector would be averaged."""
+        """Logs what `fmnist.measures.metric_names` lists: each class by its name, as a vector would be averaged."""
         result = self.metrics(phase).compute()
         self.log_dict({f"{phase}/{name}": result[name] for name in ("loss", "accuracy")})
         per_class = zip(CLASSES, result["accuracy_per_class"], strict=True)

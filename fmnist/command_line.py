@@ -95,6 +95,8 @@ def explain(error: Exception, job: str) -> str:
     message = str(error)
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
         key = found[1].split("=")[0].split("@")[0]
+        if below := re.search(rf"full_key: ({re.escape(key)}\.\S+)", str(error.__cause__)):  # of key={unknown: ...}
+            key = below[1]
         level = key.rpartition(".")[0]
         known = keys(job)
         siblings = [name for name in known if name.rpartition(".")[0] == level]

@@ -11,7 +11,7 @@ from torch import Tensor
 from fmnist.classes import CLASSES
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.metrics import metric_names
+from fmnist.measures import metric_names
 from fmnist.reporting.tables import class_table
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def show(split: str, subject: str, result: Result) -> None:
 
 
 def scalars(split: str, result: Result) -> dict[str, float]:
-    """A result by the names of `fmnist.metrics.metric_names`; NaN is the accuracy of a class without images."""
+    """A result by the names of `fmnist.measures.metric_names`; NaN is the accuracy of a class without images."""
     values = [result["loss"].item(), result["accuracy"].item(), *result["accuracy_per_class"].tolist()]
     return dict(zip(metric_names(split), values, strict=True))
 

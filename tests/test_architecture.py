@@ -15,21 +15,22 @@ ROOT = PACKAGE.parent
 ARROWS = {
     "__init__": "",
     "command_line": "arguments runs",  # the jobs only by name, when they are run
-    "jobs": "callbacks arguments build checkpoints classes data evaluation images logs metrics record report"
-    " reporting runs training tuning",
-    "build": "arguments callbacks checkpoints classes classifier data metrics runs schedules training",
+    "jobs": "arguments build callbacks checkpoints classes data evaluation images logs measures record report reporting"
+    " runs training tuning",
+    "build": "arguments callbacks checkpoints classes classifier data measures runs schedules training",
     "tuning": "arguments reporting runs",
-    "board": "metrics",
+    "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
-    "evaluation": "classes classifier data metrics reporting",
-    "classifier": "classes metrics",
-    "callbacks": "checkpoints classes classifier data inspection metrics reporting runs",
+    "evaluation": "classes classifier data measures reporting",
+    "classifier": "classes measures metrics",
+    "callbacks": "checkpoints classes classifier data inspection measures reporting runs",
     "runs": "",
     "data": "classes",
     "reporting": "classes",
     "images": "classes",
     "metrics": "classes",
+    "measures": "classes",
     "models": "",
     "losses": "",
     "inspection": "",
@@ -81,6 +82,12 @@ def test_module_imports_only_the_rooms_its_arrows_point_to(file: Path) -> None:
 def test_only_the_rooms_that_handle_configs_know_hydra(file: Path) -> None:
     known = {name.split(".")[0] for name in imports(file)} & {"hydra", "omegaconf"}
     assert not known or room_of(file) in MAY_KNOW_HYDRA
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_only_tuning_knows_optuna(file: Path) -> None:
+    known = {name.split(".")[0] for name in imports(file)} & {"optuna", "sqlalchemy"}
+    assert not known or room_of(file) == "tuning" or file.stem.startswith("tune")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts").glob("*.py")), ids=lambda file: file.name)

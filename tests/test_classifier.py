@@ -13,7 +13,7 @@ from fmnist.classes import CLASSES
 from fmnist.classifier import Classifier, total_steps
 from fmnist.data.augment import Augmentation, normalise
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.metrics import metric_names
+from fmnist.measures import metric_names
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP
 from fmnist.schedules import constant, cosine, one_cycle

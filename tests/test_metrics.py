@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 
 from fmnist.classes import CLASSES
-from fmnist.metrics import ClassificationMetrics, calibration, direction, metric_names
+from fmnist.measures import direction, metric_names
+from fmnist.metrics import ClassificationMetrics, calibration
 
 
 def logits_for(predicted: list[int], classes: int) -> Tensor:

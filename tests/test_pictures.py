@@ -25,7 +25,8 @@ from fmnist.callbacks.projector import sprite
 from fmnist.classes import CLASSES
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.metrics import ClassificationMetrics, metric_names
+from fmnist.measures import metric_names
+from fmnist.metrics import ClassificationMetrics
 
 PICTURES = ("pictures=default", "pictures.every_n_epochs=2")
 

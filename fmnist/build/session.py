@@ -21,7 +21,7 @@ from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.metrics import direction, metric_names
+from fmnist.measures import direction, metric_names
 from fmnist.runs import Run
 from fmnist.training import Session
 

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from fmnist.metrics import metric_names
+from fmnist.measures import metric_names
 from fmnist.runs import write_whole
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """Look for a better setting: trials that choose, train and are compared on the validation images."""
 
+import contextlib
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from fmnist.jobs import train
 from fmnist.jobs.tune_results import conclude
 from fmnist.jobs.tune_trials import OWN, Configs, check_trainings
 from fmnist.jobs.tune_workers import WORKER, build_parts, introduce, start_workers, work
-from fmnist.metrics import direction
+from fmnist.measures import direction
 from fmnist.tuning import storage
 from fmnist.tuning.search import keys_of, present, read_space
 from fmnist.tuning.study import open_tuning
@@ -101,6 +102,8 @@ def check(cfg: DictConfig, hydra: DictConfig, name: str) -> None:
         ValueError: naming the key.
     """
     if hydra.mode == RunMode.MULTIRUN:
+        with contextlib.suppress(OSError):
+            Path(hydra.runtime.output_dir).rmdir()  # Hydra has made it for the sweep's first job
         raise ValueError(NOT_HERE)
     if cfg.resume is not None:
         raise ValueError(f"resume={cfg.resume}: a study goes on by its own command again")

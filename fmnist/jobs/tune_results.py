@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from omegaconf import DictConfig
 
 from fmnist.jobs.tune_trials import Configs, retrain
-from fmnist.metrics import direction
+from fmnist.measures import direction
 from fmnist.reporting.study_page import StudyFindings, counts_text, study_page, value_text
 from fmnist.runs import write_whole
 from fmnist.tuning import results
@@ -35,7 +35,7 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         words = words_of(space, best.params)
         experiment = write_experiment(tuning, configs, words, f"{cfg.monitor} {value_text(best.value, better)}")
         folder = shlex.quote(str(tuning.folder))
-        command = f"python scripts/train.py --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2 -m"
+        command = f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2"
         if retrained:
             comparison = compare(tuning, configs, words, cfg, retrained)
     found = results.outcomes(tuning)

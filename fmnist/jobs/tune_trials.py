@@ -1,6 +1,7 @@
 """Trainings of a study: a trial, or a setting once more with other seeds."""
 
 import functools
+import json
 import logging
 import math
 import tempfile
@@ -17,7 +18,7 @@ from optuna.trial import Trial
 from fmnist import logs, record
 from fmnist.build import build_session, one_line, plain_config
 from fmnist.callbacks import Pruning, TrainingPruned
-from fmnist.metrics import direction
+from fmnist.measures import direction
 from fmnist.reporting.study_page import value_text
 from fmnist.runs import Run, claim_run
 from fmnist.training import Session, set_up, train
@@ -46,18 +47,26 @@ class Configs:
         self.study = study
         self.plain = functools.cache(self._plain)
         """The config with these words more, a tuple, as plain values."""
+        self._composed = functools.cache(self._compose)
 
     def __call__(self, words: Sequence[str] = ()) -> DictConfig:
         return OmegaConf.create(self.plain(tuple(words)))
 
     def _plain(self, words: tuple[str, ...] = ()) -> dict[str, Any]:
-        config = plain_config(compose("tune", [*self.typed, *words]))
-        own = {"name": self.study, "test": False, "resume": None}
-        return {key: value for key, value in config.items() if key not in OWN} | own
+        values = [word for word in words if "." in key_of(word)]  # what a trial draws: it needs no composing
+        cfg = self._composed(tuple(word for word in words if word not in values))
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in (*OWN, "hydra")])
+        for word in values:
+            key, _, text = word.partition("=")
+            OmegaConf.update(cfg, key, json.loads(text))
+        return plain_config(cfg) | {"name": self.study, "test": False, "resume": None}
+
+    def _compose(self, words: tuple[str, ...]) -> DictConfig:
+        return compose("tune", [*self.typed, *words], return_hydra_config=True)
 
     def choices(self, words: Sequence[str] = ()) -> dict[str, str]:
         """The option of each group that a training's config has."""
-        found = compose("tune", [*self.typed, *words], return_hydra_config=True).hydra.runtime.choices
+        found = self._composed(tuple(word for word in words if "." not in key_of(word))).hydra.runtime.choices
         return {
             str(group): str(found[group])
             for group in found

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fmnist.arguments import check_arguments
 from fmnist.build import build, plain_config
 from fmnist.jobs.tune_trials import Configs, run_trial
-from fmnist.metrics import direction
+from fmnist.measures import direction
 from fmnist.reporting.study_page import parameter_text, value_text
 from fmnist.tuning.results import readable
 from fmnist.tuning.sampling import SeededByNumber, pruner_bounds, sampler_bounds
@@ -63,7 +63,7 @@ def introduce(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter]) -> No
     for parameter in leaves(space):
         log.info("  %s", parameter)
     log.info("%s, %s; best is the %simum of %s", *target, direction(cfg.monitor), cfg.monitor)
-    log.info("%d trials, of which %d are done", cfg.trials, done)
+    log.info("%d trial%s, of which %d are done", cfg.trials, "s" if cfg.trials > 1 else "", done)
 
 
 def work(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter], configs: Configs) -> None:
@@ -78,13 +78,13 @@ def work(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter], configs: C
         return run_trial(trial, tuning, space, configs, cfg.storage)  # type: ignore[arg-type]
 
     show = functools.partial(show_trial, cfg.monitor, tuning)
-    before = len(tuning.trials)
+    before = {trial.number for trial in tuning.counted}
     while True:
         tuning.turn.acquire()  # until the trial has its folder: nobody else counts, takes or buries one meanwhile
         try:
             for number in tuning.bury():
                 log.info("trial %d: its process has died; it is done again", number)
-            if error := same_error([trial for trial in tuning.counted if trial.number >= before], HOPELESS):
+            if error := same_error([trial for trial in tuning.counted if trial.number not in before], HOPELESS):
                 raise ValueError(f"{HOPELESS} trials failed alike, and none did better: {error}")
             if len(tuning.counted) >= cfg.trials:
                 return

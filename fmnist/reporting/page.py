@@ -126,7 +126,7 @@ def class_rows(confusion: Tensor, curves: Mapping[str, Sequence[tuple[float, flo
 
     Args:
         confusion: counts (K true, K predicted).
-        curves: by the names of `fmnist.metrics.metric_names`.
+        curves: by the names of `fmnist.measures.metric_names`.
     """
     lines = [curves.get(f"val/accuracy_per_class/{name}", ()) for name in CLASSES]
     low = min((value for line in lines for epoch, value in line if epoch > 0), default=0)

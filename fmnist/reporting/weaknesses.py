@@ -30,7 +30,7 @@ def weaknesses(
         confidence: probability of the predicted class of each image (N).
         right: whether it is the true one (N).
         calibration_error: the expected one, 0..1; None where some confidence is no number.
-        curves: of the training, by the names of `fmnist.metrics.metric_names`; any may be missing.
+        curves: of the training, by the names of `fmnist.measures.metric_names`; any may be missing.
     """
     return [
         *_on_the_whole(confusion, confidence),

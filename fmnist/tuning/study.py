@@ -125,13 +125,12 @@ def open_tuning(
     Raises:
         ValueError: if there is one with other settings, or its database can't be used.
     """
-    known = folder.is_dir()
+    name, known = url and storages.shown(url), folder.is_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"outputs: can't make the folder {folder}: {error.strerror}") from error
     turn = FileLock(folder / ".turn")
-    name = url and storages.shown(url)
     try:
         with storages.explained(name or str(folder / DATABASE)), turn:
             storage = storages.open_url(url, stale) if url else storages.open_file(folder / DATABASE)
