@@ -49,7 +49,7 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         logarithmic=results.logarithmic(space),
         importance=results.importance(tuning, space),
         enough=results.ENOUGH,
-        facts={"sampler": cfg.sampler._target_, "pruner": cfg.pruner._target_},
+        facts={key: cfg[key]._target_.rpartition(".")[2] for key in ("sampler", "pruner")},
         experiment=experiment,
         command=command,
         retrained=comparison,
@@ -73,9 +73,10 @@ def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], val
     """The best setting, and what was typed beside it, as the difference from the default."""
     default = Configs([], tuning.folder.name)
     usual, chosen = default.choices(), configs.choices(words)
-    changed = {group: option for group, option in chosen.items() if usual.get(group) != option}
+    searched = [word.split("=")[0] for word in words]
+    changed = {group: chosen[group] for group in chosen if usual.get(group) != chosen[group] or group in searched}
     base = default.plain(tuple(f"{group}={option}" for group, option in changed.items()))
-    values = results.differences(base, configs.plain(tuple(words)), keep=[word.split("=")[0] for word in words])
+    values = results.differences(base, configs.plain(tuple(words)), keep=searched)
     values = {key: below for key, below in values.items() if key not in ("name", "outputs", "report", "test")}
     name = tuning.folder.name
     text = results.experiment_text(

@@ -14,7 +14,7 @@ from fmnist.reporting.style import INK, SMALL_FONT_SIZE, TRAIN, VAL, WRONG, new_
 FINISHED: Any = {"color": TRAIN, "marker": "o", "s": 22, "linewidths": 0}
 PRUNED: Any = {"color": WRONG, "marker": "x", "s": 22, "linewidths": 1.2}
 BEST: Any = {"facecolors": "none", "edgecolors": INK, "marker": "o", "s": 90, "linewidths": 1.5}
-SPREAD = 4.0  # inter-quartile ranges around the better half: what lies further away is drawn on the edge
+SPREAD = 4.0  # times the distance of the median from the better quarter: what lies further below is drawn on the edge
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,14 @@ def history_chart(outcomes: Sequence[Outcome], better: str, ylabel: str) -> Figu
     failed = [o.number for o in outcomes if o.state == "failed"]
     if failed:
         axes.plot(failed, [0.02] * len(failed), "|", color=VAL, label="failed", transform=axes.get_xaxis_transform())
-    best = None
-    steps = []
+    best: float | None = None
+    steps: list[tuple[int, float]] = []
     for outcome, value in measured(outcomes, "finished"):
         if best is None or (value > best if better == "max" else value < best):
             best = value
         steps.append((outcome.number, best))
     if steps:
+        steps.append((max(outcome.number for outcome in outcomes), steps[-1][1]))
         axes.step(*zip(*steps, strict=True), where="post", color=INK, linewidth=1, label="best so far", zorder=1)
     _finish(axes, "trial", ylabel, low, high)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

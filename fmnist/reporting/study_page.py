@@ -9,7 +9,7 @@ from fmnist.reporting.frame import render, svg
 from fmnist.reporting.study_charts import Outcome, history_chart, importance_chart, measured, slice_chart
 
 TOP = 10  # trials in the table
-HISTORY_SIZE, IMPORTANCE_WIDTH, SLICE_SIZE = (7.0, 3.4), 5.4, (4.4, 2.8)  # inches
+HISTORY_SIZE, IMPORTANCE_WIDTH, SLICE_SIZE = (5.6, 3.0), 4.8, (4.4, 2.8)  # inches
 
 
 @dataclass(frozen=True)
