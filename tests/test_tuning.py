@@ -144,6 +144,7 @@ def test_the_best_setting_is_an_experiment_like_any_other(tune: Tune, run_script
     assert "test/accuracy" in metrics
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_as_if_it_had_not_stopped(tune: Tune) -> None:
     assert tune("trials=3", "study=whole").status == 0
     assert tune("trials=1", "study=parts").status == 0
@@ -229,6 +230,7 @@ def test_no_trial_begins_after_its_seconds(tune: Tune) -> None:
     assert lines_of(tune("trials=9", "max_seconds=0.01")) == []
 
 
+@pytest.mark.slow
 def test_the_best_setting_is_compared_with_the_base(tune: Tune) -> None:
     done = tune("trials=2", "retrain=2", "optimizer.weight_decay=0.01", "~search.optimizer.weight_decay", "seed=5")
     assert done.status == 0, done.err
@@ -341,6 +343,7 @@ def test_a_database_that_another_program_holds_is_told(tune: Tune, monkeypatch: 
     assert tune("trials=2").status == 0
 
 
+@pytest.mark.slow
 def test_a_shared_database_works_alike_and_gives_up_on_silent_workers(
     tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,13 @@
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from omegaconf import DictConfig
 
 from fmnist.jobs.tune_trials import Configs, retrain
 from fmnist.measures import direction
+from fmnist.reporting.study_charts import Outcome
 from fmnist.reporting.study_page import StudyFindings, counts_text, study_page, value_text
 from fmnist.runs import write_whole
 from fmnist.tuning import results
@@ -29,20 +31,39 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
     """
     tuning.tidy()
     better, best = direction(cfg.monitor), tuning.best
-    experiment = command = ""
-    comparison: list[str] = []
-    if best is not None:
-        words = words_of(space, best.params)
-        experiment = write_experiment(tuning, configs, words, f"{cfg.monitor} {value_text(best.value, better)}")
-        folder = shlex.quote(str(tuning.folder))
-        command = f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2"
-        if retrained:
-            comparison = compare(tuning, configs, words, cfg, retrained)
-    found = results.outcomes(tuning)
-    findings = StudyFindings(
+    found, page = results.outcomes(tuning), tuning.folder / "study.html"
+    results.write_trials(tuning.folder / "trials.csv", found, cfg.monitor)
+    if best is None:
+        write_whole(page, study_page(describe(tuning, space, cfg, found)))
+        log.info("no trial has been trained to its end; %s", counts_text(found))
+        log.info("page:       %s", page)
+        return
+    words, value = words_of(space, best.params), f"{cfg.monitor} {value_text(best.value, better)}"
+    folder = shlex.quote(str(tuning.folder))
+    findings = replace(
+        describe(tuning, space, cfg, found),
+        experiment=write_experiment(tuning, configs, words, value),
+        command=f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
+    )
+    write_whole(page, study_page(findings))
+    log.info("best: trial %d with %s", best.number, value)
+    log.info("%s; %.0f seconds of training", counts_text(found), tuning.seconds)
+    if retrained:
+        comparison = compare(tuning, configs, words, cfg, retrained)
+        write_whole(page, study_page(replace(findings, retrained=comparison)))
+        for sentence in comparison:
+            log.info("  %s", sentence)
+    log.info("page:       %s", page)
+    log.info("train it:   %s", findings.command)
+
+
+def describe(tuning: Tuning, space: Sequence[Parameter], cfg: DictConfig, found: Sequence[Outcome]) -> StudyFindings:
+    """What the page of a study shows, but for its best setting."""
+    best = tuning.best
+    return StudyFindings(
         name=tuning.folder.name,
         metric=cfg.monitor,
-        better=better,
+        better=direction(cfg.monitor),
         outcomes=found,
         best=None if best is None else best.number,
         space=[str(parameter) for parameter in leaves(space)],
@@ -50,23 +71,7 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         importance=results.importance(tuning, space),
         enough=results.ENOUGH,
         facts={key: cfg[key]._target_.rpartition(".")[2] for key in ("sampler", "pruner")},
-        experiment=experiment,
-        command=command,
-        retrained=comparison,
     )
-    page = tuning.folder / "study.html"
-    write_whole(page, study_page(findings))
-    results.write_trials(tuning.folder / "trials.csv", found, cfg.monitor)
-    if best is not None:
-        log.info("best: trial %d with %s %s", best.number, cfg.monitor, value_text(best.value, better))
-    else:
-        log.info("no trial has been trained to its end")
-    log.info("%s; %.0f seconds of training", counts_text(found), tuning.seconds)
-    for sentence in comparison:
-        log.info("  %s", sentence)
-    log.info("page:       %s", page)
-    if best is not None:
-        log.info("train it:   %s", command)
 
 
 def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], value: str) -> str:

@@ -32,11 +32,12 @@ class StudyFindings:
     enough: int
     """Finished trials that it takes to tell."""
     facts: Mapping[str, str]
-    experiment: str
-    command: str
-    """What trains the best setting."""
-    retrained: Sequence[str]
-    """What came of it, in sentences."""
+    experiment: str = ""
+    """The best setting."""
+    command: str = ""
+    """What trains it."""
+    retrained: Sequence[str] = ()
+    """What came of that, in sentences."""
 
 
 def study_page(findings: StudyFindings) -> str:

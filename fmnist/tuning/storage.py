@@ -38,7 +38,8 @@ def open_file(file: Path) -> RDBStorage:
     """
     if file.exists():
         _check_file(file)
-    return RDBStorage(f"sqlite:///{file}", {"connect_args": {"timeout": PATIENCE}})
+    with explained(str(file), RuntimeError):  # as of tables of another version of Optuna
+        return RDBStorage(f"sqlite:///{file}", {"connect_args": {"timeout": PATIENCE}})
 
 
 def open_url(url: str, stale: Stale) -> RDBStorage:
@@ -51,7 +52,7 @@ def open_url(url: str, stale: Stale) -> RDBStorage:
     Raises:
         ValueError: if it can't be reached.
     """
-    with explained(shown(url)):
+    with explained(shown(url), RuntimeError):  # as of tables of another version of Optuna
         for attempt in range(ATTEMPTS):
             try:
                 return RDBStorage(
@@ -65,18 +66,23 @@ def open_url(url: str, stale: Stale) -> RDBStorage:
 
 
 @contextlib.contextmanager
-def explained(name: str) -> Iterator[None]:
+def explained(name: str, *also: type[Exception]) -> Iterator[None]:
     """Turns a database's errors into one line of the person's language.
+
+    Args:
+        name: what the person knows it by.
+        also: other errors that come of it here.
 
     Raises:
         ValueError: in the place of each of them.
     """
+    kinds: tuple[type[Exception], ...] = (SQLAlchemyError, OptunaError, sqlite3.Error, *also)
     try:
         yield
     except ImportError as error:
         driver = getattr(error.__cause__, "name", None) or "its driver"
         raise ValueError(f"storage={name}: {driver} is missing: pip install {driver}") from error
-    except (SQLAlchemyError, OptunaError, RuntimeError, sqlite3.Error) as error:
+    except kinds as error:
         cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
         raise ValueError(
             f"storage={name}: {str(getattr(cause, 'orig', None) or cause).strip().splitlines()[0]}"
