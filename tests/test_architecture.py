@@ -17,8 +17,8 @@ ARROWS = {
     "command_line": "arguments ranks runs sweeping words",  # the jobs only by name, when they are run
     "sweeping": "comparison ranks runs words",
     "words": "",
-    "jobs": "arguments build callbacks checkpoints classes comparison data evaluation images logs measures ranks record "
-    "report reporting runs training tuning",
+    "jobs": "arguments build callbacks checkpoints classes comparison data evaluation images logs measures ranks "
+    "record report reporting runs training tuning",
     "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
     "tuning": "arguments reporting runs",
     "board": "measures",
