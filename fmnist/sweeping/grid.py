@@ -65,7 +65,7 @@ class Grid(Sweeper):
         """
         check_sweep()
         if self.job == "tune":
-            raise ValueError("-m and sweep=... can't be joined with tuning, which chooses the values itself: see search=...")
+            raise ValueError("-m and sweep=... don't go with tuning, which chooses the values itself: see search=...")
         grid, swept = self.expand(arguments)
         plan = plan_jobs(grid, swept, self.digests(grid))
         folder, is_new = self.choose_folder(plan)
