@@ -1,6 +1,5 @@
 """Look for a better setting: trials that choose, train and are compared on the validation images."""
 
-import contextlib
 import logging
 import os
 import re
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Gt
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from optuna.trial import TrialState
 
@@ -28,7 +26,6 @@ from fmnist.tuning.study import open_tuning
 log = logging.getLogger(__name__)
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a folder, of a file, and of an option on the command line
-NOT_HERE = "-m and sweep=... can't be joined with tuning, which chooses the values itself: see search=..."
 
 
 def settings(
@@ -53,7 +50,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     logs.to_terminal()
     storage.quiet()
     name = str(cfg.study or hydra.runtime.choices.search)
-    check(cfg, hydra, name)
+    check(cfg, name)
     configs = Configs(list(hydra.overrides.task), name)
     space = read_space(plain_config(cfg.search), configs.plain, configs.options)
     configs.check_free(space)
@@ -95,16 +92,12 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
         sys.exit(status or 1)
 
 
-def check(cfg: DictConfig, hydra: DictConfig, name: str) -> None:
+def check(cfg: DictConfig, name: str) -> None:
     """Refuses what makes no sense here, and values that can't be.
 
     Raises:
         ValueError: naming the key.
     """
-    if hydra.mode == RunMode.MULTIRUN:
-        with contextlib.suppress(OSError):
-            Path(hydra.runtime.output_dir).rmdir()  # Hydra has made it for the sweep's first job
-        raise ValueError(NOT_HERE)
     if cfg.resume is not None:
         raise ValueError(f"resume={cfg.resume}: a study goes on by its own command again")
     if cfg.name is not None:
