@@ -42,5 +42,5 @@ def quoted(text: str) -> str:
 
 
 def key_of(word: str) -> str:
-    """What stands before the '='."""
-    return word.partition("=")[0].lstrip("+~")
+    """What a word is about: what stands before the '=', without a package (@)."""
+    return word.partition("=")[0].lstrip("+~").partition("@")[0]

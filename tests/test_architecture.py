@@ -18,9 +18,9 @@ ARROWS = {
     "sweeping": "comparison ranks runs words",
     "words": "",
     "jobs": "arguments build callbacks checkpoints classes comparison data evaluation images logs measures ranks "
-    "record report reporting runs training tuning",
+    "record report reporting runs training tuning words",
     "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
-    "tuning": "arguments reporting runs",
+    "tuning": "arguments comparison reporting runs words",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",

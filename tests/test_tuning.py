@@ -278,6 +278,7 @@ def test_the_best_setting_is_compared_with_the_base(tune: Tune) -> None:
         (["study=intro_adam"], ["study=intro_adam", "experiment of that name"]),
         (["resume=somewhere"], ["resume=somewhere", "command"]),
         (["name=mine"], ["name=mine", "study=mine"]),
+        (["trainer=ddp_cpu"], ["one device", "n_jobs=2"]),
         (["-m", "seed=0,1"], ["-m", "search="]),
         (["sweep=dropout"], ["sweep=", "search="]),
         (["data.val_size=0"], ["data.val_size=0", "validation images"]),

@@ -25,6 +25,7 @@ from fmnist.training import Session, set_up, train
 from fmnist.tuning.search import Parameter, ends, keys_of, suggest
 from fmnist.tuning.storage import shown
 from fmnist.tuning.study import EPOCHS, ERROR, SECONDS, Tuning, put_back
+from fmnist.words import key_of
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +97,6 @@ class Configs:
                 raise ValueError(f"{word}: the search chooses {key}; ~search.{key} leaves it to you")
 
 
-def key_of(word: str) -> str:
-    """What a word on the command line is about."""
-    return word.lstrip("+~").split("=")[0].split("@")[0]
-
-
 def check_trainings(space: Sequence[Parameter], configs: Configs) -> None:
     """Looks whether everything that can be chosen can be trained, and the data be had.
 
@@ -108,7 +104,10 @@ def check_trainings(space: Sequence[Parameter], configs: Configs) -> None:
         ValueError: naming what can't.
     """
     with tempfile.TemporaryDirectory() as folder:
-        set_up(build_session(configs(), Run(Path(folder))))
+        session = build_session(configs(), Run(Path(folder)))
+        if session.trainer.world_size > 1:
+            raise ValueError("a trial has one device: trainer.devices=1; n_jobs=2 has two of them at the same time")
+        set_up(session)
         for parameter, words in ends(space):
             try:
                 build_session(configs(words), Run(Path(folder)))
@@ -176,7 +175,8 @@ def begin(run: Run, configs: Configs, words: Sequence[str], secret: str | None, 
     session = build_session(configs(words), run, extra_callbacks=callbacks)
     set_up(session)
     typed = [word for word in configs.typed if key_of(word).split(".")[0] not in OWN]
-    run.update_record(**without(secret, record.environment()), overrides=[*typed, *words], start=record.now())
+    entries = {"overrides": [*typed, *words], "choices": configs.choices(words), "start": record.now()}
+    run.update_record(**without(secret, record.environment()), **entries)
     return session
 
 

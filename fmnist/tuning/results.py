@@ -5,14 +5,13 @@ import io
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import yaml
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
-from scipy import stats
 
+from fmnist.comparison.statistics import LEVEL, sample, welch
 from fmnist.reporting.study_charts import Outcome
 from fmnist.reporting.study_page import value_text
 from fmnist.runs import write_whole
@@ -116,15 +115,14 @@ def compare(retrained: Mapping[str, Sequence[float]], metric: str, better: str) 
 
     The p is Welch's: how often means so far apart would come of settings that are equally good.
     """
-    best, base = retrained["best"], retrained["base"]
+    samples = {name: sample(retrained[name]) for name in ("best", "base")}
     sentences = []
-    for name, values in (("best", best), ("base", base)):
-        spread = f", sd {value_text(stdev(values), better)}" if len(values) > 1 else ""
-        seeds = f"mean of {len(values)} seeds" if len(values) > 1 else "1 seed"
-        sentences.append(f"{name} setting: {metric} {value_text(mean(values), better)} ({seeds}{spread})")
-    gap = mean(best) - mean(base)
-    text = f"difference: {gap:+.4f}" if better == "min" else f"difference: {100 * gap:+.2f} points"
-    if len(best) > 1 and stdev(best) + stdev(base) > 0:
-        p = float(stats.ttest_ind(best, base, equal_var=False).pvalue)
-        text += f", Welch's t-test p = {p:.2g}" + (": it may well be chance" if p > 0.05 else "")
+    for name, each in samples.items():
+        spread = f", sd {value_text(each.sd, better)}" if each.n > 1 else ""
+        seeds = f"mean of {each.n} seeds" if each.n > 1 else "1 seed"
+        sentences.append(f"{name} setting: {metric} {value_text(each.mean, better)} ({seeds}{spread})")
+    gap = welch(samples["best"], samples["base"])
+    text = f"difference: {gap.mean:+.4f}" if better == "min" else f"difference: {100 * gap.mean:+.2f} points"
+    if not math.isnan(gap.p):
+        text += f", Welch's t-test p = {gap.p:.2g}" + (": it may well be chance" if gap.p > LEVEL else "")
     return [*sentences, text]
