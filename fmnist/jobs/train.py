@@ -127,7 +127,7 @@ def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str
     Args:
         run: it has one.
         overrides: what was typed, for the record.
-        ranks: the processes that do.
+        ranks: the processes that go on.
         changes: new values by key of its config.
 
     Raises:

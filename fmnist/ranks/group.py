@@ -244,15 +244,16 @@ class Ranks:
 def entered() -> Iterator[Ranks]:
     """The processes of this run: joined already, where others have started this one."""
     ranks = Ranks(find_place())
+    goodbye = True
     try:
         if ranks.several:
             ranks.connect()
         yield ranks
     except Exception:
-        ranks.leave(goodbye=ranks.first)
+        goodbye = ranks.first
         raise
     finally:
-        ranks.leave()
+        ranks.leave(goodbye=goodbye)
 
 
 def broadcast(value: Any) -> Any:

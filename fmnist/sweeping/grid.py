@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ class Grid(Sweeper):
                 base = self.loader.load_sweep_config(self.master, [word for word in words if word in choices])
                 with open_dict(base):
                     del base["hydra"]
+                check_sweep(processes(base))
                 composed[choices] = hashlib.sha256(OmegaConf.to_yaml(base).encode()).hexdigest()
             text = "\n".join([composed[choices], *sorted(word for word in words if word not in choices)])
             found.append(hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -195,6 +197,12 @@ def places(folder: Path, job: Job) -> list[str]:
     """Where the job lies, as words for Hydra."""
     values = {"dir": str(folder), "subdir": job.folder}
     return [f"hydra.sweep.{key}={quoted(value)}" for key, value in values.items()]
+
+
+def processes(cfg: DictConfig) -> int:
+    """How many each job would have, as far as the config says it in numbers."""
+    asked = [OmegaConf.select(cfg, f"trainer.{name}") for name in ("devices", "num_nodes")]
+    return math.prod(number for number in asked if isinstance(number, int) and number > 0)
 
 
 def check_launcher(node: DictConfig) -> None:
