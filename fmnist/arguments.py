@@ -23,7 +23,10 @@ def check_arguments(key: str, target: Callable[..., Any], arguments: Mapping[str
     """
     parameters = inspect.signature(target).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+    except NameError:  # a library that imports what its annotations name for type checkers alone
+        hints = {}
     for name, value in arguments.items():
         path = f"{key}.{name}" if key else name
         if name not in parameters and not takes_any:

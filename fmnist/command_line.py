@@ -130,6 +130,8 @@ def explain(error: Exception, job: str) -> str:
         return first_mistake(job) or f"{found[1]}: add -m to run each of the values; a list is written [1,2]"
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
         key = found[1].split("=")[0].split("@")[0]
+        if below := re.search(rf"full_key: ({re.escape(key)}\.\S+)", str(error.__cause__)):  # of key={unknown: ...}
+            key = below[1]
         level = key.rpartition(".")[0]
         known = keys(job)
         siblings = [name for name in known if name.rpartition(".")[0] == level]
@@ -152,8 +154,17 @@ def first_mistake(job: str) -> str | None:
 
 def groups(job: str) -> list[str]:
     """The groups among which `conf/<job>.yaml` chooses."""
+    texts = _texts(job)
+    unused = re.findall(r"^  - override (\w+): null", texts[0], re.MULTILINE)
+    names = [name for text in reversed(texts) for name in re.findall(r"^  - (\w+): ", text, re.MULTILINE)]
+    return [name for name in names if name not in unused and (CONF / name).is_dir()]
+
+
+def _texts(job: str) -> list[str]:
+    """What stands in `conf/<job>.yaml`, and then in the files of other jobs on which it builds."""
     text = (CONF / f"{job}.yaml").read_text()
-    return [name for name in re.findall(r"^  - (\w+): ", text, re.MULTILINE) if (CONF / name).is_dir()]
+    bases = [name for name in re.findall(r"^  - (\w+)$", text, re.MULTILINE) if name != "_self_"]
+    return [text, *(below for name in bases for below in _texts(name))]
 
 
 def options(group: str) -> list[str]:
@@ -183,11 +194,15 @@ def keys(job: str) -> list[str]:
 
 def help_text(job: str) -> str:
     """What --help prints: each group with its options, each key, a line for every one, taken from the YAML files."""
-    text = (CONF / f"{job}.yaml").read_text()
-    lines = [_headline(text), "", f"  python scripts/{job}.py [key=value ...]", ""]
+    texts = _texts(job)
+    lines = [_headline(texts[0]), "", f"  python scripts/{job}.py [key=value ...]", ""]
     if groups(job):
         lines += ["Choices (group=option); what they hold can be changed too (group.key=value):"]
-    chosen = dict(re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE))
+    chosen = dict(
+        found
+        for text in reversed(texts)
+        for found in re.findall(r"^  - (?:override )?(\w+): (\w+)", text, re.MULTILINE)
+    )
     for group in groups(job):
         for option in options(group):
             mark = "*" if chosen.get(group) == option else " "
@@ -196,8 +211,11 @@ def help_text(job: str) -> str:
             )
     lines += ["   (* is taken where nothing else is said)", ""] if groups(job) else []
     lines.append("Keys:")
-    for key, value, comment in re.findall(r"^(\w+): (\S.*?)(?:  # (.*))?$", text, re.MULTILINE):
-        lines.append(f"   {f'{key}={value}':<28} {comment}")
+    keys: dict[str, str] = {}
+    for text in texts:
+        for key, value, comment in re.findall(r"^(\w+): (\S.*?)(?:  # (.*))?$", text, re.MULTILINE):
+            keys.setdefault(key, f"   {f'{key}={value}':<28} {comment}")
+    lines += keys.values()
     lines += ["", "--cfg job shows the whole config, --multirun (-m) runs every combination of a=1,2 b=3,4."]
     return "\n".join(lines).replace("$", "$$")
 

@@ -59,6 +59,19 @@ def to_terminal(*, errors_only: bool = False) -> None:
 
 
 @contextlib.contextmanager
+def off_terminal() -> Iterator[None]:
+    """Keeps the lines from the terminal, but not from a file."""
+    before = [(logger, handler) for logger in SHOWN for handler in logger.handlers if isinstance(handler, _Terminal)]
+    for logger, handler in before:
+        logger.removeHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, handler in before:
+            logger.addHandler(handler)
+
+
+@contextlib.contextmanager
 def to_file(file: Path) -> Iterator[None]:
     """Also writes the lines to the end of a file."""
     handler = logging.FileHandler(file)

@@ -88,7 +88,7 @@ class Run:
 
     @property
     def status(self) -> str | None:
-        """running, finished, interrupted or failed; None where nothing is known."""
+        """running, finished, interrupted, pruned or failed; None where nothing is known."""
         return self.load_record().get("status")
 
     @property

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 
 from fmnist import checkpoints, record
 from fmnist.board import log_charts, log_choices
-from fmnist.callbacks import History, TrainingInterrupted
+from fmnist.callbacks import History, TrainingInterrupted, TrainingPruned
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result, grouped, measure, scalars, show
@@ -62,6 +62,7 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
 
     Raises:
         KeyboardInterrupt: if the person pressed Ctrl-C. What there is by then is kept.
+        TrainingPruned: if a callback saw no hope. Then nothing is measured.
     """
     run, trainer = session.run, session.trainer
     entries = {"precision": trainer.precision, "seed": session.config["seed"], "dataset": session.datamodule.hashes}
@@ -81,6 +82,9 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         if run.last_checkpoint.is_file():
             log.info("interrupted; go on with:  %s", resume_command(run))
         raise KeyboardInterrupt from None
+    except TrainingPruned:
+        end(session, "pruned")
+        raise
     except MisconfigurationException as error:
         end(session, "failed")
         raise ValueError(" ".join(str(error).split())) from error

@@ -17,9 +17,10 @@ ARROWS = {
     "command_line": "arguments ranks runs sweeping words",  # the jobs only by name, when they are run
     "sweeping": "comparison ranks runs words",
     "words": "",
-    "jobs": "arguments build checkpoints classes comparison data evaluation images logs ranks record "
-    "report reporting runs training",
+    "jobs": "arguments build callbacks checkpoints classes comparison data evaluation images logs measures ranks "
+    "record report reporting runs training tuning",
     "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
+    "tuning": "arguments reporting runs",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
@@ -85,6 +86,12 @@ def test_module_imports_only_the_rooms_its_arrows_point_to(file: Path) -> None:
 def test_only_the_rooms_that_handle_configs_know_hydra(file: Path) -> None:
     known = {name.split(".")[0] for name in imports(file)} & {"hydra", "omegaconf"}
     assert not known or room_of(file) in MAY_KNOW_HYDRA
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_only_tuning_knows_optuna(file: Path) -> None:
+    known = {name.split(".")[0] for name in imports(file)} & {"optuna", "sqlalchemy"}
+    assert not known or room_of(file) == "tuning" or file.stem.startswith("tune")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts").glob("*.py")), ids=lambda file: file.name)

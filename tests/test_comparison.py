@@ -180,7 +180,7 @@ def test_a_config_written_by_hand(text: str, expected: dict[str, Any]) -> None:
         "trainer.profiler=simple",
         "trainer.enable_progress_bar=false",
         "trainer.log_every_n_steps=1",
-        "trainer.devices=[0]",
+        "trainer=ddp_cpu",
         "data.root=elsewhere",
         "optimizer=adamw",
         "model.dropout=0.2",
@@ -196,7 +196,6 @@ def test_what_changes_no_weight_is_no_setting(override: str, tmp_path: Path) -> 
     [
         "monitor=val/loss",  # chooses another checkpoint
         "trainer.precision=32-true",
-        "trainer.devices=2",
         "trainer.limit_train_batches=1",  # one batch; 1.0 is all of them
         "trainer.max_epochs=7",
         "data.batch_size=64",

@@ -20,6 +20,7 @@ from fmnist.runs import new_run
 
 ROOT = CONF.parent
 OPTIONS = [(group, option) for group in groups("train") for option in options(group)]
+TUNED = [(group, option) for group in groups("tune") if group not in groups("train") for option in options(group)]
 EXPERIMENTS = options("experiment")
 
 
@@ -29,7 +30,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def test_every_yaml_is_an_option_or_a_script() -> None:
-    reachable = {CONF / group / f"{option}.yaml" for group, option in OPTIONS}
+    reachable = {CONF / group / f"{option}.yaml" for group, option in OPTIONS + TUNED}
     reachable.add(CONF / "command_line.yaml")  # what they share
     reachable |= {CONF / f"{script.stem}.yaml" for script in (ROOT / "scripts").glob("*.py")}
     assert reachable == set(CONF.rglob("*.yaml"))

@@ -24,6 +24,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["optimizer=sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
         (["experiment=lenett"], ["experiment=lenett", "did you mean intro_lenet?"]),
         (["colour=red"], ["colour", "there are", "optimizer"]),
+        (["optimizer={momentum:0.9}"], ["optimizer.momentum: there is no such key", "optimizer.lr"]),
         (["+colour=red"], ["colour", "there are", "monitor"]),
         (["+model.colour=red"], ["model.colour", "no such argument"]),
         (["+optimizer.momentun=0.9", "optimizer=sgd"], ["optimizer.momentun", "did you mean momentum"]),

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmnist.arguments import check_arguments
 
-ALLOWED_TARGETS = ("fmnist.", "torch.nn.", "torch.optim.", "lightning.pytorch.")
+ALLOWED_TARGETS = ("fmnist.", "torch.nn.", "torch.optim.", "lightning.pytorch.", "optuna.samplers.", "optuna.pruners.")
 """Where a `_target_` may point."""
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -27,13 +28,14 @@ from fmnist.runs import Run
 from fmnist.training import Session
 
 
-def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
+def build_session(cfg: DictConfig, run: Run, first_step: int = 0, extra_callbacks: Sequence[Callback] = ()) -> Session:
     """Everything that one training needs. Nothing is read, so that a mistake shows at once.
 
     Args:
         cfg: as conf/train.yaml composes it.
         run: where the training's files go.
         first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time.
+        extra_callbacks: come after the table of the epochs, and before the checkpoints are written.
 
     Raises:
         ValueError: naming the key that asks for something that can't be.
@@ -57,6 +59,7 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0) -> Session:
         LearningRateMonitor(logging_interval="step"),
         *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
         history,
+        *extra_callbacks,
         *build_checkpointing(cfg, run),
         *([Progress()] if progress else []),
     ]

@@ -5,6 +5,7 @@ from fmnist.callbacks.interruption import Interruption, TrainingInterrupted
 from fmnist.callbacks.keep_checkpoint import KeepCheckpoint
 from fmnist.callbacks.pictures import Pictures
 from fmnist.callbacks.progress import Progress
+from fmnist.callbacks.pruning import Pruning, TrainingPruned
 from fmnist.callbacks.random_states import RandomStates
 from fmnist.callbacks.run_config import RunConfig
 
@@ -14,7 +15,9 @@ __all__ = [
     "KeepCheckpoint",
     "Pictures",
     "Progress",
+    "Pruning",
     "RandomStates",
     "RunConfig",
     "TrainingInterrupted",
+    "TrainingPruned",
 ]

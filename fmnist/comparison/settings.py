@@ -14,10 +14,20 @@ Settings = Mapping[str, Any]
 """Plain, hashable values by dotted key. What is null isn't there, as what an older version didn't know."""
 
 # Keys that change neither what is learnt nor what is measured: names and places, what is shown and kept, the machine.
-# Not among them: trainer.precision and trainer.devices (each device takes a batch of its own), limit_*_batches, and
+# All devices share each batch. Not among them: trainer.precision, limit_*_batches, and
 # monitor, which chooses the checkpoint that is measured. Other data are told by their checksums instead of their place.
 IGNORED = {"seed", "name", "outputs", "resume", "test", "report", "data.root", "data.verify", "data.eval_batch_size"}
-IGNORED_OF_TRAINER = {"accelerator", "strategy", "deterministic", "benchmark", "detect_anomaly", "profiler", "logger"}
+IGNORED_OF_TRAINER = {
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "deterministic",
+    "benchmark",
+    "detect_anomaly",
+    "profiler",
+    "logger",
+}
 IGNORED_OF_TRAINER |= {"log_every_n_steps", "default_root_dir"}
 IGNORED_OF_TRAINER |= {"enable_progress_bar", "enable_model_summary", "enable_checkpointing"}
 IGNORED_GROUPS = ("pictures", "hydra")
@@ -107,9 +117,6 @@ def settings_of(config: Settings, dataset: Any = None) -> dict[str, Any]:
         dataset: checksum of each data file, by name.
     """
     kept = {key: value for key, value in config.items() if _counts(key)}
-    devices = kept.get("trainer.devices")
-    if isinstance(devices, tuple):  # which ones they are makes no difference
-        kept["trainer.devices"] = len(devices)
     if isinstance(dataset, dict) and dataset:
         kept[DATASET] = hashlib.sha256(json.dumps(dataset, sort_keys=True).encode()).hexdigest()[:8]
     return kept

@@ -61,9 +61,11 @@ class Grid(Sweeper):
         """Runs the grid; the exit status tells whether a job failed.
 
         Raises:
-            ValueError: if no job can be run at all.
+            ValueError: if no job can be run at all, or the script is not one to sweep with.
         """
         check_sweep()
+        if self.job == "tune":
+            raise ValueError("-m and sweep=... don't go with tuning, which chooses the values itself: see search=...")
         grid, swept = self.expand(arguments)
         plan = plan_jobs(grid, swept, self.digests(grid))
         folder, is_new = self.choose_folder(plan)

@@ -1,0 +1,56 @@
+"""A training that a callback ends because it is hopeless."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from fmnist.build import build_session
+from fmnist.callbacks import Pruning, TrainingPruned
+from fmnist.command_line import CONF
+from fmnist.runs import new_run
+from fmnist.training import set_up, train
+
+
+def words(data_root: Path) -> list[str]:
+    return [
+        "data=folder",
+        f"data.root={data_root}",
+        "data.val_size=100",
+        "data.batch_size=50",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=5",
+        "trainer.log_every_n_steps=5",
+        "model.channels=[4]",
+        "pictures=none",
+        "report=false",
+    ]
+
+
+@pytest.mark.parametrize(("every", "asked"), [(1, [1, 2, 3]), (2, [2, 4])])
+def test_it_is_asked_after_each_validation_and_ends_the_run(
+    every: int, asked: list[int], data_root: Path, tmp_path: Path
+) -> None:
+    seen: dict[int, float] = {}
+
+    def hopeless(epoch: int, value: float) -> bool:
+        seen[epoch] = value
+        return epoch >= 3
+
+    run = new_run(tmp_path, "pruned")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*words(data_root), f"trainer.check_val_every_n_epoch={every}"])
+    session = build_session(cfg, run, extra_callbacks=[Pruning("val/accuracy", hopeless)])
+    set_up(session)
+    with pytest.raises(TrainingPruned, match=f"after epoch {asked[-1]}"):
+        train(session)
+    assert list(seen) == asked
+    assert run.status == "pruned"
+    lines = [line.split(",") for line in run.history_file.read_text().splitlines()]
+    column = lines[0].index("val/accuracy")
+    assert [float(line[column]) for line in lines[2:] if line[column]] == pytest.approx(list(seen.values()))
+    assert run.epochs == asked[-1]
+    metrics = json.loads(run.metrics_file.read_text())
+    assert metrics["epochs"] == asked[-1]
+    assert not {"val/accuracy", "test/accuracy"} & metrics.keys()

@@ -1,0 +1,487 @@
+"""scripts/tune.py as a person uses it, with real trials on made-up images."""
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from conftest import SCRIPTS, Done, RunScript
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from fmnist.command_line import CONF, options
+from fmnist.jobs.tune_trials import without
+from fmnist.jobs.tune_workers import WORKER, build_parts
+from fmnist.tuning import storage
+
+SMALL = (
+    "data=folder",
+    "data.val_size=100",
+    "data.batch_size=50",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.log_every_n_steps=5",
+    "model.channels=[4]",
+)
+Tune = Callable[..., Done]
+
+
+def words_of(data_root: Path, arguments: tuple[str, ...]) -> list[str]:
+    """A small study's words and then these, which may replace some of them."""
+    keys = {argument.split("=")[0] for argument in arguments}
+    words = ("search=learning_rate", *SMALL, f"data.root={data_root}")
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    words = tuple(word for word in words if word.split("=")[0] not in keys)
+    return [*flags, *words, *(argument for argument in arguments if argument not in flags)]
+
+
+@pytest.fixture
+def tune(run_script: RunScript, data_root: Path) -> Tune:
+    """Runs scripts/tune.py in this process."""
+    return lambda *arguments: run_script("tune", *words_of(data_root, arguments))
+
+
+def start(folder: Path, data_root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Starts scripts/tune.py in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPTS / "tune.py"), *words_of(data_root, arguments)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def lines_of(done: Done) -> list[str]:
+    return [line for line in done.out.splitlines() if line.startswith("trial ")]
+
+
+def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> None:
+    done = tune("trials=3", "report=true")
+    assert (done.status, done.err) == (0, "")
+    folder = done.folder / "outputs" / "tune" / "learning_rate"
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert names == {"0000", "0001", "0002", "experiment", "study.db", "study.html", "trials.csv"}
+    table = rows(folder)
+    assert [row["trial"] for row in table] == ["0", "1", "2"]
+    assert (table[0]["optimizer.lr"], table[0]["optimizer.weight_decay"]) == ("0.005", "0.05")  # what there was before
+    for row in table:
+        run = folder / f"{int(row['trial']):04d}"
+        config = OmegaConf.load(run / "config.yaml")
+        assert config.optimizer.lr == float(row["optimizer.lr"])
+        assert config.optimizer.weight_decay == float(row["optimizer.weight_decay"])
+        assert (config.name, config.test, config.pictures) == ("learning_rate", False, {})
+        assert "search" not in config
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert not any(name.startswith("test") for name in metrics)
+        assert (row["state"], float(row["val/accuracy"])) == ("finished", metrics["val/accuracy"])
+        assert float(row["seconds"]) == pytest.approx(metrics["train/seconds"], abs=0.01)
+        assert row["epochs"] == "2"
+        record = json.loads((run / "run.json").read_text())
+        assert record["status"] == "finished"
+        assert f"optimizer.lr={row['optimizer.lr']}" in record["overrides"]
+        assert not any(word.startswith("trials=") for word in record["overrides"])
+        assert (run / "report.html").is_file()
+        assert "epoch 1/2" in (run / "run.log").read_text()
+    values = [float(row["val/accuracy"]) for row in table]
+    best = values.index(max(values))
+    assert [file.parent.parent.name for file in folder.rglob("*.ckpt")] == [f"{best:04d}"]
+    assert lines_of(done)[1].startswith(f"trial 1: optimizer.lr={float(table[1]['optimizer.lr']):.3g} ")
+    assert f"best {max(values):.2%} (trial {best})" in lines_of(done)[2]
+    assert "epoch" not in done.out
+    assert f"val/accuracy {max(values):.2%}" in (folder / "study.html").read_text()
+
+
+def test_the_best_setting_is_an_experiment_like_any_other(tune: Tune, run_script: RunScript) -> None:
+    choices = ["~search.optimizer.weight_decay", "+search.model.pooling={choices:[average]}"]
+    done = tune(*choices, "optimizer=sgd", "+trainer.benchmark=false", "trials=2", "study=mine")
+    assert done.status == 0, done.err
+    (file,) = done.folder.glob("outputs/tune/mine/experiment/*.yaml")
+    text = file.read_text()
+    assert text.splitlines()[1].startswith("# The best of 2 trials of the study mine: val/accuracy ")
+    assert "  - override /optimizer: sgd\n" in text
+    (command,) = (line.split("python scripts/train.py ")[1] for line in done.out.splitlines() if "train it:" in line)
+    again = run_script("train", *command.replace("seed=0,1,2", "seed=0,1").split(), "report=false")
+    assert again.status == 0, again.err
+    configs = sorted(done.folder.glob("outputs/mine/*/*/config.yaml"))
+    table = rows(file.parent.parent)
+    best = max(table, key=lambda row: float(row["val/accuracy"]))
+    ignored = ("test", "report", "pictures")
+    tried = OmegaConf.load(file.parent.parent / f"{int(best['trial']):04d}" / "config.yaml")
+    for seed, config in enumerate(map(OmegaConf.load, configs)):
+        assert config.seed == seed
+        assert config.model.pooling == "average"
+        assert config.trainer.pop("enable_progress_bar") != tried.trainer.get("enable_progress_bar")
+        for key in config.keys() - {*ignored, "seed", "trainer"}:
+            assert config[key] == tried[key], key
+        assert config.trainer == {k: v for k, v in tried.trainer.items() if k != "enable_progress_bar"}
+    metrics = json.loads((configs[0].parent / "metrics.json").read_text())
+    assert metrics["val/accuracy"] == pytest.approx(float(best["val/accuracy"]))  # the same seed, the same weights
+    assert "test/accuracy" in metrics
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_as_if_it_had_not_stopped(tune: Tune) -> None:
+    assert tune("trials=3", "study=whole").status == 0
+    assert tune("trials=1", "study=parts").status == 0
+    done = tune("trials=3", "study=parts")
+    assert [line.split(":")[0] for line in lines_of(done)] == ["trial 1", "trial 2"]
+    assert "3 trials, of which 1 are done" in done.out
+    whole, parts = (rows(done.folder / "outputs" / "tune" / name) for name in ("whole", "parts"))
+    for one, other in zip(whole, parts, strict=True):
+        assert {**one, "seconds": ""} == {**other, "seconds": ""}
+    done = tune("trials=3", "study=parts", "sampler=random", "pruner=none")  # there is nothing left to do
+    assert (done.status, lines_of(done)) == (0, [])
+
+
+def test_another_study_of_the_same_name_is_refused(tune: Tune) -> None:
+    folder = tune("trials=1").folder / "outputs" / "tune" / "learning_rate"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for word, fragment in (
+        ("model.channels=[8]", "model.channels=[4], not [8]"),
+        ("search.optimizer.lr.high=0.5", "search.optimizer.lr.high=0.1, not 0.5"),
+        ("monitor=val/loss", 'monitor="val/accuracy", not "val/loss"'),
+        ("+search.model.dropout={low:0.0,high:0.5}", "search.model.dropout.high=nothing, not 0.5"),
+    ):
+        tune("trials=2", word).assert_refused("study=learning_rate was begun with ", fragment, "study=<another name>")
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_hopeless_trials_are_pruned(tune: Tune) -> None:
+    words = ("~search.optimizer.weight_decay", "trainer.max_epochs=3", "model.channels=[8]")
+    done = tune(
+        *words,
+        "+search.optimizer.betas={choices:[[0.9,0.99],[0.999,0.99999]]}",
+        "trials=8",
+        "pruner.n_startup_trials=1",
+        "pruner.n_warmup_steps=0",
+        "sampler=random",
+    )
+    assert done.status == 0, done.err
+    folder = done.folder / "outputs" / "tune" / "learning_rate"
+    pruned = [row for row in rows(folder) if row["state"] == "pruned"]
+    assert pruned
+    for row in pruned:
+        run = folder / f"{int(row['trial']):04d}"
+        assert json.loads((run / "run.json").read_text())["status"] == "pruned"
+        assert not (run / "checkpoints").exists()
+        assert "val/accuracy" not in json.loads((run / "metrics.json").read_text())  # nothing was measured
+        assert int(row["epochs"]) < 3
+        assert len((run / "metrics.csv").read_text().splitlines()) == 2 + int(row["epochs"])
+        assert f"pruned after epoch {row['epochs']} ({float(row['val/accuracy']):.2%})" in done.out
+    assert any(row["optimizer.betas"] == "[0.9, 0.99]" for row in rows(folder))
+
+
+def test_a_trial_that_fails_is_told_and_the_study_goes_on(tune: Tune) -> None:
+    words = ("~search.optimizer.weight_decay", "search.optimizer.lr.low=0.001", "search.optimizer.lr.high=1e30")
+    done = tune(*words, "optimizer=sgd", "monitor=val/loss", "sampler=random", "trials=5")
+    assert done.status == 1
+    folder = done.folder / "outputs" / "tune" / "learning_rate"
+    states = [row["state"] for row in rows(folder)]
+    assert {"failed", "finished"} <= set(states)
+    failed = rows(folder)[states.index("failed")]
+    assert failed["error"].startswith("val/loss is nan")
+    assert f"failed: {failed['error']}" in done.out
+    assert done.err == f"{states.count('failed')} of 5 trials failed\n"
+    assert f"trial {failed['trial']}: val/loss is nan" in (folder / "study.html").read_text()
+    assert "the trial failed" in (folder / f"{int(failed['trial']):04d}" / "run.log").read_text()
+
+
+def test_trials_that_all_fail_alike_end_the_study(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: Any) -> float:
+        raise RuntimeError("out of memory\n\nand more")
+
+    monkeypatch.setattr("fmnist.jobs.tune_trials.train", out_of_memory)
+    done = tune("trials=9")
+    done.assert_refused("3 trials failed alike", "out of memory")
+    assert len(lines_of(done)) == 3
+    monkeypatch.undo()
+    assert tune("trials=4").status == 1  # it goes on when the cause is mended
+
+
+def test_no_trial_begins_after_its_seconds(tune: Tune) -> None:
+    done = tune("trials=9", "max_seconds=0.01")
+    assert len(lines_of(done)) == 1
+    assert "max_seconds=0.01: " in done.out
+    assert lines_of(tune("trials=9", "max_seconds=0.01")) == []
+
+
+@pytest.mark.slow
+def test_the_best_setting_is_compared_with_the_base(tune: Tune) -> None:
+    done = tune("trials=2", "retrain=2", "optimizer.weight_decay=0.01", "~search.optimizer.weight_decay", "seed=5")
+    assert done.status == 0, done.err
+    folder = done.folder / "outputs" / "tune" / "learning_rate" / "retrained"
+    runs = sorted(path.parent for path in folder.rglob("config.yaml"))
+    assert [str(run.relative_to(folder)) for run in runs] == [
+        "base/seed=6",
+        "base/seed=7",
+        "best/seed=6",
+        "best/seed=7",
+    ]
+    configs = [OmegaConf.load(run / "config.yaml") for run in runs]
+    assert [config.seed for config in configs] == [6, 7, 6, 7]
+    assert {config.optimizer.lr for config in configs[:2]} == {0.005}
+    assert not any("test/accuracy" in (run / "metrics.json").read_text() for run in runs)
+    mean = sum(json.loads((run / "metrics.json").read_text())["val/accuracy"] for run in runs[:2]) / 2
+    assert f"base setting: val/accuracy {mean:.2%} (mean of 2 seeds, sd " in done.out
+    assert "base setting: val/accuracy" in (folder.parent / "study.html").read_text()
+    times = [run.stat().st_mtime_ns for run in runs]
+    assert (
+        "base setting: val/accuracy"
+        in tune("trials=2", "retrain=2", "optimizer.weight_decay=0.01", "~search.optimizer.weight_decay", "seed=5").out
+    )
+    assert times == [run.stat().st_mtime_ns for run in runs]  # nothing was trained again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["trials=0"], ["trials=0", "greater than or equal to 1"]),
+        (["n_jobs=0"], ["n_jobs=0", "greater than or equal to 1"]),
+        (["max_seconds=0"], ["max_seconds=0", "greater than 0"]),
+        (["retrain=-1"], ["retrain=-1"]),
+        (["trails=3"], ["trails", "did you mean trials"]),
+        (["search=learnin_rate"], ["search=learnin_rate", "did you mean learning_rate?"]),
+        (["sampler=grid"], ["sampler=grid", "random"]),
+        (["sampler.n_startup_trials=-1"], ["sampler.n_startup_trials=-1", "greater than or equal to 0"]),
+        (["sampler.n_ei_candidates=0"], ["sampler.n_ei_candidates=0"]),
+        (["+sampler.seed=3"], ["sampler.seed", "not to be chosen"]),
+        (["+sampler.colour=3"], ["sampler.colour", "no such argument"]),
+        (["sampler._target_=optuna.pruners.NopPruner"], ["sampler._target_", "BaseSampler"]),
+        (["pruner=hyperband", "pruner.reduction_factor=1"], ["pruner.reduction_factor=1"]),
+        (["pruner.n_warmup_steps=x"], ["pruner.n_warmup_steps=x"]),
+        (["study=a/b"], ["study=a/b", "letters"]),
+        (["study=intro_adam"], ["study=intro_adam", "experiment of that name"]),
+        (["resume=somewhere"], ["resume=somewhere", "command"]),
+        (["name=mine"], ["name=mine", "study=mine"]),
+        (["-m", "seed=0,1"], ["-m", "search="]),
+        (["sweep=dropout"], ["sweep=", "search="]),
+        (["data.val_size=0"], ["data.val_size=0", "validation images"]),
+        (["optimizer.lr=0.1"], ["optimizer.lr=0.1", "~search.optimizer.lr"]),
+        (["search=optimizer", "optimizer=sgd"], ["optimizer=sgd: the search chooses optimizer"]),
+        (["search.optimizer.lr.low=0"], ["search.optimizer.lr.low=0", "log=true"]),
+        (["search.optimizer.lr.high=-1"], ["search.optimizer.lr.low", "less than"]),
+        (["+search.model.dropout={low:0.0,high:1.5}"], ["search.model.dropout: model.dropout=1.5", "less than 1"]),
+        (["+search.model.dropuot={low:0.0,high:0.5}"], ["search.model.dropuot", "did you mean model.dropout"]),
+        (["+search.loss.choices=[mean_squared_error]", "monitor=val/loss"], ["monitor=val/loss", "search.loss"]),
+        (["~search.optimizer"], ["search has no parameter"]),
+        (["model.dropout=1.5"], ["model.dropout=1.5"]),
+        (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
+        (["storage=nonsense"], ["storage=nonsense", "URL"]),
+        (["storage=postgresql://me:secret@127.0.0.1:1/db"], ["storage=postgresql://me:***@127.0.0.1:1/db", "psycopg"]),
+        (["storage=sqlite:////nowhere/study.db"], ["storage=sqlite:////nowhere/study.db", "unable to open"]),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(tune: Tune, arguments: list[str], fragments: list[str]) -> None:
+    done = tune(*arguments)
+    done.assert_refused(*fragments)
+    assert not (done.folder / "outputs").exists()
+
+
+def test_tuning_says_that_it_never_tests(tune: Tune) -> None:
+    done = tune("trials=1", "test=true")
+    assert "test=true: no trial looks at the test images" in done.out
+    assert not OmegaConf.load(done.folder / "outputs" / "tune" / "learning_rate" / "0000" / "config.yaml").test
+
+
+def other_program(file: Path) -> None:
+    with sqlite3.connect(file) as db:
+        db.execute("create table recipes (name text)")
+
+
+@pytest.mark.parametrize(
+    ("damage", "fragment"),
+    [
+        (lambda file: file.write_bytes(os.urandom(5000)), "not a database"),
+        (lambda file: file.write_bytes(file.read_bytes()[:9000]), "malformed"),
+        (lambda file: (file.unlink(), other_program(file)), "not one of a study"),
+        (lambda file: file.unlink(), "that the storage doesn't know"),
+    ],
+)
+def test_a_damaged_database_is_told_and_left_alone(tune: Tune, damage: Callable[[Path], Any], fragment: str) -> None:
+    folder = tune("trials=1").folder / "outputs" / "tune" / "learning_rate"
+    file = folder / "study.db"
+    damage(file)
+    before = file.read_bytes() if file.exists() else None
+    tune("trials=2").assert_refused(str(folder), fragment)
+    if before is not None:
+        assert file.read_bytes() == before
+    assert (folder / "0000" / "metrics.json").is_file()
+
+
+def test_a_database_that_another_program_holds_is_told(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tune("trials=1").folder / "outputs" / "tune" / "learning_rate" / "study.db"
+    monkeypatch.setattr(storage, "PATIENCE", 0.2)
+    holder = sqlite3.connect(file)
+    holder.execute("begin exclusive")
+    tune("trials=2").assert_refused("study.db", "locked")
+    holder.close()
+    assert tune("trials=2").status == 0
+
+
+@pytest.mark.slow
+def test_a_shared_database_works_alike_and_gives_up_on_silent_workers(
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "HEARTBEAT", 1)
+    monkeypatch.setattr(storage, "GRACE", 2)
+    url = f"sqlite:///{tmp_path}/shared.db"
+    assert tune("trials=1", f"storage={url}").status == 0
+    assert not (tmp_path / "outputs" / "tune" / "learning_rate" / "study.db").exists()
+    storage.quiet()
+    kept = storage.open_url(url, lambda *_: None)
+    study = optuna.load_study(study_name="learning_rate", storage=kept)
+    trial_id = kept.create_new_trial(study._study_id)  # of a worker elsewhere
+    trial = optuna.Trial(study, trial_id)
+    rate = trial.suggest_float("optimizer.lr", 0.0001, 0.1, log=True)
+    kept.record_heartbeat(trial_id)
+    done = tune("trials=2", f"storage={url}")
+    assert lines_of(done) == []  # it may still be alive
+    time.sleep(3)
+    done = tune("trials=2", f"storage={url}")
+    assert "trial 1: its process has died" in done.out
+    assert lines_of(done)[-1].startswith(f"trial 2: optimizer.lr={rate:.3g} ")
+    assert [each.state for each in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert done.status == 0
+
+
+def test_no_file_holds_a_password() -> None:
+    url = "postgresql://me:secret@host/db"
+    record = {"command": ["tune.py", f"storage={url}"], "nested": {"cores": 2}}
+    masked = without(url, record)
+    assert masked == {"command": ["tune.py", "storage=postgresql://me:***@host/db"], "nested": {"cores": 2}}
+
+
+@pytest.mark.parametrize("search", options("search"))
+def test_every_search_fits_the_default_experiment(search: str, run_script: RunScript, data_root: Path) -> None:
+    done = run_script(
+        "tune",
+        f"search={search}",
+        "data=folder",
+        f"data.root={data_root}",
+        "trainer=debug",
+        "trials=1",
+        "data.val_size=100",
+    )
+    assert done.status == 0, done.err
+    assert len(lines_of(done)) == 1
+    (row,) = rows(done.folder / "outputs" / "tune" / search)
+    assert row["state"] == "finished"  # with what the default has, which lies in each space
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("sampler", "pruner") for o in options(g)])
+def test_every_sampler_and_pruner_builds(group: str, option: str) -> None:
+    storage.quiet()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("tune", [f"{group}={option}"])
+    sampler, pruner = build_parts(cfg)
+    kinds = {"random": "RandomSampler", "tpe": "TPESampler", "median": "MedianPruner", "hyperband": "HyperbandPruner"}
+    built = sampler.sampler if group == "sampler" else pruner  # type: ignore[attr-defined]
+    assert type(built).__name__ == kinds.get(option, "NopPruner")
+
+
+def test_a_worker_leaves_the_beginning_and_the_end_to_the_one_that_started_it(
+    tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WORKER, "1")
+    done = tune("trials=1")
+    assert len(done.out.splitlines()) - len(lines_of(done)) <= 1  # where the data came from
+    assert not (done.folder / "outputs" / "tune" / "learning_rate" / "study.html").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_trial_is_done_again(tune: Tune, tmp_path: Path, data_root: Path) -> None:
+    words = ("trials=3", "trainer.max_epochs=8")
+    folder = tmp_path / "outputs" / "tune" / "learning_rate"
+    process = start(tmp_path, data_root, *words)
+    wait_until(lambda: (folder / "0001" / "metrics.csv").is_file(), process)
+    process.kill()
+    process.communicate()
+    with (folder / "0001" / "run.json").open() as file:
+        assert json.load(file)["status"] == "running"
+    done = tune(*words)
+    assert done.status == 0, done.err
+    assert "trial 1: its process has died; it is done again" in done.out
+    table = rows(folder)
+    assert [(row["trial"], row["state"]) for row in table] == [
+        ("0", "finished"), ("1", "cut off"), ("2", "finished"), ("3", "finished"),
+    ]  # fmt: skip
+    assert table[1]["optimizer.lr"] == table[2]["optimizer.lr"]
+    assert json.loads((folder / "0001" / "run.json").read_text())["status"] == "interrupted"
+    assert not (folder / "0001" / "checkpoints").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_shows_the_result_so_far_and_the_study_goes_on(
+    tune: Tune, tmp_path: Path, data_root: Path, n_jobs: int
+) -> None:
+    words = ("trials=4", "trainer.max_epochs=8")
+    folder = tmp_path / "outputs" / "tune" / "learning_rate"
+    process = start(tmp_path, data_root, *words, f"n_jobs={n_jobs}")
+    wait_until(lambda: (folder / "0002" / "metrics.csv").is_file(), process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == ""
+    assert "interrupted; the same command goes on" in out
+    assert "best: trial " in out
+    states = [row["state"] for row in rows(folder)]
+    assert "cut off" in states
+    assert (folder / "study.html").is_file()
+    done = tune(*words)
+    assert done.status == 0, done.err
+    table = rows(folder)
+    assert [row["state"] for row in table].count("finished") == 4
+    assert [row["trial"] for row in table] == [str(number) for number in range(len(table))]
+
+
+@pytest.mark.slow
+def test_processes_started_together_share_a_study(tmp_path: Path, data_root: Path) -> None:
+    processes = [start(tmp_path, data_root, "trials=6") for _ in range(2)]
+    shares = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        shares.append([line.split(":")[0] for line in out.splitlines() if line.startswith("trial ")])
+    assert sorted(shares[0] + shares[1]) == [f"trial {number}" for number in range(6)]
+    assert all(shares)
+    table = rows(tmp_path / "outputs" / "tune" / "learning_rate")
+    assert len({row["optimizer.lr"] for row in table}) == 6
+
+
+@pytest.mark.slow
+def test_workers_share_the_cores(tmp_path: Path, data_root: Path) -> None:
+    process = start(tmp_path, data_root, "trials=4", "n_jobs=2")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert len([line for line in out.splitlines() if line.startswith("trial ")]) == 4
+    assert out.count("study learning_rate in") == 1
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    for number in range(4):
+        record = tmp_path / "outputs" / "tune" / "learning_rate" / f"{number:04d}" / "run.json"
+        assert json.loads(record.read_text())["hardware"]["threads"] == threads
