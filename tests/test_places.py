@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +15,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from fmnist.build.trainer import choose_strategy
+from fmnist.callbacks import RandomStates, pictures
 from fmnist.data.batches import Batches
 from fmnist.models import CNN
 from fmnist.models.batch_norm import SyncedBatchNorm, synced
-from fmnist.ranks import lifeline
+from fmnist.ranks import group, lifeline
 from fmnist.ranks.place import CHILD, Place, check_processes, check_sweep, find_place
 
 TORCHRUN = {
@@ -245,3 +248,67 @@ def test_the_page_says_what_to_type() -> None:
     page = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
     for word in ("trainer=ddp_cpu", "trainer=ddp", "trainer=fsdp", "torchrun", "srun", "resume="):
         assert word in page
+
+
+def stub(rank: int = 0, size: int = 2, step: int = 7) -> Any:
+    """As much of a Trainer as callbacks ask."""
+    return SimpleNamespace(global_rank=rank, world_size=size, global_step=step)
+
+
+def drawn(state: RandomStates, trainer: Any) -> list[float]:
+    """The first numbers of a training."""
+    state.setup(trainer, None, "fit")
+    state.on_train_start(trainer, None)
+    return torch.rand(3).tolist()
+
+
+def test_each_process_has_random_numbers_of_its_own_that_seed_step_and_rank_give() -> None:
+    places = [(seed, rank, step) for seed in (0, 1) for rank in (0, 1) for step in (0, 7)]
+    numbers = {place: drawn(RandomStates(place[0]), stub(place[1], 2, place[2])) for place in places}
+    assert len({tuple(values) for values in numbers.values()}) == len(places)
+    torch.rand(5)
+    assert {place: drawn(RandomStates(place[0]), stub(place[1], 2, place[2])) for place in places} == numbers
+
+
+def test_random_numbers_go_on_in_as_many_processes_and_are_drawn_anew_in_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    states, expected = [], []
+    for rank in (0, 1):
+        torch.manual_seed(rank + 50)
+        states.append({"cpu": torch.get_rng_state(), "cuda": None})
+        expected.append(torch.rand(3).tolist())
+    for rank in (0, 1):
+        again = RandomStates(3)
+        again.load_state_dict({"ranks": states})
+        assert drawn(again, stub(rank)) == expected[rank]
+    assert not caplog.records
+    for size in (1, 3):
+        other = RandomStates(3)
+        other.load_state_dict({"ranks": states})
+        assert drawn(other, stub(0, size)) == drawn(RandomStates(3), stub(0, 2))
+    assert [record.message for record in caplog.records] == [
+        f"random numbers are drawn anew: {size} processes now, 2 before" for size in (1, 3)
+    ]
+
+
+def test_pictures_have_the_logits_of_all_processes_in_the_images_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.arange(70.0).view(7, 10)  # two batches: of four images and of three
+    parts = [[logits[:2], logits[4:6]], [logits[2:4], logits[6:]]]
+    monkeypatch.setattr(pictures, "gather", lambda _: parts)
+    drawing = pictures.Pictures(1, 4, True, False, False, False, False, False, 0)
+    assert torch.equal(drawing._gathered(stub()), logits)
+    drawing._logits = parts[0]
+    assert torch.equal(drawing._gathered(stub(size=1)), torch.cat(parts[0]))
+
+
+def test_a_mistake_of_one_process_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "gather", lambda _: [None, "rank 1 on there: no data"])
+    with pytest.raises(ValueError, match="rank 1 on there: no data"):
+        group.Ranks(Place(0, 2)).agree(None)
+    monkeypatch.setattr(lifeline, "PATIENCE", 0.1)
+    with pytest.raises(SystemExit):
+        group.Ranks(Place(1, 2)).agree("no data")
+    monkeypatch.setattr(group, "gather", lambda mistake: [mistake, None])
+    group.Ranks(Place(0, 2)).agree(None)

@@ -51,6 +51,8 @@ class Ranks:
         """Whether the end of a lifeline is the end of the work."""
         self._done = False
         """Whether the others end by themselves."""
+        self._threads = torch.get_num_threads()
+        """Of a process that has the machine for itself; Lightning gives each of several its share."""
 
     @property
     def first(self) -> bool:
@@ -195,6 +197,7 @@ class Ranks:
             self._line.say_goodbye()
         if distributed.is_initialized():
             distributed.destroy_process_group()
+            torch.set_num_threads(self._threads)
         for child in self._children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(lifeline.PATIENCE if self._done else 0)
@@ -244,15 +247,16 @@ class Ranks:
 def entered() -> Iterator[Ranks]:
     """The processes of this run: joined already, where others have started this one."""
     ranks = Ranks(find_place())
+    goodbye = True
     try:
         if ranks.several:
             ranks.connect()
         yield ranks
     except Exception:
-        ranks.leave(goodbye=ranks.first)
+        goodbye = ranks.first
         raise
     finally:
-        ranks.leave()
+        ranks.leave(goodbye=goodbye)
 
 
 def broadcast(value: Any) -> Any:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-BEAT, SILENCE = 5.0, 45.0  # seconds: between two signs of life, and without one until a process counts as gone
+BEAT, SILENCE = 5.0, 30.0  # seconds: between two signs of life, and without one until a process counts as gone
 PATIENCE = 10.0  # seconds that a process has for its last words
 ALIVE, BYE = b".", b"!"
 
