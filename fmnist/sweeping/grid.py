@@ -77,13 +77,10 @@ class Grid(Sweeper):
             if len(failures) == len(plan.jobs) and not any(job.run(folder).config_file.exists() for job in plan.jobs):
                 raise ValueError(one_message([failures[job.folder] for job in plan.jobs]))
         except BaseException:
-            if is_new and not leaves_something(folder):
-                Run(folder).discard()
-            else:
-                self.conclude(plan, folder)
+            if self.conclude(plan, folder, is_new):
                 say("the same command goes on")
             raise
-        self.conclude(plan, folder)
+        self.conclude(plan, folder, is_new)
         if failures:
             say(f"{len(failures)} of {len(plan.jobs)} jobs failed; the same command tries them again", sys.stderr)
             sys.exit(SOME_FAILED)
@@ -166,13 +163,17 @@ class Grid(Sweeper):
                 if isinstance(result := done.return_value, Failed):
                     yield job.folder, result.message
 
-    def conclude(self, plan: Plan, folder: Path) -> None:
-        """Compares what the sweep has by now; where the jobs leave nothing in its folder, it goes."""
-        if not leaves_something(folder):
+    def conclude(self, plan: Plan, folder: Path, is_new: bool) -> bool:
+        """Compares what the sweep has by now; where its jobs have left nothing in its new folder, that goes.
+
+        Returns:
+            Whether the folder is still there.
+        """
+        if is_new and not leaves_something(folder):
             Run(folder).discard()
-            return
+            return False
         if self.job != "train":
-            return
+            return True
         for job in plan.jobs:
             note_if_cut_off(job.run(folder))
         from fmnist.comparison import PAGE_FILE, read_runs, write_comparison  # a second, of which --help needs nothing
@@ -181,6 +182,7 @@ class Grid(Sweeper):
             say(f"\n{write_comparison(folder, read_runs([folder]))}\npage: {folder / PAGE_FILE}")
         except ValueError as error:
             say(f"no comparison: {error}")
+        return True
 
 
 @contextlib.contextmanager
