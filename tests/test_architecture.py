@@ -14,8 +14,9 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments ranks runs sweeping words",  # the jobs only by name, when they are run
+    "command_line": "arguments choices ranks runs sweeping words",  # the jobs only by name, when they are run
     "sweeping": "comparison ranks runs words",
+    "choices": "",
     "words": "",
     "jobs": "arguments build callbacks checkpoints classes comparison data evaluation images logs measures ranks "
     "record report reporting runs training tuning words",
@@ -45,7 +46,7 @@ ARROWS = {
     "logs": "",
     "record": "",
 }
-MAY_KNOW_HYDRA = {"command_line", "sweeping", "jobs", "build", "runs"}
+MAY_KNOW_HYDRA = {"command_line", "choices", "sweeping", "jobs", "build", "runs"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -8,7 +8,7 @@ from conftest import RunScript
 from hydra import compose, initialize_config_dir
 
 from fmnist import build
-from fmnist.command_line import CONF
+from fmnist.choices import CONF
 from fmnist.data import sources
 from fmnist.jobs import benchmark
 from fmnist.runs import Run

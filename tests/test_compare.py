@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from run_folders import write_run
 from test_report import Node, Reader
 
-from fmnist.command_line import words_as_list
 from fmnist.comparison import PAGE_FILE, read_runs, write_comparison
 from fmnist.comparison.ranking import compare
 from fmnist.comparison.terminal import terminal_text
+from fmnist.words import words_as_list
 
 ACCURACIES = {"sgd": (0.91, 0.92, 0.93), "adam": (0.922, 0.931, 0.933), "momentum": (0.80, 0.81, 0.83)}
 
@@ -151,8 +151,8 @@ def test_a_sweep_of_comparisons_keeps_them_apart(run_script: RunScript, outputs:
     done = run_script("compare", "-m", "outputs", "metric=val/loss,val/accuracy")
     assert done.status == 0, done.err
     pages = sorted(outputs.glob("compare/*/*/comparison.html"))
-    assert [page.parent.name for page in pages] == ["0", "1"]
-    assert "val/loss" in page_of(pages[0]).text
+    assert [page.parent.name for page in pages] == ["metric=val-accuracy", "metric=val-loss"]
+    assert "val/loss" in page_of(pages[1]).text
     assert not (outputs / PAGE_FILE).exists()
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fmnist import build
-from fmnist.command_line import CONF, groups, options
+from fmnist.choices import CONF, groups, options
 from fmnist.runs import new_run
 
 ROOT = CONF.parent

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from fmnist.build import build_session
 from fmnist.callbacks import Pruning, TrainingPruned
-from fmnist.command_line import CONF
+from fmnist.choices import CONF
 from fmnist.runs import new_run
 from fmnist.training import set_up, train
 

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from fmnist.command_line import CONF, options
+from fmnist.choices import CONF, options
 from fmnist.jobs.tune_trials import without
 from fmnist.jobs.tune_workers import WORKER, build_parts
 from fmnist.tuning import storage
