@@ -26,7 +26,7 @@ train: $(READY) ## Train; ARGS are Hydra overrides (ARGS="--help" lists them)
 	@$(BIN)/python scripts/train.py $(args)
 
 test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
-	@$(BIN)/python -m pytest $(args)
+	@$(BIN)/python -m pytest -n auto $(args)
 
 test-slow: cluster ## Run the slow tests (minutes); ARGS go to pytest
 	@$(BIN)/python -m pytest -m slow $(args)
@@ -45,7 +45,7 @@ check: $(READY) ## Lint, check format and types, run the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 # No index address and no machine's path may reach the lock. One version of each package for all Pythons.
 lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer versions
