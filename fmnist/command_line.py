@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that --help, --cfg and tab completion answer 
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import re
@@ -103,6 +104,9 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig) -> Any:
                 if not mistake:
                     write_whole(run.folder / "error.txt", traceback.format_exc())
             return Failed(message)
+        finally:
+            # Trainer and callbacks know each other, and with them 50 MB of images: Python finds such circles late.
+            gc.collect()
 
 
 def fail(message: str) -> NoReturn:

@@ -269,11 +269,11 @@ def test_many_settings_fit_terminals_of_any_width(tmp_path: Path) -> None:
     write_run(tmp_path / "x", *(f"augment.{key}=0.5" for key in ("flip", "erase")), status="failed", error="e" * 300)
     comparison = compare(read_runs([tmp_path]))
     for width in (80, 100, 200):
-        text = terminal_text(comparison, width, ("comparison.csv", "runs.csv"))
+        text = terminal_text(comparison, width, ("comparison.csv", "runs.csv"), tmp_path)
         assert max(map(len, text.splitlines())) <= width
         assert "... 3 more in comparison.csv" in text
         assert ("95% CI" in text) is False  # with one seed there is none
-    assert "trainer.accumulate_grad_batches=3" in terminal_text(comparison, 80, ("", ""))
+    assert "trainer.accumulate_grad_batches=3" in terminal_text(comparison, 80, ("", ""), tmp_path)
     assert "unknown" in text
     assert "No difference could be tested" in text
 

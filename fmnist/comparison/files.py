@@ -40,7 +40,7 @@ def write_comparison(folder: Path, runs: Sequence[RunResult], metric: str | None
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_whole(folder / name, text)
-    return terminal_text(comparison, width, (SETTINGS_FILE, RUNS_FILE))
+    return terminal_text(comparison, width, (SETTINGS_FILE, RUNS_FILE), folder)
 
 
 def settings_csv(comparison: Comparison, folder: Path) -> str:

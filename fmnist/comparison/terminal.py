@@ -5,6 +5,7 @@ import os
 import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.table import Table
 
@@ -21,13 +22,14 @@ DISPENSABLE = ((), (INTERVAL, P), (INTERVAL, P, DIFFERENCE), (INTERVAL, P, DIFFE
 """Columns that go where there is no room for all."""
 
 
-def terminal_text(comparison: Comparison, width: int, csv_names: tuple[str, str]) -> str:
+def terminal_text(comparison: Comparison, width: int, csv_names: tuple[str, str], folder: Path) -> str:
     """Ranking, explanation, and the runs that have not finished.
 
     Args:
         comparison: what is shown.
         width: of the terminal, in characters.
         csv_names: the files that hold all settings, and all runs.
+        folder: where they are; runs below it are named as seen from there.
     """
     parts = [f"{words.summary(comparison)}, by {comparison.metric}"]
     if comparison.rows:
@@ -38,7 +40,7 @@ def terminal_text(comparison: Comparison, width: int, csv_names: tuple[str, str]
     parts += [textwrap.fill(sentence, width, break_on_hyphens=False) for sentence in sentences if sentence]
     if comparison.unranked:
         parts += ["not ranked, as they have not finished:"]
-        parts.append(as_text(unranked_table(comparison.unranked[:MOST_UNRANKED], width), width))
+        parts.append(as_text(unranked_table(comparison.unranked[:MOST_UNRANKED], width, folder), width))
     if len(comparison.unranked) > MOST_UNRANKED:
         parts.append(f"... {len(comparison.unranked) - MOST_UNRANKED:,} more in {csv_names[1]}")
     return "\n".join(parts)
@@ -81,10 +83,14 @@ def _numbers(metric: str, rows: Sequence[Row]) -> dict[str, list[str]]:
     return {name: column for name, column in columns.items() if set(column) != empty}
 
 
-def unranked_table(runs: Sequence[RunResult], width: int) -> Table:
+def unranked_table(runs: Sequence[RunResult], width: int, folder: Path) -> Table:
     """Status and epochs of each, and what went wrong."""
+    below = [run.folder != folder and run.folder.is_relative_to(folder) for run in runs]
     columns = {
-        "run": [shown(run.folder) for run in runs],
+        "run": [
+            words.from_folder(run.folder, folder) if is_below else shown(run.folder)
+            for run, is_below in zip(runs, below, strict=True)
+        ],
         "status": [run.status for run in runs],
         "epochs": [words.NOTHING if run.epochs is None else str(run.epochs) for run in runs],
         "error": [(run.error or "")[:width] for run in runs],
