@@ -52,6 +52,7 @@ def run(job: str, words: str | None = None) -> None:
     raises = full_error == "1"
     OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
     OmegaConf.register_new_resolver("fmnist_jobs_at_once", jobs_at_once, replace=True)
+    OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
     # In the place of Hydra's own: it takes no plugin from outside of its namespace.
     Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = Grid
 

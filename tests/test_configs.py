@@ -16,6 +16,7 @@ from torch import nn
 
 from fmnist import build
 from fmnist.choices import CONF, groups, options
+from fmnist.jobs import train
 from fmnist.runs import new_run
 
 ROOT = CONF.parent
@@ -68,10 +69,16 @@ def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root
         ("optimizer", "optimizer._target_", ["torch.optim.SGD"] * 2 + ["torch.optim.Adam", "torch.optim.AdamW"]),
     ],
 )
-def test_every_sweep_runs_its_jobs(
-    sweep: str, key: str, values: list[Any], run_script: RunScript, data_root: Path
+def test_every_sweep_builds_its_jobs(
+    sweep: str,
+    key: str,
+    values: list[Any],
+    run_script: RunScript,
+    data_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = ["data=folder", f"data.root={data_root}", "data.val_size=100", "trainer=debug"]
+    monkeypatch.setattr(train, "train", lambda session: session.run.save_config(session.config))
+    words = ["data=folder", f"data.root={data_root}", "data.val_size=100"]
     done = run_script("train", f"sweep={sweep}", "experiment=intro_dropout", *words)
     assert done.status == 0, done.err
     (plan,) = done.folder.glob("outputs/intro_dropout/*/sweep.json")

@@ -171,6 +171,12 @@ def test_another_study_of_the_same_name_is_refused(tune: Tune) -> None:
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_the_median_pruner_waits_for_two_thirds_of_the_epochs(run_script: RunScript) -> None:
+    for epochs, wait in (("6", 4), ("20", 13), ("-1", 0), ("null", 0)):
+        words = ("--cfg", "job", "-p", "pruner", "--resolve", f"trainer.max_epochs={epochs}")
+        assert f"n_warmup_steps: {wait}\n" in run_script("tune", *words).out
+
+
 def test_hopeless_trials_are_pruned(tune: Tune) -> None:
     words = ("~search.optimizer.weight_decay", "trainer.max_epochs=3", "model.channels=[8]")
     done = tune(
