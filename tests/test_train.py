@@ -314,9 +314,7 @@ def test_ctrl_c_ends_the_run_and_it_goes_on_as_if_nothing_had_been(
     assert f"resume={run}" in cut.out
 
     undo.undo()
-    time.sleep(
-        1 - time.time() % 1
-    )  # TensorBoard orders the files of one second and process by a number as text: 10 < 9
+    time.sleep(1 - time.time() % 1)  # files of one second are ordered by a number as text: 10 < 9
     resumed = run_script("train", f"resume={run}")
     assert resumed.status == 0, resumed.err
     whole = train(*choices, "name=whole")
