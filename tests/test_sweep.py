@@ -54,6 +54,18 @@ def test_flags_may_stand_anywhere(train: RunScript) -> None:
     assert len(jobs_of(done)) == 2
 
 
+def test_a_place_for_several_processes_may_be_given_one(train: RunScript) -> None:
+    done = train("-m", "trainer=ddp_cpu", "trainer.devices=1", "trainer.fast_dev_run=true", "seed=0,1")
+    assert done.status == 0, done.err
+    assert set(jobs_of(done)) == {"seed=0", "seed=1"}
+
+
+def test_a_grid_joins_with_where_it_runs(run_script: RunScript) -> None:
+    done = run_script("train", "sweep=[parallel,learning_rate]", "--cfg", "hydra")
+    assert "JoblibLauncher" in done.out
+    assert "optimizer.lr: 0.001,0.0025,0.005,0.01" in done.out
+
+
 def test_the_same_command_again_leaves_what_is_finished_alone(train: RunScript) -> None:
     first = train(*SHORT, "seed=0,1")
     files = {path: path.stat().st_mtime_ns for path in folder_of(first).glob("*/*") if path.is_file()}

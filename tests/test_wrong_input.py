@@ -88,6 +88,8 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["-m", "model.dropuot=0.1,0.2"], ["model.dropuot", "did you mean model.dropout"]),
         (["seed=0,1"], ["seed=0,1", "-m", "[1,2]"]),
         (["seed=0,1", "optimizer=sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
+        (["-m", "trainer=ddp_cpu", "seed=0,1"], ["2 processes", "trainer.devices=1"]),
+        (["-m", "trainer.devices=2", "seed=0,1"], ["2 processes", "trainer.devices=1"]),
         (["-m", "resume=a,b"], ["resume", "leave out -m"]),
         (["sweep=parallel", "hydra.launcher.n_jobs=0", "seed=0,1"], ["hydra.launcher.n_jobs=0", "at least 1"]),
         (["-m", "optimizer=sgd,sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),

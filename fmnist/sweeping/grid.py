@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,8 +23,6 @@ from fmnist.runs import Run, new_run
 from fmnist.sweeping.plan import Job, Plan, earlier_sweep, note_if_cut_off, plan_jobs, settle, state
 from fmnist.sweeping.progress import Progress
 from fmnist.words import key_of, quoted
-
-log = logging.getLogger(__name__)
 
 SOME_FAILED = 1
 """The exit status of a sweep in which jobs failed."""
@@ -108,11 +105,11 @@ class Grid(Sweeper):
         for words in grid:
             choices = frozenset(word for word in words if key_of(word) in groups)
             if choices not in composed:
-                self.loader.load_sweep_config(self.master, list(words))  # all jobs set the same keys
+                whole = self.loader.load_sweep_config(self.master, list(words))  # all jobs set the same keys
+                check_sweep(processes(whole))
                 base = self.loader.load_sweep_config(self.master, [word for word in words if word in choices])
                 with open_dict(base):
                     del base["hydra"]
-                check_sweep(processes(base))
                 composed[choices] = hashlib.sha256(OmegaConf.to_yaml(base).encode()).hexdigest()
             text = "\n".join([composed[choices], *sorted(word for word in words if word not in choices)])
             found.append(hashlib.sha256(text.encode()).hexdigest()[:16])
