@@ -1,5 +1,6 @@
 """Every YAML file in conf/ is composed, built, and does what it says."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import RunScript
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -41,6 +43,11 @@ def test_every_yaml_is_an_option_or_a_script() -> None:
 def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
     if group == "trainer" and option in ("gpu", "ddp", "fsdp") and not torch.cuda.is_available():
         assert composed(f"trainer={option}").trainer.accelerator == "gpu"
+        return
+    needs = {"slurm": "submitit", "ray": "ray"}.get(option)
+    if needs and importlib.util.find_spec(needs) is None:  # it composes only where `make cluster` was run
+        with pytest.raises(MissingConfigException, match=f"hydra/launcher/{needs}"):
+            composed(f"{group}={option}")
         return
     extra = ["data.root=somewhere"] if option == "folder" else []
     session = build.build_session(composed(f"{group}={option}", *extra), new_run(tmp_path, "run"))
