@@ -7,7 +7,7 @@ import pytest
 
 from fmnist.reporting.study_charts import Outcome, history_chart, importance_chart, limits, slice_chart
 from fmnist.reporting.study_page import StudyFindings, best_first, counts_text, study_page, value_text
-from fmnist.tuning.results import compare, differences, experiment_text, write_trials
+from fmnist.tuning.results import BASE, compare, differences, experiment_text, write_trials
 
 OUTCOMES = [
     Outcome(0, "finished", 0.90, {"lr": 0.01, "optimizer": "sgd"}, 10.0, 6),
@@ -111,18 +111,21 @@ def test_the_table_has_a_row_for_each_trial(tmp_path: Path) -> None:
 
 
 def test_settings_are_compared_by_their_means() -> None:
-    base, best = [0.90, 0.91, 0.92], [0.93, 0.94, 0.95]
-    assert compare({"best": best, "base": base}, "val/accuracy", "max") == [
-        "best setting: val/accuracy 94.00% (mean of 3 seeds, sd 1.00%)",
+    base, first, second = [0.90, 0.91, 0.92], [0.91, 0.92, 0.93], [0.93, 0.94, 0.95]
+    # t = 0.03 / sqrt(2 * 0.0001 / 3) = 3.67 and 1.22 with 4 degrees of freedom: p = 0.0213, doubled, and 0.288
+    assert compare({"trial 3": first, "trial 7": second, BASE: base}, "val/accuracy", "max") == [
+        "trial 7: val/accuracy 94.00% (mean of 3 seeds, sd 1.00%), +3.00 points to the base setting, p = 0.043",
+        "trial 3: val/accuracy 92.00% (mean of 3 seeds, sd 1.00%), +1.00 points to the base setting, p = 0.29: "
+        "it may well be chance",
         "base setting: val/accuracy 91.00% (mean of 3 seeds, sd 1.00%)",
-        "difference: +3.00 points, Welch's t-test p = 0.021",  # t = 0.03 / sqrt(2 * 0.0001 / 3) = 3.67, 4 degrees
+        "p: Welch's t-test, Holm-corrected for 2",
     ]
-    assert compare({"best": base, "base": base}, "val/loss", "min")[-1].endswith("p = 1: it may well be chance")
-    assert compare({"best": [0.4], "base": [0.5]}, "val/loss", "min") == [
-        "best setting: val/loss 0.4000 (1 seed)",
+    assert compare({"trial 7": second, BASE: base}, "val/accuracy", "max")[-1] == "p: Welch's t-test"
+    assert compare({"trial 3": [0.4], BASE: [0.5]}, "val/loss", "min") == [
+        "trial 3: val/loss 0.4000 (1 seed), -0.1000 to the base setting",
         "base setting: val/loss 0.5000 (1 seed)",
-        "difference: -0.1000",
     ]
+    assert compare({BASE: [0.5]}, "val/loss", "min") == ["base setting: val/loss 0.5000 (1 seed)"]
 
 
 def test_an_experiment_is_what_differs_and_what_was_searched() -> None:

@@ -237,30 +237,36 @@ def test_no_trial_begins_after_its_seconds(tune: Tune) -> None:
 
 
 @pytest.mark.slow
-def test_the_best_setting_is_compared_with_the_base(tune: Tune) -> None:
-    done = tune("trials=2", "retrain=2", "optimizer.weight_decay=0.01", "~search.optimizer.weight_decay", "seed=5")
+def test_the_finalist_with_the_best_mean_is_chosen(tune: Tune) -> None:
+    words = ["trials=4", "retrain=2", "finalists=2", "seed=5", "search.optimizer.lr.low=0.0001"]
+    done = tune(*words)
     assert done.status == 0, done.err
-    folder = done.folder / "outputs" / "tune" / "learning_rate" / "retrained"
-    runs = sorted(path.parent for path in folder.rglob("config.yaml"))
-    assert [str(run.relative_to(folder)) for run in runs] == [
-        "base/seed=6",
-        "base/seed=7",
-        "best/seed=6",
-        "best/seed=7",
-    ]
-    configs = [OmegaConf.load(run / "config.yaml") for run in runs]
-    assert [config.seed for config in configs] == [6, 7, 6, 7]
-    assert {config.optimizer.lr for config in configs[:2]} == {0.005}
-    assert not any("test/accuracy" in (run / "metrics.json").read_text() for run in runs)
-    mean = sum(json.loads((run / "metrics.json").read_text())["val/accuracy"] for run in runs[:2]) / 2
-    assert f"base setting: val/accuracy {mean:.2%} (mean of 2 seeds, sd " in done.out
-    assert "base setting: val/accuracy" in (folder.parent / "study.html").read_text()
-    times = [run.stat().st_mtime_ns for run in runs]
-    assert (
-        "base setting: val/accuracy"
-        in tune("trials=2", "retrain=2", "optimizer.weight_decay=0.01", "~search.optimizer.weight_decay", "seed=5").out
-    )
-    assert times == [run.stat().st_mtime_ns for run in runs]  # nothing was trained again
+    study = done.folder / "outputs" / "tune" / "learning_rate"
+    values: dict[str, list[float]] = {}
+    for run in sorted((study / "retrained").glob("*/seed=*")):
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert not any(name.startswith("test/") for name in metrics)
+        assert OmegaConf.load(run / "config.yaml").seed == 6 + len(values.setdefault(run.parent.name, []))
+        values[run.parent.name].append(metrics["val/accuracy"])
+    assert [len(each) for each in values.values()] == [2, 2, 2]
+    means = {name: sum(each) / 2 for name, each in values.items()}
+    for name, mean in means.items():
+        assert f"{name.replace('_', ' ')}: val/accuracy {mean:.2%} (mean of 2 seeds, sd " in done.out
+
+    with (study / "trials.csv").open() as file:  # trial 0 is the base setting
+        trials = {f"trial_{row['trial']}": row for row in csv.DictReader(file) if row["trial"] != "0"}
+    finished = [name for name, row in trials.items() if row["state"] == "finished"]
+    finished.sort(key=lambda name: -float(trials[name]["val/accuracy"]))
+    assert set(means) == {*finished[:2], "base_setting"}
+    chosen = max(finished[:2], key=means.__getitem__)
+    text = (study / "experiment" / "learning_rate.yaml").read_text()
+    assert f"{chosen.replace('_', ' ')}: val/accuracy {means[chosen]:.2%}, the mean of 2 seeds" in text
+    assert f"lr: {trials[chosen]['optimizer.lr']}" in text
+    assert f"val/accuracy of {chosen.replace('_', ' ')}. It was a finalist" in (study / "study.html").read_text()
+
+    times = [run.stat().st_mtime_ns for run in sorted(study.rglob("seed=*/config.yaml"))]
+    assert f"base setting: val/accuracy {means['base_setting']:.2%}" in tune(*words).out
+    assert times == [run.stat().st_mtime_ns for run in sorted(study.rglob("seed=*/config.yaml"))]  # none trained again
 
 
 @pytest.mark.parametrize(
@@ -270,6 +276,7 @@ def test_the_best_setting_is_compared_with_the_base(tune: Tune) -> None:
         (["n_jobs=0"], ["n_jobs=0", "greater than or equal to 1"]),
         (["max_seconds=0"], ["max_seconds=0", "greater than 0"]),
         (["retrain=-1"], ["retrain=-1"]),
+        (["finalists=0"], ["finalists=0"]),
         (["trails=3"], ["trails", "did you mean trials"]),
         (["search=learnin_rate"], ["search=learnin_rate", "did you mean learning_rate?"]),
         (["sampler=grid"], ["sampler=grid", "random"]),

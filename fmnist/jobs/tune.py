@@ -35,6 +35,7 @@ def settings(
     n_jobs: Annotated[int, Ge(1)],
     storage: str | None,
     retrain: Annotated[int, Ge(0)],
+    finalists: Annotated[int, Ge(1)],
 ) -> None:
     """The keys of conf/tune.yaml that neither a training nor a group has, and what they may be."""
 

@@ -4,8 +4,10 @@ import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from omegaconf import DictConfig
+from optuna.trial import FrozenTrial
 
 from fmnist.jobs.tune_trials import Configs, retrain
 from fmnist.measures import direction
@@ -13,7 +15,8 @@ from fmnist.reporting.study_charts import Outcome
 from fmnist.reporting.study_page import StudyFindings, counts_text, study_page, value_text
 from fmnist.runs import write_whole
 from fmnist.tuning import results
-from fmnist.tuning.search import Parameter, leaves, words_of
+from fmnist.tuning.results import BASE
+from fmnist.tuning.search import Parameter, leaves, present, words_of
 from fmnist.tuning.study import Tuning
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         space: what is chosen among.
         configs: of the study.
         cfg: of the job.
-        retrained: seeds with which the best and the base setting are trained for a comparison.
+        retrained: seeds with which the finalists and the base setting are trained for a comparison.
     """
     tuning.tidy()
     better, best = direction(cfg.monitor), tuning.best
@@ -38,21 +41,25 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         log.info("no trial has been trained to its end; %s", counts_text(found))
         log.info("page:       %s", page)
         return
-    words, value = words_of(space, best.params), f"{cfg.monitor} {value_text(best.value, better)}"
+    log.info("best: trial %d with %s %s", best.number, cfg.monitor, value_text(best.value, better))
+    log.info("%s; %.0f seconds of training", counts_text(found), tuning.seconds)
+    chosen, why = best, f"{cfg.monitor} {value_text(best.value, better)}, by which it was chosen"
+    sentences: list[str] = []
+    if retrained:
+        values = retrain_finalists(tuning, space, configs, cfg, retrained)
+        sentences = results.compare(values, cfg.monitor, better)
+        for sentence in sentences:
+            log.info("  %s", sentence)
+        chosen, why = choose(tuning, values, cfg.monitor) or (chosen, why)
     folder = shlex.quote(str(tuning.folder))
     findings = replace(
         describe(tuning, space, cfg, found),
-        experiment=write_experiment(tuning, configs, words, value),
+        best=chosen.number,
+        retrained=sentences,
+        experiment=write_experiment(tuning, configs, words_of(space, chosen.params), f"trial {chosen.number}: {why}"),
         command=f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
     )
     write_whole(page, study_page(findings))
-    log.info("best: trial %d with %s", best.number, value)
-    log.info("%s; %.0f seconds of training", counts_text(found), tuning.seconds)
-    if retrained:
-        comparison = compare(tuning, configs, words, cfg, retrained)
-        write_whole(page, study_page(replace(findings, retrained=comparison)))
-        for sentence in comparison:
-            log.info("  %s", sentence)
     log.info("page:       %s", page)
     log.info("train it:   %s", findings.command)
 
@@ -74,7 +81,7 @@ def describe(tuning: Tuning, space: Sequence[Parameter], cfg: DictConfig, found:
     )
 
 
-def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], value: str) -> str:
+def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], which: str) -> str:
     """The best setting, and what was typed beside it, as the difference from the default."""
     default = Configs([], tuning.folder.name)
     usual, chosen = default.choices(), configs.choices(words)
@@ -86,7 +93,7 @@ def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], val
     name = tuning.folder.name
     text = results.experiment_text(
         [
-            f"The best of {len(tuning.counted)} trials of the study {name}: {value}, by which it was chosen.",
+            f"Of the {len(tuning.counted)} trials of the study {name}, {which}.",
             f"  python scripts/train.py --config-dir <folder of the study> experiment={name}",
         ],
         changed,
@@ -98,10 +105,34 @@ def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], val
     return text
 
 
-def compare(tuning: Tuning, configs: Configs, words: Sequence[str], cfg: DictConfig, count: int) -> list[str]:
-    """Trains the best and the base setting with seeds that no trial had, and says whether they differ."""
+def retrain_finalists(
+    tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: DictConfig, count: int
+) -> dict[str, list[float]]:
+    """Trains the best trials' settings and the base setting with seeds that no trial had; their values by name."""
+    base = present(space, configs.plain(), configs.choices())
+    finalists = [trial for trial in tuning.finished if trial.params != base][: cfg.finalists]
+    settings = {trial_name(trial): words_of(space, trial.params) for trial in finalists}
     seeds = range(cfg.seed + 1, cfg.seed + 1 + count)
-    settings: Mapping[str, Sequence[str]] = {"best": words, "base": []}
-    log.info("training the best and the base setting with %d more seeds each", count)
-    values = {name: retrain(tuning, configs, name, setting, seeds, cfg.storage) for name, setting in settings.items()}
-    return results.compare(values, cfg.monitor, direction(cfg.monitor))
+    log.info("training %s with %d more seed%s each", ", ".join([*settings, BASE]), count, "s" if count > 1 else "")
+    return {
+        name: retrain(tuning, configs, name, words, seeds, cfg.storage)
+        for name, words in {**settings, BASE: []}.items()
+    }
+
+
+def choose(tuning: Tuning, values: Mapping[str, Sequence[float]], monitor: str) -> tuple[FrozenTrial, str] | None:
+    """The finalist with the best mean and what is to be said of it; None where there is none."""
+    better = direction(monitor)
+    means = {name: fmean(each) for name, each in values.items() if name != BASE}
+    if not means:
+        return None
+    name = max(means, key=lambda each: means[each] if better == "max" else -means[each])
+    number = len(values[name])
+    seeds = f"the mean of {number} seeds that no trial had" if number > 1 else "with a seed that no trial had"
+    finalist = next(trial for trial in tuning.finished if trial_name(trial) == name)
+    return finalist, f"{monitor} {value_text(means[name], better)}, {seeds}; the best of {len(means)} finalists"
+
+
+def trial_name(trial: FrozenTrial) -> str:
+    """Of a finalist, and of the folder with its runs."""
+    return f"trial {trial.number}"

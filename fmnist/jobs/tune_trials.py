@@ -29,7 +29,7 @@ from fmnist.words import key_of
 
 log = logging.getLogger(__name__)
 
-OWN = ("search", "sampler", "pruner", "study", "trials", "max_seconds", "n_jobs", "storage", "retrain")
+OWN = ("search", "sampler", "pruner", "study", "trials", "max_seconds", "n_jobs", "storage", "retrain", "finalists")
 """Keys of conf/tune.yaml that no training has."""
 UNSEARCHED = ("search", "sampler", "pruner", "experiment", "sweep")
 """Groups that are no part of a training's config."""
@@ -199,7 +199,7 @@ def retrain(
     Args:
         tuning: the study, in whose folder `retrained` the runs lie.
         configs: of the study.
-        name: of the setting, and of its folder.
+        name: of the setting; its folder has it, too.
         words: the setting.
         seeds: of the trainings.
         secret: a URL whose password nothing may hold.
@@ -209,7 +209,7 @@ def retrain(
     """
     values = []
     for seed in seeds:
-        run = Run(tuning.folder / "retrained" / name / f"seed={seed}")
+        run = Run(tuning.folder / "retrained" / name.replace(" ", "_") / f"seed={seed}")
         own = [*words, f"seed={seed}"]
         done = run.load_record()
         if done.get("status") != "finished" or done.get("setting") != own or "value" not in done:
@@ -221,5 +221,5 @@ def retrain(
                 run.update_record(setting=own, value=value)
             done = run.load_record()
         values.append(float(done["value"]))
-        log.info("  %s setting, seed %d: %s", name, seed, value_text(values[-1], direction(configs.plain()["monitor"])))
+        log.info("  %s, seed %d: %s", name, seed, value_text(values[-1], direction(configs.plain()["monitor"])))
     return values

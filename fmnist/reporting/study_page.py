@@ -22,7 +22,7 @@ class StudyFindings:
     """'min' or 'max'."""
     outcomes: Sequence[Outcome]
     best: int | None
-    """The number of the best trial."""
+    """The number of the trial that was chosen."""
     space: Sequence[str]
     """A line for each parameter."""
     logarithmic: Collection[str]
@@ -33,7 +33,7 @@ class StudyFindings:
     """Finished trials that it takes to tell."""
     facts: Mapping[str, str]
     experiment: str = ""
-    """The best setting."""
+    """The chosen setting."""
     command: str = ""
     """What trains it."""
     retrained: Sequence[str] = ()

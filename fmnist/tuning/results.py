@@ -11,13 +11,14 @@ import yaml
 from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist.comparison.statistics import LEVEL, sample, welch
+from fmnist.comparison.statistics import LEVEL, holm, sample, welch
 from fmnist.reporting.study_charts import Outcome
 from fmnist.reporting.study_page import value_text
 from fmnist.runs import write_whole
 from fmnist.tuning.search import Parameter, as_typed, leaves
 from fmnist.tuning.study import EPOCHS, ERROR, SECONDS, Tuning
 
+BASE = "base setting"
 ENOUGH = 10  # finished trials, to tell which parameters matter
 STATES: Any = {
     TrialState.COMPLETE: "finished",
@@ -111,18 +112,28 @@ def experiment_text(lines: Sequence[str], choices: Mapping[str, str], values: Ma
 
 
 def compare(retrained: Mapping[str, Sequence[float]], metric: str, better: str) -> list[str]:
-    """The best and the base setting's values with several seeds, in sentences.
+    """Each setting's values with several seeds against the base setting's, in sentences, the best mean first.
 
-    The p is Welch's: how often means so far apart would come of settings that are equally good.
+    The p is Welch's, after Holm's correction where there are several: how often means so far apart would come of
+    settings that are equally good.
     """
-    samples = {name: sample(retrained[name]) for name in ("best", "base")}
+    samples = {name: sample(values) for name, values in retrained.items()}
+    order = sorted(samples, key=lambda name: samples[name].mean, reverse=better == "max")
+    gaps = {name: welch(samples[name], samples[BASE]) for name in order if name != BASE}
+    p_values = dict(zip(gaps, holm([gap.p for gap in gaps.values()]), strict=True))
     sentences = []
-    for name, each in samples.items():
+    for name in order:
+        each = samples[name]
         spread = f", sd {value_text(each.sd, better)}" if each.n > 1 else ""
         seeds = f"mean of {each.n} seeds" if each.n > 1 else "1 seed"
-        sentences.append(f"{name} setting: {metric} {value_text(each.mean, better)} ({seeds}{spread})")
-    gap = welch(samples["best"], samples["base"])
-    text = f"difference: {gap.mean:+.4f}" if better == "min" else f"difference: {100 * gap.mean:+.2f} points"
-    if not math.isnan(gap.p):
-        text += f", Welch's t-test p = {gap.p:.2g}" + (": it may well be chance" if gap.p > LEVEL else "")
-    return [*sentences, text]
+        text = f"{name}: {metric} {value_text(each.mean, better)} ({seeds}{spread})"
+        if name != BASE:
+            gap = gaps[name].mean
+            text += f", {gap:+.4f}" if better == "min" else f", {100 * gap:+.2f} points"
+            text += f" to the {BASE}"
+            if not math.isnan(p := p_values[name]):
+                text += f", p = {p:.2g}" + (": it may well be chance" if p > LEVEL else "")
+        sentences.append(text)
+    if any(not math.isnan(p) for p in p_values.values()):
+        sentences.append(f"p: Welch's t-test{f', Holm-corrected for {len(gaps)}' if len(gaps) > 1 else ''}")
+    return sentences

@@ -71,10 +71,16 @@ class Tuning:
         return sum(float(trial.user_attrs.get(SECONDS, 0)) for trial in self.trials)
 
     @property
-    def best(self) -> FrozenTrial | None:
-        """The best of the trials that were trained to their end."""
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that were trained to their end, the best first, among equals the one that came first."""
         done = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        return self.study.best_trial if done else None
+        sign = -1 if self.study.direction == StudyDirection.MAXIMIZE else 1
+        return sorted(done, key=lambda trial: sign * (trial.value or 0.0))
+
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The best of them, if there is one."""
+        return next(iter(self.finished), None)
 
     def bury(self) -> list[int]:
         """Puts back the trials whose process has died, and returns their numbers. Needs the turn."""
