@@ -83,8 +83,13 @@ class Run:
         return _load_json(self.record_file)
 
     def update_record(self, **entries: Any) -> None:
-        """Adds to run.json, or replaces what stands there under the same names."""
-        write_json(self.record_file, self.load_record() | entries)
+        """Adds to run.json, or replaces what stands there under the same names; a damaged one is set aside."""
+        try:
+            known = self.load_record()
+        except ValueError:
+            self.record_file.replace(self.record_file.with_suffix(".json.damaged"))
+            known = {}
+        write_json(self.record_file, known | entries)
 
     @property
     def status(self) -> str | None:

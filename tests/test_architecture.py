@@ -19,7 +19,7 @@ ARROWS = {
     "choices": "",
     "words": "",
     "jobs": "arguments build callbacks checkpoints classes comparison data evaluation images logs measures ranks "
-    "record report reporting runs training tuning words",
+    "processes record report reporting runs training tuning words",
     "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
     "tuning": "arguments comparison reporting runs words",
     "board": "measures",
@@ -30,6 +30,7 @@ ARROWS = {
     "classifier": "classes measures metrics",
     "callbacks": "checkpoints classes classifier data inspection measures ranks reporting runs",
     "ranks": "",
+    "processes": "",
     "runs": "",
     "data": "classes",
     "reporting": "classes",

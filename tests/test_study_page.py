@@ -22,7 +22,9 @@ FINDINGS = StudyFindings(
     metric="val/accuracy",
     better="max",
     outcomes=OUTCOMES,
-    best=2,
+    chosen=2,
+    headline="93.00%",
+    meaning="val/accuracy of trial 2, by which it was chosen",
     space=["lr: 0.001 to 1, log"],
     logarithmic={"lr"},
     importance={"lr": 0.75, "optimizer": 0.25},
@@ -53,14 +55,20 @@ def test_a_hopeless_value_is_drawn_on_the_edge() -> None:
     assert 0.8 < low < 0.9
     assert limits([1 - value for value in values], "min") == pytest.approx((1 - high, 1 - low))
     assert limits([], "max") == (0, 1)
+    assert limits(values[1:], "max") == (0.10, 0.93)  # too few to call any of them hopeless
+    outcomes = [Outcome(i, "finished", value, {"lr": i + 1}, 1.0, 1) for i, value in enumerate(values)]
+    for chart in (history_chart(outcomes, "max", ""), slice_chart(outcomes, "lr", "max", "", log=True, ring=4)):
+        inside, arrow = chart.axes[0].collections[:2]
+        assert len(inside.get_offsets()) == 4  # type: ignore[arg-type]
+        assert [y for _, y in arrow.get_offsets().tolist()] == [low]  # type: ignore[attr-defined]
 
 
 def test_slices_show_numbers_on_their_scale_and_words_side_by_side() -> None:
-    (numbers,) = slice_chart(OUTCOMES, "lr", "max", "accuracy", log=True).axes
+    (numbers,) = slice_chart(OUTCOMES, "lr", "max", "accuracy", log=True, ring=2).axes
     assert numbers.get_xscale() == "log"
     ring = numbers.collections[-1].get_offsets().tolist()  # type: ignore[attr-defined]
     assert ring == [[0.002, 0.93]]
-    (words,) = slice_chart(OUTCOMES, "optimizer", "max", "accuracy", log=False).axes
+    (words,) = slice_chart(OUTCOMES, "optimizer", "max", "accuracy", log=False, ring=2).axes
     assert [label.get_text() for label in words.get_xticklabels()] == ["adam", "sgd"]
 
 
@@ -88,7 +96,9 @@ def test_the_page_holds_it_all_and_escapes_what_is_from_outside() -> None:
 
 
 def test_the_page_of_a_study_without_results_says_so() -> None:
-    few = StudyFindings(**{**vars(FINDINGS), "outcomes": [], "best": None, "importance": {}, "experiment": ""})
+    few = StudyFindings(
+        **{**vars(FINDINGS), "outcomes": [], "chosen": None, "headline": "", "importance": {}, "experiment": ""}
+    )
     page = study_page(few)
     assert "No trial has been trained to its end." in page
     assert "It takes 10 finished trials to tell." in page

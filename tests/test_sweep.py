@@ -173,6 +173,25 @@ def test_a_job_that_was_cut_off_goes_on_where_it_was(train: RunScript, monkeypat
         assert tables[0] == tables[1]
 
 
+def test_damaged_files_of_a_job_stop_neither_it_nor_the_others(train: RunScript) -> None:
+    first = train(*SHORT, "seed=0,1,2")
+    for seed in (0, 1):
+        run = Run(folder_of(first) / f"seed={seed}")
+        run.update_record(status="interrupted")
+        damaged = run.record_file if seed else run.last_checkpoint
+        damaged.write_bytes(damaged.read_bytes()[:50])
+    again = train(*SHORT, "seed=0,1,2")
+    assert again.status == 1
+    assert "not a readable checkpoint: truncated, damaged or something else; the job begins anew" in again.err
+    found = jobs_of(again)
+    assert [found[f"seed={seed}"]["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
+    assert "run.json can't be read" in found["seed=1"]["error"]
+    last = train(*SHORT, "seed=0,1,2")
+    assert last.status == 0, last.err
+    assert jobs_of(last)["seed=1"]["status"] == "finished"
+    assert (folder_of(last) / "seed=1" / "run.json.damaged").is_file()
+
+
 def test_a_job_that_another_process_runs_is_left_alone(train: RunScript) -> None:
     first = train(*SHORT, "seed=0,1")
     run = Run(folder_of(first) / "seed=1")

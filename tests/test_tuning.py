@@ -63,6 +63,11 @@ def start(folder: Path, data_root: Path, *arguments: str) -> subprocess.Popen[st
     )
 
 
+def record_of(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return found
+
+
 def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + 60
     while not condition():
@@ -113,7 +118,7 @@ def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> N
     assert lines_of(done)[1].startswith(f"trial 1: optimizer.lr={float(table[1]['optimizer.lr']):.3g} ")
     assert f"best {max(values):.2%} (trial {best})" in lines_of(done)[2]
     assert "epoch" not in done.out
-    assert f"val/accuracy {max(values):.2%}" in (folder / "study.html").read_text()
+    assert f"<strong>{max(values):.2%}</strong>" in (folder / "study.html").read_text()
 
 
 def test_the_best_setting_is_an_experiment_like_any_other(tune: Tune, run_script: RunScript) -> None:
@@ -236,6 +241,29 @@ def test_no_trial_begins_after_its_seconds(tune: Tune) -> None:
     assert lines_of(tune("trials=9", "max_seconds=0.01")) == []
 
 
+@pytest.mark.parametrize("winner", ["trial", "base"])
+def test_the_best_mean_is_chosen_be_it_that_of_the_base(
+    tune: Tune, monkeypatch: pytest.MonkeyPatch, winner: str
+) -> None:
+    def retrained(*arguments: Any) -> list[float]:
+        return [0.7, 0.8] if arguments[2].startswith(winner) else [0.5, 0.6]
+
+    monkeypatch.setattr("fmnist.jobs.tune_results.retrain", retrained)
+    done = tune("trials=2", "retrain=2", "trainer.max_epochs=1")
+    assert done.status == 0, done.err
+    study = done.folder / "outputs" / "tune" / "learning_rate"
+    with (study / "trials.csv").open() as file:
+        base, other = (row["optimizer.lr"] for row in csv.DictReader(file))
+    name, rate = ("trial 1", other) if winner == "trial" else ("base setting", base)
+    assert f"chosen: {name}" in done.out
+    text = (study / "experiment" / "learning_rate.yaml").read_text()
+    assert f"75.00% val/accuracy of {'the ' * (winner == 'base')}{name}, the mean of 2 seeds that no trial had" in text
+    assert f"  lr: {rate}\n" in text
+    page = (study / "study.html").read_text()
+    assert "<strong>75.00%</strong>" in page
+    assert f"<dt>optimizer.lr</dt><dd>{float(rate):.3g}</dd>" in page
+
+
 @pytest.mark.slow
 def test_the_finalist_with_the_best_mean_is_chosen(tune: Tune) -> None:
     words = ["trials=4", "retrain=2", "finalists=2", "seed=5", "search.optimizer.lr.low=0.0001"]
@@ -258,11 +286,10 @@ def test_the_finalist_with_the_best_mean_is_chosen(tune: Tune) -> None:
     finished = [name for name, row in trials.items() if row["state"] == "finished"]
     finished.sort(key=lambda name: -float(trials[name]["val/accuracy"]))
     assert set(means) == {*finished[:2], "base_setting"}
-    chosen = max(finished[:2], key=means.__getitem__)
-    text = (study / "experiment" / "learning_rate.yaml").read_text()
-    assert f"{chosen.replace('_', ' ')}: val/accuracy {means[chosen]:.2%}, the mean of 2 seeds" in text
-    assert f"lr: {trials[chosen]['optimizer.lr']}" in text
-    assert f"val/accuracy of {chosen.replace('_', ' ')}. It was a finalist" in (study / "study.html").read_text()
+    chosen = max(means, key=means.__getitem__)
+    says = f"{means[chosen]:.2%} val/accuracy of {'the ' * (chosen[0] == 'b')}{chosen.replace('_', ' ')}, the mean of 2"
+    assert says in (study / "experiment" / "learning_rate.yaml").read_text()
+    assert says.partition(" ")[2] in (study / "study.html").read_text()
 
     times = [run.stat().st_mtime_ns for run in sorted(study.rglob("seed=*/config.yaml"))]
     assert f"base setting: val/accuracy {means['base_setting']:.2%}" in tune(*words).out
@@ -421,7 +448,7 @@ def test_every_sampler_and_pruner_builds(group: str, option: str) -> None:
 def test_a_worker_leaves_the_beginning_and_the_end_to_the_one_that_started_it(
     tune: Tune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(WORKER, "1")
+    monkeypatch.setenv(WORKER, str(os.getppid()))
     done = tune("trials=1")
     assert len(done.out.splitlines()) - len(lines_of(done)) <= 1  # where the data came from
     assert not (done.folder / "outputs" / "tune" / "learning_rate" / "study.html").exists()
@@ -450,15 +477,15 @@ def test_a_killed_trial_is_done_again(tune: Tune, tmp_path: Path, data_root: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(("n_jobs", "how"), [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)])
 def test_ctrl_c_shows_the_result_so_far_and_the_study_goes_on(
-    tune: Tune, tmp_path: Path, data_root: Path, n_jobs: int
+    tune: Tune, tmp_path: Path, data_root: Path, n_jobs: int, how: signal.Signals
 ) -> None:
     words = ("trials=4", "trainer.max_epochs=8")
     folder = tmp_path / "outputs" / "tune" / "learning_rate"
     process = start(tmp_path, data_root, *words, f"n_jobs={n_jobs}")
     wait_until(lambda: (folder / "0002" / "metrics.csv").is_file(), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err == ""
@@ -472,6 +499,17 @@ def test_ctrl_c_shows_the_result_so_far_and_the_study_goes_on(
     table = rows(folder)
     assert [row["state"] for row in table].count("finished") == 4
     assert [row["trial"] for row in table] == [str(number) for number in range(len(table))]
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path, data_root: Path) -> None:
+    process = start(tmp_path, data_root, "trials=100", "trainer.max_epochs=8", "n_jobs=2")
+    folder = tmp_path / "outputs" / "tune" / "learning_rate"
+    wait_until(lambda: (folder / "0001" / "metrics.csv").is_file(), process)
+    process.kill()
+    process.communicate(timeout=60)  # until the last worker has closed the pipes they share
+    assert len(list(folder.glob("[0-9]*"))) < 20
+    assert {row["status"] for row in map(record_of, folder.glob("[0-9]*"))} <= {"finished", "interrupted"}
 
 
 @pytest.mark.slow

@@ -197,6 +197,26 @@ def test_a_truncated_checkpoint_is_refused_by_evaluate_and_resume(train: RunScri
     assert sorted(run.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("trainer: {max_epochs: 1, max_steps: -1}", ["no trainer.accelerator", "another version", "trainer=default"]),
+        ("", ["no trainer.accelerator"]),
+        ("trainer: {accelerator: cpu, devices: 1, num_nodes: 1, strategy: auto}", ["no trainer.max_epochs"]),
+    ],
+)
+def test_a_run_of_another_version_says_so(
+    train: RunScript, run_script: RunScript, text: str, fragments: list[str]
+) -> None:
+    run = train("trainer.max_epochs=1", "test=false").run
+    (run / "config.yaml").write_text(text)
+    done = run_script("train", f"resume={run}")
+    assert done.status == 2
+    (line,) = done.err.splitlines()
+    for fragment in (f"{run}/config.yaml", *fragments):
+        assert fragment in line
+
+
 @pytest.mark.parametrize("limit", ["max_epochs", "max_steps"])
 def test_a_resumed_run_cannot_end_before_it_was(train: RunScript, run_script: RunScript, limit: str) -> None:
     run = train("trainer.max_epochs=2", "test=false").run

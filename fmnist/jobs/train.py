@@ -62,7 +62,7 @@ def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
     in_sweep = hydra.mode == RunMode.MULTIRUN
     if in_sweep:
         folder = Path(hydra.runtime.output_dir)
-        if Run(folder).was_cut_off:
+        if Run(folder).was_cut_off and has_whole_checkpoint(Run(folder)):
             return go_on(Run(folder), overrides, ranks)
         run = claim_run(folder)
     else:
@@ -137,6 +137,7 @@ def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str
     saved = run.load_config()
     for key, value in changes.items():
         OmegaConf.update(saved, key, value, force_add=True)
+    check_version(saved, run)
     with run.locked(), logs.to_file(run.log_file):
         checkpoint = checkpoints.load(run.last_checkpoint)
         check_progress(saved, checkpoint, run, changes.keys())
@@ -149,6 +150,28 @@ def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str
         run.update_record(resumed=[*run.load_record().get("resumed", []), part], error=None)
         log.info("going on in %s from step %d", run.folder, checkpoint["global_step"])
         return train(session, run.last_checkpoint)
+
+
+def has_whole_checkpoint(run: Run) -> bool:
+    """Whether the job of a sweep can go on; where its checkpoint is damaged it says so, and the job begins anew."""
+    try:
+        checkpoints.load(run.last_checkpoint)
+    except ValueError as error:
+        log.warning("%s; the job begins anew", error)
+        return False
+    return True
+
+
+def check_version(saved: DictConfig, run: Run) -> None:
+    """Refuses the config of a run that another version has written, as far as that shows in its trainer.
+
+    Raises:
+        ValueError: naming the key that isn't there.
+    """
+    for name in (*PLACE, "max_epochs", "max_steps"):
+        if name not in (saved.get("trainer") or {}):
+            way = "; trainer=default gives it" if name in PLACE else ""
+            raise ValueError(f"{run.config_file} has no trainer.{name}: it is damaged or of another version{way}")
 
 
 def check_progress(saved: DictConfig, checkpoint: dict[str, Any], run: Run, changed: Collection[str]) -> None:

@@ -19,6 +19,7 @@ from fmnist.jobs.tune_results import conclude
 from fmnist.jobs.tune_trials import OWN, Configs, check_trainings
 from fmnist.jobs.tune_workers import WORKER, build_parts, introduce, start_workers, work
 from fmnist.measures import direction
+from fmnist.processes import end_with
 from fmnist.tuning import storage
 from fmnist.tuning.search import keys_of, present, read_space
 from fmnist.tuning.study import open_tuning
@@ -71,6 +72,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     )
     with storage.explained(storage.shown(cfg.storage) if cfg.storage else str(tuning.folder)):
         if WORKER in os.environ:
+            end_with(int(os.environ[WORKER]))
             work(cfg, tuning, space, configs)
             return
         introduce(cfg, tuning, space)

@@ -2,8 +2,8 @@
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from omegaconf import DictConfig
@@ -20,6 +20,18 @@ from fmnist.tuning.search import Parameter, leaves, present, words_of
 from fmnist.tuning.study import Tuning
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The setting with which a study ends."""
+
+    name: str
+    words: Sequence[str]
+    number: int | None
+    """Of its trial; None if it had none."""
+    value: float
+    why: str
 
 
 def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: DictConfig, *, retrained: int) -> None:
@@ -43,20 +55,22 @@ def conclude(tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: 
         return
     log.info("best: trial %d with %s %s", best.number, cfg.monitor, value_text(best.value, better))
     log.info("%s; %.0f seconds of training", counts_text(found), tuning.seconds)
-    chosen, why = best, f"{cfg.monitor} {value_text(best.value, better)}, by which it was chosen"
+    assert best.value is not None
+    chosen = Chosen(trial_name(best), words_of(space, best.params), best.number, best.value, "by which it was chosen")
     sentences: list[str] = []
     if retrained:
-        values = retrain_finalists(tuning, space, configs, cfg, retrained)
-        sentences = results.compare(values, cfg.monitor, better)
-        for sentence in sentences:
+        chosen, sentences = hold_final(tuning, space, configs, cfg, retrained)
+        for sentence in [*sentences, f"chosen: {chosen.name}"]:
             log.info("  %s", sentence)
-        chosen, why = choose(tuning, values, cfg.monitor) or (chosen, why)
+    meaning = f"{cfg.monitor} of {'the ' * (chosen.name == BASE)}{chosen.name}, {chosen.why}"
     folder = shlex.quote(str(tuning.folder))
     findings = replace(
         describe(tuning, space, cfg, found),
-        best=chosen.number,
+        chosen=chosen.number,
+        headline=value_text(chosen.value, better),
+        meaning=meaning,
         retrained=sentences,
-        experiment=write_experiment(tuning, configs, words_of(space, chosen.params), f"trial {chosen.number}: {why}"),
+        experiment=write_experiment(tuning, configs, chosen.words, f"{value_text(chosen.value, better)} {meaning}"),
         command=f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
     )
     write_whole(page, study_page(findings))
@@ -72,7 +86,7 @@ def describe(tuning: Tuning, space: Sequence[Parameter], cfg: DictConfig, found:
         metric=cfg.monitor,
         better=direction(cfg.monitor),
         outcomes=found,
-        best=None if best is None else best.number,
+        chosen=None if best is None else best.number,
         space=[str(parameter) for parameter in leaves(space)],
         logarithmic=results.logarithmic(space),
         importance=results.importance(tuning, space),
@@ -82,7 +96,7 @@ def describe(tuning: Tuning, space: Sequence[Parameter], cfg: DictConfig, found:
 
 
 def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], which: str) -> str:
-    """The best setting, and what was typed beside it, as the difference from the default."""
+    """The chosen setting, and what was typed beside it, as the difference from the default."""
     default = Configs([], tuning.folder.name)
     usual, chosen = default.choices(), configs.choices(words)
     searched = [word.split("=")[0] for word in words]
@@ -93,7 +107,7 @@ def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], whi
     name = tuning.folder.name
     text = results.experiment_text(
         [
-            f"Of the {len(tuning.counted)} trials of the study {name}, {which}.",
+            f"Of a study of {len(tuning.counted)} trials: {which}.",
             f"  python scripts/train.py --config-dir <folder of the study> experiment={name}",
         ],
         changed,
@@ -105,32 +119,30 @@ def write_experiment(tuning: Tuning, configs: Configs, words: Sequence[str], whi
     return text
 
 
-def retrain_finalists(
+def hold_final(
     tuning: Tuning, space: Sequence[Parameter], configs: Configs, cfg: DictConfig, count: int
-) -> dict[str, list[float]]:
-    """Trains the best trials' settings and the base setting with seeds that no trial had; their values by name."""
+) -> tuple[Chosen, list[str]]:
+    """Trains the base setting and those of the best trials with seeds that no trial had, and takes the best mean.
+
+    Returns:
+        the setting, and all of them compared in sentences.
+    """
     base = present(space, configs.plain(), configs.choices())
     finalists = [trial for trial in tuning.finished if trial.params != base][: cfg.finalists]
-    settings = {trial_name(trial): words_of(space, trial.params) for trial in finalists}
+    words = {BASE: [] if base is None else words_of(space, base)}
+    numbers = {BASE: next((trial.number for trial in tuning.finished if trial.params == base), None)}
+    for trial in finalists:
+        words[trial_name(trial)] = words_of(space, trial.params)
+        numbers[trial_name(trial)] = trial.number
+    log.info("training %s with %d more seed%s each", ", ".join(words), count, "s" if count > 1 else "")
     seeds = range(cfg.seed + 1, cfg.seed + 1 + count)
-    log.info("training %s with %d more seed%s each", ", ".join([*settings, BASE]), count, "s" if count > 1 else "")
-    return {
-        name: retrain(tuning, configs, name, words, seeds, cfg.storage)
-        for name, words in {**settings, BASE: []}.items()
-    }
-
-
-def choose(tuning: Tuning, values: Mapping[str, Sequence[float]], monitor: str) -> tuple[FrozenTrial, str] | None:
-    """The finalist with the best mean and what is to be said of it; None where there is none."""
-    better = direction(monitor)
-    means = {name: fmean(each) for name, each in values.items() if name != BASE}
-    if not means:
-        return None
-    name = max(means, key=lambda each: means[each] if better == "max" else -means[each])
-    number = len(values[name])
-    seeds = f"the mean of {number} seeds that no trial had" if number > 1 else "with a seed that no trial had"
-    finalist = next(trial for trial in tuning.finished if trial_name(trial) == name)
-    return finalist, f"{monitor} {value_text(means[name], better)}, {seeds}; the best of {len(means)} finalists"
+    values = {name: retrain(tuning, configs, name, each, seeds, cfg.storage) for name, each in words.items()}
+    better = direction(cfg.monitor)
+    means = {name: fmean(each) for name, each in values.items()}
+    name = (max if better == "max" else min)(means, key=means.__getitem__)  # of equals the base setting
+    seeds_text = f"the mean of {count} seeds" if count > 1 else "with a seed"
+    why = f"{seeds_text} that no trial had: the best of {len(finalists)} finalists and the base setting"
+    return Chosen(name, words[name], numbers[name], means[name], why), results.compare(values, cfg.monitor, better)
 
 
 def trial_name(trial: FrozenTrial) -> str:

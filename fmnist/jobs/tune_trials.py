@@ -205,6 +205,7 @@ def retrain(
         secret: a URL whose password nothing may hold.
 
     Raises:
+        RunIsBusy: if another process is training one of them.
         KeyboardInterrupt: if the person pressed Ctrl-C.
     """
     values = []
@@ -213,10 +214,8 @@ def retrain(
         own = [*words, f"seed={seed}"]
         done = run.load_record()
         if done.get("status") != "finished" or done.get("setting") != own or "value" not in done:
-            if run.folder.exists():
-                run.discard()
-            run.folder.mkdir(parents=True)
-            with run.locked(), logs.to_file(run.log_file), logs.off_terminal():
+            run.folder.mkdir(parents=True, exist_ok=True)
+            with claim_run(run.folder).locked(), logs.to_file(run.log_file), logs.off_terminal():
                 value = train(begin(run, configs, own, secret))
                 run.update_record(setting=own, value=value)
             done = run.load_record()

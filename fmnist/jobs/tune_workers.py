@@ -19,6 +19,7 @@ from fmnist.arguments import check_arguments
 from fmnist.build import build, plain_config
 from fmnist.jobs.tune_trials import Configs, run_trial
 from fmnist.measures import direction
+from fmnist.processes import interrupted_by_hangup
 from fmnist.reporting.study_page import parameter_text, value_text
 from fmnist.tuning.results import readable
 from fmnist.tuning.sampling import SeededByNumber, pruner_bounds, sampler_bounds
@@ -28,7 +29,7 @@ from fmnist.tuning.study import EPOCHS, ERROR, SECONDS, Tuning, same_error
 log = logging.getLogger(__name__)
 
 WORKER = "FMNIST_TUNE_WORKER"
-"""Set in the environment of a worker process, which leaves the study's beginning and end to the one that started it."""
+"""Set, in the environment of a worker, to the process that started it, which does the study's beginning and end."""
 HOPELESS = 3  # trials that fail alike, before any other has ended: so would the rest
 KILLED = 1  # the exit status where a worker was
 
@@ -124,21 +125,22 @@ def start_workers(count: int) -> int:
     """
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     log.info("%d workers with %d thread%s each", count, threads, "s" if threads > 1 else "")
-    environment = {**os.environ, WORKER: "1", "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, WORKER: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
     environment.pop("HYDRA_FULL_ERROR", None)  # command_line sets it for this process alone
     command = [sys.executable, *sys.argv]
     # In sessions of their own, so that a Ctrl-C reaches each of them once: from here.
     workers = [subprocess.Popen(command, env=environment, start_new_session=True) for _ in range(count)]
     interrupted = False
-    while any(worker.poll() is None for worker in workers):
-        try:
-            for worker in workers:
-                worker.wait()
-        except KeyboardInterrupt:
-            interrupted = True
-            for worker in workers:
-                with contextlib.suppress(ProcessLookupError):
-                    worker.send_signal(signal.SIGINT)
+    with interrupted_by_hangup():
+        while any(worker.poll() is None for worker in workers):
+            try:
+                for worker in workers:
+                    worker.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+                for worker in workers:
+                    with contextlib.suppress(ProcessLookupError):
+                        worker.send_signal(signal.SIGINT)
     if interrupted:
         raise KeyboardInterrupt
     for worker in workers:

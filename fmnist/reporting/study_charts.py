@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fmnist.reporting.style import INK, SMALL_FONT_SIZE, TRAIN, VAL, WRONG, new_figure, styled
 
 FINISHED: Any = {"color": TRAIN, "marker": "o", "s": 22, "linewidths": 0}
 PRUNED: Any = {"color": WRONG, "marker": "x", "s": 22, "linewidths": 1.2}
-BEST: Any = {"facecolors": "none", "edgecolors": INK, "marker": "o", "s": 90, "linewidths": 1.5}
+RING: Any = {"facecolors": "none", "edgecolors": INK, "marker": "o", "s": 90, "linewidths": 1.5}
+FEW = 5  # values, which are all drawn where they are
 SPREAD = 4.0  # times the distance of the median from the better quarter: what lies further below is drawn on the edge
 
 
@@ -51,9 +52,8 @@ def history_chart(outcomes: Sequence[Outcome], better: str, ylabel: str) -> Figu
     axes = figure.add_subplot()
     low, high = limits([value for _, value in measured(outcomes)], better)
     for state, look in (("finished", FINISHED), ("pruned", PRUNED)):
-        if points := measured(outcomes, state):
-            x, y = zip(*((o.number, min(max(value, low), high)) for o, value in points), strict=True)
-            axes.scatter(x, y, label=state, zorder=2, **look)
+        points = [(outcome.number, value) for outcome, value in measured(outcomes, state)]
+        _scatter(axes, points, low, high, look, label=state)
     failed = [o.number for o in outcomes if o.state == "failed"]
     if failed:
         axes.plot(failed, [0.02] * len(failed), "|", color=VAL, label="failed", transform=axes.get_xaxis_transform())
@@ -90,8 +90,10 @@ def importance_chart(importance: Mapping[str, float]) -> Figure:
 
 
 @styled
-def slice_chart(outcomes: Sequence[Outcome], name: str, better: str, ylabel: str, *, log: bool) -> Figure:
-    """The values over those of one parameter; the best trial has a ring.
+def slice_chart(
+    outcomes: Sequence[Outcome], name: str, better: str, ylabel: str, *, log: bool, ring: int | None
+) -> Figure:
+    """The values over those of one parameter.
 
     Args:
         outcomes: all of the study.
@@ -99,6 +101,7 @@ def slice_chart(outcomes: Sequence[Outcome], name: str, better: str, ylabel: str
         better: "min" or "max".
         ylabel: what the values are, with their unit.
         log: whether the parameter was drawn from a logarithmic scale.
+        ring: the number of the trial around which there is one.
     """
     figure = new_figure(4.4, 2.8)
     axes = figure.add_subplot()
@@ -106,19 +109,21 @@ def slice_chart(outcomes: Sequence[Outcome], name: str, better: str, ylabel: str
     numeric = all(_is_number(o.parameters[name]) for o, _ in measured(outcomes) if name in o.parameters)
     found = {str(o.parameters[name]) for o, _ in measured(outcomes) if name in o.parameters}
     places = {text: place for place, text in enumerate(sorted(found))}
+
+    def x(outcome: Outcome) -> Any:
+        return outcome.parameters[name] if numeric else places[str(outcome.parameters[name])]
+
     for state, look in (("pruned", PRUNED), ("finished", FINISHED)):
-        for outcome, value in measured(outcomes, state):
-            if name in outcome.parameters:
-                x = outcome.parameters[name] if numeric else places[str(outcome.parameters[name])]
-                axes.scatter(x, min(max(value, low), high), **look)
-    finished = measured(outcomes, "finished")
-    if finished:
-        outcome, value = (max if better == "max" else min)(finished, key=lambda pair: pair[1])
-        if name in outcome.parameters:
-            x = outcome.parameters[name] if numeric else places[str(outcome.parameters[name])]
-            axes.scatter(x, value, **BEST)
+        points = [(x(outcome), value) for outcome, value in measured(outcomes, state) if name in outcome.parameters]
+        _scatter(axes, points, low, high, look)
+    for outcome, value in measured(outcomes, "finished"):
+        if outcome.number == ring and name in outcome.parameters:
+            axes.scatter(x(outcome), min(max(value, low), high), **RING)
     if log and numeric:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     if not numeric:
         axes.set_xticks(list(places.values()), list(places), fontsize=SMALL_FONT_SIZE)
         axes.set_xlim(-0.5, len(places) - 0.5)
@@ -131,10 +136,26 @@ def limits(values: Sequence[float], better: str) -> tuple[float, float]:
     if not values:
         return 0.0, 1.0
     ordered = sorted(values)
+    if len(values) < FEW:
+        return ordered[0], ordered[-1]
     quarter, middle, upper = (ordered[int(share * (len(ordered) - 1))] for share in (0.25, 0.5, 0.75))
     if better == "max":
         return max(ordered[0], middle - SPREAD * max(upper - middle, 1e-9)), ordered[-1]
     return ordered[0], min(ordered[-1], middle + SPREAD * max(middle - quarter, 1e-9))
+
+
+def _scatter(
+    axes: Axes, points: Sequence[tuple[Any, float]], low: float, high: float, look: Mapping[str, Any], label: str = ""
+) -> None:
+    """The points; those beyond an edge as arrows on it."""
+    inside = [point for point in points if low <= point[1] <= high]
+    if inside:
+        axes.scatter(*zip(*inside, strict=True), label=label or None, zorder=2, **look)
+    for edge, marker in ((low, "v"), (high, "^")):
+        beyond = [x for x, value in points if (value < low if edge == low else value > high)]
+        if beyond:
+            own = {**look, "marker": marker, "linewidths": 0}
+            axes.scatter(beyond, [edge] * len(beyond), label=None if inside else label or None, zorder=2, **own)
 
 
 def _finish(axes: Axes, xlabel: str, ylabel: str, low: float, high: float) -> None:

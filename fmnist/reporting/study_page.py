@@ -21,8 +21,8 @@ class StudyFindings:
     better: str
     """'min' or 'max'."""
     outcomes: Sequence[Outcome]
-    best: int | None
-    """The number of the trial that was chosen."""
+    chosen: int | None
+    """The number of the trial whose setting was chosen."""
     space: Sequence[str]
     """A line for each parameter."""
     logarithmic: Collection[str]
@@ -32,6 +32,10 @@ class StudyFindings:
     enough: int
     """Finished trials that it takes to tell."""
     facts: Mapping[str, str]
+    headline: str = ""
+    """The result."""
+    meaning: str = ""
+    """What it is."""
     experiment: str = ""
     """The chosen setting."""
     command: str = ""
@@ -46,7 +50,10 @@ def study_page(findings: StudyFindings) -> str:
     outcomes = [replace(o, value=None if o.value is None else scale * o.value) for o in findings.outcomes]
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.parameters))
     slices = [
-        svg(slice_chart(outcomes, name, findings.better, unit, log=name in findings.logarithmic), SLICE_SIZE)
+        svg(
+            slice_chart(outcomes, name, findings.better, unit, log=name in findings.logarithmic, ring=findings.chosen),
+            SLICE_SIZE,
+        )
         for name in names
         if any(name in outcome.parameters for outcome, _ in measured(outcomes))
     ]
@@ -55,7 +62,7 @@ def study_page(findings: StudyFindings) -> str:
         "study.html",
         study=findings,
         names=names,
-        best=next((o for o in findings.outcomes if o.number == findings.best), None),
+        chosen=next((o for o in findings.outcomes if o.number == findings.chosen), None),
         counts=counts_text(outcomes),
         history=svg(history_chart(outcomes, findings.better, unit), HISTORY_SIZE) if measured(outcomes) else None,
         importance=svg(importance, (IMPORTANCE_WIDTH, importance.get_figheight())) if importance else None,
