@@ -29,7 +29,7 @@ class Trained:
 
 
 def compare(bench: Bench) -> dict[str, Any]:
-    """From the command to the end, if nothing else is said."""
+    """From the command to the end, if nothing else is said; the files having been read before, by this process."""
     measurements = [
         seconds("train.py --help", [*bench.command()[:2], "--help"]),
         seconds("train.py --cfg job", bench.command("--cfg", "job")),
@@ -37,7 +37,7 @@ def compare(bench: Bench) -> dict[str, Any]:
         whole(bench),
         short(bench),
     ]
-    return quantities("s", take_turns("start", measurements, bench.repetitions))
+    return quantities("s", take_turns("start", measurements, bench.repetitions, warm_up=False))
 
 
 def seconds(name: str, command: Sequence[str]) -> Measurement:

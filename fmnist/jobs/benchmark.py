@@ -59,6 +59,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what ever
     bench = make_bench(cfg)
     run = new_run(Path(cfg.outputs), "benchmark")
     file = run.folder / "benchmark.json"
+    gc.freeze()  # or each collection between the turns would look through all modules, for most of a second
     try:
         ensure_files(Path(cfg.data_root))
         check_words(bench, cfg.what)
@@ -71,6 +72,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what ever
         if not file.exists():
             run.discard()
         raise
+    finally:
+        gc.unfreeze()
     log.info("%s", file)
 
 
