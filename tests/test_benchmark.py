@@ -282,15 +282,17 @@ def test_a_process_that_fails_is_told_by_its_last_line() -> None:
         run_process([sys.executable, "-S", "-c", "raise ValueError('no such thing')"])
 
 
-def test_a_process_ends_with_the_benchmark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_process_ends_with_the_benchmark(end: signal.Signals, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
     code = "import sys; from fmnist.benchmarks.processes import run_process; run_process(sys.argv[1:])"
     command = [sys.executable, "-c", code, sys.executable, "-S", "-c", sleeper]
-    started = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    started = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     try:
         until(lambda: file.exists() and file.read_text())
-        started.send_signal(signal.SIGKILL)
+        started.send_signal(end)
+        started.wait(120)
     finally:
         started.kill()
         started.wait()
