@@ -18,10 +18,11 @@ ARROWS = {
     "sweeping": "comparison ranks runs words",
     "choices": "",
     "words": "",
-    "jobs": "arguments build callbacks checkpoints classes comparison data evaluation images logs measures ranks "
-    "processes record report reporting runs training tuning words",
+    "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation images logs measures "
+    "processes ranks record report reporting runs training tuning words",
     "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
     "tuning": "arguments comparison reporting runs words",
+    "benchmarks": "classes data evaluation runs training",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",

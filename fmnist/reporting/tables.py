@@ -1,8 +1,5 @@
 """Results as text."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
@@ -25,17 +22,6 @@ def class_table(confusion: Tensor) -> str:
     table.add_column("%", justify="right", footer=_percent(int(correct.sum()), int(total.sum())))
     for name, right, out_of in zip(CLASSES, correct.tolist(), total.tolist(), strict=True):
         table.add_row(name, f"{right:,}", f"{out_of:,}", _percent(right, out_of))
-    return as_text(table)
-
-
-def rate_table(rates: Mapping[str, Mapping[str, Any]]) -> str:
-    """Ours and theirs in images per second, and the median ratio with its range, a line for each comparison."""
-    table = Table("", box=SIMPLE_HEAD)
-    for name in ("ours", "theirs", "ours / theirs"):
-        table.add_column(name, justify="right")
-    for name, rate in rates.items():
-        spread = f"{rate['ratio']:.2f} ({min(rate['ratios']):.2f} to {max(rate['ratios']):.2f})"
-        table.add_row(name, f"{rate['ours']:,.0f}", f"{rate['theirs']:,.0f}", spread)
     return as_text(table)
 
 
