@@ -240,8 +240,11 @@ def check_launcher(node: DictConfig) -> None:
     Raises:
         ValueError: naming the key.
     """
-    if node.get("n_jobs", 1) == 0:
-        raise ValueError("hydra.launcher.n_jobs=0: it should be at least 1, or -1 for as many as there are cores")
+    number = node.get("n_jobs", 1)
+    if number == 0 or number < -1:
+        raise ValueError(
+            f"hydra.launcher.n_jobs={number}: it should be at least 1, or -1 for as many as there are cores"
+        )
 
 
 def say(line: str, stream: Any = None) -> None:
