@@ -50,6 +50,12 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
     assert "job 4/4: model.dropout=0.2,seed=1" in done.out
 
 
+def test_a_sweep_elsewhere_says_where_its_curves_are(train: RunScript) -> None:
+    done = train(*SHORT, "seed=0", "hydra.sweep.dir=elsewhere")
+    assert done.out.startswith(f"1 job in {done.folder / 'elsewhere'}\n")
+    assert f"tensorboard --logdir {done.folder / 'elsewhere'}\n" in done.out + done.err
+
+
 def test_flags_may_stand_anywhere(train: RunScript) -> None:
     done = train("seed=0,1", "trainer=debug", "-m")
     assert done.status == 0, done.err
