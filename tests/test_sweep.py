@@ -461,7 +461,7 @@ def test_workers_save_and_end_when_the_process_that_started_them_is_killed(tmp_p
 def test_ctrl_c_in_jobs_beside_each_other_and_the_same_command_again(data_root: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, str(ROOT / "scripts/train.py"), "sweep=parallel", "hydra.launcher.n_jobs=2", "data=folder",
-        f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu", "trainer.max_epochs=200",
+        f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu", "trainer.max_epochs=40",
         "model.channels=[4,8]", "pictures=none", "report=false", "test=false", "seed=0,1,2",
     ]  # fmt: skip
     process = subprocess.Popen(
@@ -480,6 +480,11 @@ def test_ctrl_c_in_jobs_beside_each_other_and_the_same_command_again(data_root: 
     (sweep,) = tmp_path.glob("outputs/train/*")
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"seed=0", "seed=1"}
     assert {path.name for path in sweep.glob("*/checkpoints/*")} == {"best.ckpt", "last.ckpt"}
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    records = [json.loads(path.read_text()) for path in sweep.glob("*/run.json")]
+    assert [record["status"] for record in records] == ["finished"] * 3
+    assert sum("resumed" in record for record in records) == 2
 
 
 @pytest.mark.slow
