@@ -24,13 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 from fmnist.choices import CONF, help_text, keys, options
 from fmnist.ranks.place import find_place
 from fmnist.runs import Run, RunIsBusy, write_whole
-from fmnist.sweeping.grid import Failed, Grid
+from fmnist.sweeping.grid import Grid
 from fmnist.sweeping.shares import jobs_at_once, use_own_gpu
+from fmnist.sweeping.turns import Failed, LeftAlone
+from fmnist.sweeping.workers import INTERRUPTED, as_worker, uses_joblib
 from fmnist.words import flags_first, words_as_list
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError)
-INTERRUPTED = 130  # the exit status of a process that Ctrl-C ended
 
 
 def run(job: str, words: str | None = None) -> None:
@@ -56,10 +57,18 @@ def run(job: str, words: str | None = None) -> None:
     # In the place of Hydra's own: it takes no plugin from outside of its namespace.
     Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = Grid
 
+    here = os.getpid()
+
     def task(cfg: DictConfig) -> Any:
         settings: Any = HydraConfig.get()
+        if uses_joblib(settings.launcher) and os.getpid() != here:
+            return as_worker(here, lambda: run_one(cfg, settings, silent=True), Path(settings.runtime.output_dir))
+        basic = settings.launcher._target_.endswith(".BasicLauncher") or uses_joblib(settings.launcher)
+        return run_one(cfg, settings, silent=not basic)
+
+    def run_one(cfg: DictConfig, settings: DictConfig, silent: bool) -> Any:
         if settings.mode == RunMode.MULTIRUN and not raises:
-            return run_in_sweep(job, cfg, settings)
+            return run_in_sweep(job, cfg, settings, silent)
         try:
             return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, settings)
         except MISTAKES as error:
@@ -82,20 +91,27 @@ def run(job: str, words: str | None = None) -> None:
             os.environ[FULL_ERROR] = full_error
 
 
-def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig) -> Any:
-    """What the job returns, or `Failed`: the other jobs of the sweep go on. A training's failure is also recorded."""
+def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) -> Any:
+    """What the job returns, or `Failed`: the other jobs of the sweep go on. A training's failure is also recorded.
+
+    Args:
+        job: its name.
+        cfg: its config.
+        settings: Hydra's own.
+        silent: whether others run beside it, with whose lines its own would be mixed up, and which have GPUs.
+    """
     run = Run(Path(settings.runtime.output_dir))
     with contextlib.ExitStack() as stack:
-        if not settings.launcher._target_.endswith("BasicLauncher"):  # its lines would be mixed up with others'
-            silent = stack.enter_context(Path(os.devnull).open("w"))
-            stack.enter_context(contextlib.redirect_stdout(silent))
-            stack.enter_context(contextlib.redirect_stderr(silent))
+        if silent:
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
             use_own_gpu(run.folder.parent)
         try:
             return importlib.import_module(f"fmnist.jobs.{job}").main(cfg, settings)
         except RunIsBusy as error:
             print(f"left alone: {error}")
-            return None
+            return LeftAlone()
         except Exception as error:
             mistake = isinstance(error, MISTAKES)
             message = explain(error, job) if mistake else f"{type(error).__name__}: {' '.join(str(error).split())}"

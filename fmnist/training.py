@@ -98,7 +98,9 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         else:
             log.info("report:     none, as there are no validation images and test=false")
     log.info("run folder: %s", run.folder)
-    log.info("curves:     tensorboard --logdir %s", session.config["outputs"])
+    outputs = Path(session.config["outputs"])
+    all_runs = outputs if run.folder.is_relative_to(outputs.absolute()) else run.folder.parent  # a sweep lies anywhere
+    log.info("curves:     tensorboard --logdir %s", all_runs)
     return session.monitored
 
 

@@ -49,7 +49,7 @@ def test_one_folder_is_ranked_and_the_result_lies_there(run_script: RunScript, o
     done = run_script("compare", "outputs")
     assert done.status == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0] == "9 runs of 3 settings, 3 not finished, by val/accuracy"
+    assert lines[0] == "9 runs of 3 settings, 1 running, 1 failed, 1 pruned, by val/accuracy"
     ranking = lines[: lines.index("not ranked, as they have not finished:")]
     table = [line.split() for line in ranking if re.match(r" +\d ", line)]
     assert [row[:3] for row in table] == [["1", "adam", "3"], ["2", "sgd", "3"], ["3", "momentum", "3"]]
@@ -160,7 +160,7 @@ def test_a_sweep_of_comparisons_keeps_them_apart(run_script: RunScript, outputs:
 def test_where_nothing_can_be_ranked(run_script: RunScript, tmp_path: Path) -> None:
     write_run(tmp_path / "failed" / "0", status="failed", error="out of memory")
     done = run_script("compare", "failed", "metric=val/loss")
-    assert done.out.startswith("0 runs of 0 settings, 1 not finished, by val/loss\nnot ranked")
+    assert done.out.startswith("0 runs of 0 settings, 1 failed, by val/loss\nnot ranked")
     assert "out of memory" in page_of(tmp_path / "failed" / PAGE_FILE).text
     assert (tmp_path / "failed" / "comparison.csv").read_text().startswith("rank,n,mean,sd,difference,")
     assert rows_of(tmp_path / "failed" / "comparison.csv") == []

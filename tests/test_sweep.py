@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fmnist.sweeping import shares
 from fmnist.sweeping.grid import Grid
 from fmnist.sweeping.plan import Job, Plan, folder_name, plan_jobs, settle
 from fmnist.sweeping.progress import Progress
+from fmnist.sweeping.turns import Turns
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("-m", "trainer.max_epochs=1", "test=false")
@@ -46,6 +48,12 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
         assert job["choices"]["optimizer"] == "adamw"
         assert job["choices"]["data"] == "folder"
     assert "job 4/4: model.dropout=0.2,seed=1" in done.out
+
+
+def test_a_sweep_elsewhere_says_where_its_curves_are(train: RunScript) -> None:
+    done = train(*SHORT, "seed=0", "hydra.sweep.dir=elsewhere")
+    assert done.out.startswith(f"1 job in {done.folder / 'elsewhere'}\n")
+    assert f"tensorboard --logdir {done.folder / 'elsewhere'}\n" in done.out + done.err
 
 
 def test_flags_may_stand_anywhere(train: RunScript) -> None:
@@ -142,6 +150,38 @@ def test_a_job_that_failed_is_tried_again(train: RunScript, monkeypatch: pytest.
     assert not (folder_of(again) / "seed=1" / "error.txt").exists()
 
 
+def test_a_mistake_in_what_all_jobs_share_is_tried_three_times(train: RunScript) -> None:
+    done = train(*SHORT, "seed=range(0,8)", "monitor=val/acuracy")
+    done.assert_refused("3 jobs failed alike, and none did better, so that no more begin: monitor=val/acuracy")
+    assert done.out.count("failed:") == 3
+
+
+def test_a_wrong_value_of_the_grid_does_not_end_the_sweep(train: RunScript) -> None:
+    done = train(*SHORT, "model.dropout=1.5,0.1", "seed=0,1,2")
+    assert done.status == 1
+    assert "3 of 6 jobs failed" in done.err
+    assert sorted(job["status"] for job in jobs_of(done).values()) == ["failed"] * 3 + ["finished"] * 3
+
+
+def test_what_comes_next_shares_least_with_what_has_failed() -> None:
+    grid = [[f"a={a}", f"b={b}"] for a in (0, 1) for b in range(10)]
+    turns = Turns(plan_jobs(grid, ["a", "b"], [""] * 20).jobs)
+    assert [job.folder for job in turns][:3] == ["a=0,b=0", "a=0,b=1", "a=0,b=2"]
+    for job in turns:
+        turns.note(job.folder, "no such thing")
+    assert [job.folder for job in turns.taken] == ["a=0,b=0", "a=1,b=1", "a=0,b=2"]
+    assert turns.hopeless == "no such thing"
+
+
+def test_jobs_that_fail_differently_or_not_at_all_do_not_end_a_sweep() -> None:
+    jobs = plan_jobs([[f"a={a}"] for a in range(9)], ["a"], [""] * 9).jobs
+    for errors in (["x", "y"] * 3, [None, *"xxxxx"]):
+        turns = Turns(jobs)
+        for job, error in zip(jobs, errors, strict=False):
+            turns.note(job.folder, error)
+        assert not turns.hopeless
+
+
 def test_a_job_that_was_cut_off_goes_on_where_it_was(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -157,7 +197,7 @@ def test_a_job_that_was_cut_off_goes_on_where_it_was(train: RunScript, monkeypat
     monkeypatch.setattr(ModelCheckpoint, "on_train_epoch_end", interrupts)
     first = train(*words, "name=cut")
     assert first.status == 130
-    assert "the same command goes on" in first.out
+    assert "2 jobs: 1 interrupted, 1 not begun; the same command goes on" in first.out
     monkeypatch.undo()
     monkeypatch.chdir(first.folder)
     again = train(*words, "name=cut")
@@ -198,8 +238,9 @@ def test_a_job_that_another_process_runs_is_left_alone(train: RunScript) -> None
     run.update_record(status="running")
     with run.locked():
         again = train(*SHORT, "seed=0,1")
-    assert again.status == 0
+    assert again.status == 1
     assert "another process is writing this run" in again.out
+    assert again.err == "1 of 2 jobs left alone: another process is running it\n"
     assert run.status == "running"
 
 
@@ -358,6 +399,111 @@ def test_jobs_run_beside_each_other(data_root: Path, tmp_path: Path) -> None:
     assert sorted(record["status"] for record in records) == ["failed", "failed", "finished", "finished"]
     threads = [record["hardware"]["threads"] for record in records if record["status"] == "finished"]
     assert threads == [max(1, (os.cpu_count() or 1) // 2)] * 2
+
+
+PROCESSES = """
+import os, sys, time
+from pathlib import Path
+from joblib import Parallel, delayed
+from fmnist.sweeping.workers import StoppedAtOnce, as_worker, run_beside
+
+def job(here, number, stubborn):
+    def work():
+        Path(f"begun{number}").touch()
+        for _ in range(2 if stubborn else 1):
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                time.sleep(0.3)
+                Path(f"saved{number}").touch()
+        raise KeyboardInterrupt
+    return as_worker(here, work, Path(f"folder{number}"))
+
+def launch():
+    return Parallel(n_jobs=2)(delayed(job)(os.getpid(), number, len(sys.argv) > 1) for number in range(4))
+
+try:
+    run_beside(launch, lambda: print("interrupted", flush=True))
+except StoppedAtOnce:
+    print("stopped")
+except KeyboardInterrupt:
+    print("ended")
+"""
+"""Jobs that take no time to import, in joblib's processes."""
+
+
+def press_ctrl_c(folder: Path, send: Callable[[int, int], None], *words: str, again: bool = False) -> list[str]:
+    """Sends a signal when two jobs run, and another when they have heard of it; returns what was said.
+
+    That it returns says that no process is left, either: each would hold the pipe open.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROCESSES, *words],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+    def wait_for(what: str) -> None:
+        end = time.monotonic() + 30
+        while len([*folder.glob(what)]) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+
+    wait_for("begun*")
+    send(process.pid, signal.SIGINT)
+    if again:
+        wait_for("saved*")
+        send(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert len([*folder.glob("begun*")]) == 2
+    return out.splitlines()
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_ctrl_c_lets_the_jobs_that_run_save_and_begins_no_more(
+    send: Callable[[int, int], None], tmp_path: Path
+) -> None:
+    """Sent to the process that was started alone, or as a terminal does to all of them."""
+    assert press_ctrl_c(tmp_path, send) == ["interrupted", "ended"]
+    assert len([*tmp_path.glob("saved*")]) == 2
+
+
+def test_ctrl_c_again_ends_all_processes_at_once(tmp_path: Path) -> None:
+    assert press_ctrl_c(tmp_path, os.killpg, "stubborn", again=True) == ["interrupted", "stopped"]
+
+
+def test_workers_save_and_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
+    press_ctrl_c(tmp_path, lambda process, _: os.kill(process, signal.SIGKILL))
+    assert len([*tmp_path.glob("saved*")]) == 2
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_jobs_beside_each_other_and_the_same_command_again(data_root: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(ROOT / "scripts/train.py"), "sweep=parallel", "hydra.launcher.n_jobs=2", "data=folder",
+        f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu", "trainer.max_epochs=40",
+        "model.channels=[4,8]", "pictures=none", "report=false", "test=false", "seed=0,1,2",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while len([*tmp_path.glob("outputs/train/*/*/checkpoints/last.ckpt")]) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    lines = out.splitlines()
+    assert lines[1].startswith("interrupted: the jobs that run save their checkpoints")
+    assert lines[-1] == "3 jobs: 2 interrupted, 1 not begun; the same command goes on"
+    assert "Traceback" not in out
+    (sweep,) = tmp_path.glob("outputs/train/*")
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"seed=0", "seed=1"}
+    assert {path.name for path in sweep.glob("*/checkpoints/*")} == {"best.ckpt", "last.ckpt"}
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    records = [json.loads(path.read_text()) for path in sweep.glob("*/run.json")]
+    assert [record["status"] for record in records] == ["finished"] * 3
+    assert sum("resumed" in record for record in records) == 2
 
 
 @pytest.mark.slow

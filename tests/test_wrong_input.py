@@ -92,6 +92,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["-m", "trainer.devices=2", "seed=0,1"], ["2 processes", "trainer.devices=1"]),
         (["-m", "resume=a,b"], ["resume", "leave out -m"]),
         (["sweep=parallel", "hydra.launcher.n_jobs=0", "seed=0,1"], ["hydra.launcher.n_jobs=0", "at least 1"]),
+        (["sweep=parallel", "hydra.launcher.n_jobs=-7", "seed=0,1"], ["hydra.launcher.n_jobs=-7", "at least 1"]),
         (["-m", "optimizer=sgd,sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
         (["-m", "name=a/b", "seed=0,1"], ["name='a/b'"]),
         (["-m", "outputs=/proc/nope", "seed=0,1"], ["outputs=/proc/nope"]),

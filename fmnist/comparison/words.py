@@ -3,11 +3,13 @@
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fmnist.comparison.ranking import BEST, NOISE, UNKNOWN, WORSE, Comparison
+from fmnist.comparison.reading import STATUSES
 from fmnist.comparison.statistics import LEVEL, Difference, Sample
 
 NOTHING = "-"
@@ -103,7 +105,8 @@ def summary(comparison: Comparison) -> str:
     """How many there are of what."""
     runs = sum(len(row.runs) for row in comparison.rows)
     text = f"{counted(runs, 'run')} of {counted(len(comparison.rows), 'setting')}"
-    return text + (f", {len(comparison.unranked):,} not finished" if comparison.unranked else "")
+    others = Counter(run.status for run in comparison.unranked)
+    return ", ".join([text, *(f"{others[status]:,} {status}" for status in STATUSES if others[status])])
 
 
 def from_folder(path: Path, folder: Path) -> str:

@@ -5,13 +5,13 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -19,20 +19,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist.ranks.place import check_sweep
-from fmnist.runs import Run, new_run
-from fmnist.sweeping.plan import Job, Plan, earlier_sweep, note_if_cut_off, plan_jobs, settle, state
+from fmnist.runs import new_run
+from fmnist.sweeping.plan import Job, Plan, discard_if_empty, earlier_sweep, note_if_cut_off, plan_jobs, settle, state
 from fmnist.sweeping.progress import Progress
-from fmnist.words import key_of, quoted
+from fmnist.sweeping.summary import jobs_text, one_message, opening, tally
+from fmnist.sweeping.turns import Failed, LeftAlone, Turns, Words
+from fmnist.sweeping.workers import StoppedAtOnce, run_beside, runs_in_turn, uses_joblib
+from fmnist.words import key_of
 
 SOME_FAILED = 1
-"""The exit status of a sweep in which jobs failed."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """What a job of a sweep returns where it would have raised: the sweep goes on."""
-
-    message: str
+"""The exit status of a sweep in which jobs failed, or that another process has yet to end."""
 
 
 class Grid(Sweeper):
@@ -52,7 +48,7 @@ class Grid(Sweeper):
         self.master: Any = config
         self.job = str(config.hydra.job.config_name)
         self.hydra_context, self.task_function = hydra_context, task_function
-        self.in_turn = config.hydra.launcher._target_.endswith(".BasicLauncher")
+        self.in_turn = runs_in_turn(config.hydra.launcher)
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs the grid; the exit status tells whether a job failed.
@@ -69,17 +65,35 @@ class Grid(Sweeper):
         plan = settle(plan, folder)
         left = [job for job in plan.jobs if state(job.run(folder))[0] != "finished"]
         say(opening(plan, left, folder, is_new))
+        self.turns = Turns(left)
         try:
-            failures = self.run_jobs(plan, left, folder)
+            results = self.run_jobs(plan, left, folder)
+            failures = {name: result.message for name, result in results.items() if isinstance(result, Failed)}
+            if len(results) < len(left) and (error := self.turns.hopeless):
+                raise ValueError(
+                    f"{len(results)} jobs failed alike, and none did better, so that no more begin: {error}"
+                )
             if len(failures) == len(plan.jobs) and not any(job.run(folder).config_file.exists() for job in plan.jobs):
                 raise ValueError(one_message([failures[job.folder] for job in plan.jobs]))
+        except StoppedAtOnce:
+            tally(plan, folder)
+            discard_if_empty(folder, is_new)
+            raise
         except BaseException:
             if self.conclude(plan, folder, is_new):
-                say("the same command goes on")
+                done = f"{tally(plan, folder)}; " if self.job == "train" else ""
+                say(f"{done}the same command goes on")
             raise
         self.conclude(plan, folder, is_new)
+        left_alone = sum(isinstance(result, LeftAlone) for result in results.values())
         if failures:
-            say(f"{len(failures)} of {len(plan.jobs)} jobs failed; the same command tries them again", sys.stderr)
+            say(f"{len(failures)} of {jobs_text(len(plan.jobs))} failed; the same command tries them again", sys.stderr)
+        if left_alone:
+            them = "it" if left_alone == 1 else "them"
+            say(
+                f"{left_alone} of {jobs_text(len(plan.jobs))} left alone: another process is running {them}", sys.stderr
+            )
+        if failures or left_alone:
             sys.exit(SOME_FAILED)
 
     def expand(self, arguments: list[str]) -> tuple[list[list[str]], set[str]]:
@@ -129,8 +143,8 @@ class Grid(Sweeper):
             return earlier, False
         return new_run(outputs, name).folder, True
 
-    def run_jobs(self, plan: Plan, jobs: Sequence[Job], folder: Path) -> dict[str, str]:
-        """Runs the jobs; returns the messages of those that failed, by folder."""
+    def run_jobs(self, plan: Plan, jobs: Sequence[Job], folder: Path) -> dict[str, Any]:
+        """Runs the jobs, as long as there is hope; returns their results, by folder."""
         with read_write(self.master), open_dict(self.master):
             self.master.hydra.sweep.dir = str(folder)
         assert self.hydra_context is not None
@@ -138,27 +152,48 @@ class Grid(Sweeper):
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.master
         )
         numbers = {job.folder: number for number, job in enumerate(plan.jobs)}
-        if not self.in_turn:
-            with Progress(folder, jobs, len(plan.jobs)), in_a_line():
-                return dict(self.launch(plan, jobs, folder, 0))
-        failures: dict[str, str] = {}
-        for job in jobs:
-            say(f"\njob {numbers[job.folder] + 1}/{len(plan.jobs)}: {job.folder}")
-            for name, message in self.launch(plan, [job], folder, numbers[job.folder]):
-                failures[name] = message
-                say(f"failed: {message}")
-        return failures
+        results: dict[str, Any] = {}
+        if self.in_turn:
+            for job in self.turns:
+                say(f"\njob {numbers[job.folder] + 1}/{len(plan.jobs)}: {job.folder}")
+                for name, result in self.launch(plan, [job], folder, numbers[job.folder]):
+                    results[name] = result
+                    if isinstance(result, Failed):
+                        say(f"failed: {result.message}")
+                    if not isinstance(result, LeftAlone):
+                        self.turns.note(name, result.message if isinstance(result, Failed) else None)
+        else:
+            launch = self.launch_beside if uses_joblib(self.master.hydra.launcher) else self.launch
+            with Progress(folder, jobs, len(plan.jobs), note=self.turns.note), in_a_line():
+                results = dict(launch(plan, jobs, folder, 0))
+        return results
 
-    def launch(self, plan: Plan, jobs: Sequence[Job], folder: Path, first: int) -> Iterator[tuple[str, str]]:
-        """Has Hydra's launcher run the jobs; gives the folder and message of each that failed."""
+    def launch(self, plan: Plan, jobs: Sequence[Job], folder: Path, first: int) -> Iterator[tuple[str, Any]]:
+        """Has Hydra's launcher run the jobs, in batches; gives the folder and result of each."""
         assert self.launcher is not None
         size = self.max_batch_size or max(len(jobs), 1)
         for start in range(0, len(jobs), size):
+            if self.turns.hopeless:
+                return
             batch = jobs[start : start + size]
-            words = [[*plan.words(job), *places(folder, job)] for job in batch]
+            words = [plan.words(job, folder) for job in batch]
             for job, done in zip(batch, self.launcher.launch(words, initial_job_idx=first + start), strict=True):
-                if isinstance(result := done.return_value, Failed):
-                    yield job.folder, result.message
+                yield job.folder, done.return_value
+
+    def launch_beside(self, plan: Plan, _: Sequence[Job], folder: Path, first: int) -> Iterator[tuple[str, Any]]:
+        """Like `launch`; joblib gets one job after the other, so that its batches may be of any size."""
+
+        def launch() -> Sequence[JobReturn]:
+            assert self.launcher is not None
+            words = Words(self.turns, lambda job: plan.words(job, folder))
+            return self.launcher.launch(words, initial_job_idx=first)
+
+        def stop() -> None:
+            self.turns.stopped = True
+            say("interrupted: the jobs that run save their checkpoints (Ctrl-C again stops at once)")
+
+        results = run_beside(launch, stop)
+        return ((job.folder, done.return_value) for job, done in zip(self.turns.taken, results, strict=True))
 
     def conclude(self, plan: Plan, folder: Path, is_new: bool) -> bool:
         """Compares what the sweep has by now; where its jobs have left nothing in its new folder, that goes.
@@ -166,8 +201,7 @@ class Grid(Sweeper):
         Returns:
             Whether the folder is still there.
         """
-        if is_new and not leaves_something(folder):
-            Run(folder).discard()
+        if discard_if_empty(folder, is_new):
             return False
         if self.job != "train":
             return True
@@ -194,12 +228,6 @@ def in_a_line() -> Iterator[None]:
         raise ValueError(f"the jobs were cut off: {type(error).__name__}: {reason}") from error
 
 
-def places(folder: Path, job: Job) -> list[str]:
-    """Where the job lies, as words for Hydra."""
-    values = {"dir": str(folder), "subdir": job.folder}
-    return [f"hydra.sweep.{key}={quoted(value)}" for key, value in values.items()]
-
-
 def processes(cfg: DictConfig) -> int:
     """How many each job would have, as far as the config says it in numbers."""
     asked = [OmegaConf.select(cfg, f"trainer.{name}") for name in ("devices", "num_nodes")]
@@ -212,28 +240,11 @@ def check_launcher(node: DictConfig) -> None:
     Raises:
         ValueError: naming the key.
     """
-    if node.get("n_jobs", 1) == 0:
-        raise ValueError("hydra.launcher.n_jobs=0: it should be at least 1, or -1 for as many as there are cores")
-
-
-def opening(plan: Plan, left: Sequence[Job], folder: Path, is_new: bool) -> str:
-    """What is going to happen, for people."""
-    if is_new:
-        return f"{len(plan.jobs)} jobs in {folder}"
-    done = len(plan.jobs) - len(left)
-    more = f"going on with {len(left)}" if left else "nothing is left to do (name=... of your own runs them anew)"
-    return f"{done} of {len(plan.jobs)} jobs are finished in {folder}: {more}"
-
-
-def one_message(messages: Sequence[str]) -> str:
-    """Why nothing could be run, in a line."""
-    others = len(set(messages)) - 1
-    return messages[0] + (f" (and {others} more such mistakes)" if others else "")
-
-
-def leaves_something(folder: Path) -> bool:
-    """Whether a job of the sweep has left more than a note of its failure."""
-    return any(path.is_file() and path.parent != folder and path.name != "run.json" for path in folder.rglob("*"))
+    number = node.get("n_jobs", 1)
+    if number == 0 or number < -1:
+        raise ValueError(
+            f"hydra.launcher.n_jobs={number}: it should be at least 1, or -1 for as many as there are cores"
+        )
 
 
 def say(line: str, stream: Any = None) -> None:

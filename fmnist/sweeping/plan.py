@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.runs import Run, RunIsBusy, write_json
-from fmnist.words import key_of
+from fmnist.words import key_of, quoted
 
 PLAN_FILE = "sweep.json"
 LONGEST_NAME = 120  # characters; a file system allows 255 bytes, and the names of jobs are read in tables
@@ -39,9 +39,10 @@ class Plan:
     common: list[str]
     jobs: list[Job]
 
-    def words(self, job: Job) -> list[str]:
-        """Everything that is overridden for the job."""
-        return [*self.common, *job.changes]
+    def words(self, job: Job, sweep: Path) -> list[str]:
+        """Everything that is overridden for the job, and where it lies in the folder of the sweep."""
+        places = {"dir": str(sweep), "subdir": job.folder}
+        return [*self.common, *job.changes, *(f"hydra.sweep.{key}={quoted(value)}" for key, value in places.items())]
 
     def save(self, sweep: Path) -> None:
         write_json(sweep / PLAN_FILE, asdict(self))
@@ -137,6 +138,15 @@ def note_if_cut_off(run: Run) -> None:
     if state(run)[0] == "running":
         with contextlib.suppress(RunIsBusy), run.locked():
             run.update_record(status="interrupted")
+
+
+def discard_if_empty(sweep: Path, is_new: bool) -> bool:
+    """Removes the folder of a new sweep whose jobs have left no more than notes of their failure; whether it did."""
+    files = (path for path in sweep.rglob("*") if path.is_file())
+    if not is_new or any(file.parent != sweep and file.name != "run.json" for file in files):
+        return False
+    Run(sweep).discard()
+    return True
 
 
 def _meaning(words: Iterable[str]) -> set[str]:

@@ -3,7 +3,7 @@
 import csv
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +15,7 @@ from fmnist.runs import Run
 from fmnist.sweeping.plan import Job, state
 
 SECONDS_BETWEEN_LOOKS = 0.5
+Note = Callable[[str, str | None], None]
 ENDED = ("finished", "failed", "interrupted")
 
 
@@ -28,12 +29,21 @@ class Progress:
         jobs: those that will run.
         total: of the whole sweep, finished ones included.
         console: where the lines go.
+        note: is told the folder of each job that ends, and its error where it failed.
     """
 
-    def __init__(self, sweep: Path, jobs: Sequence[Job], total: int, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        sweep: Path,
+        jobs: Sequence[Job],
+        total: int,
+        console: Console | None = None,
+        note: Note | None = None,
+    ) -> None:
         self.left = {job.folder: job.run(sweep) for job in jobs}
         self.total = total
         self.ended = total - len(jobs)
+        self.note = note
         self.console = console or Console()
         self.before = {name: written(run) for name, run in self.left.items()}
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
@@ -72,6 +82,8 @@ class Progress:
             if status in ENDED:
                 del self.left[name]
                 self.ended += 1
+                if self.note:
+                    self.note(name, str(record.get("error")) if status == "failed" else None)
                 words = last_words(run, status, record.get("error"))
                 self.console.print(Text(f"{self.ended}/{self.total} {name}: {words}"), soft_wrap=True)
             else:
