@@ -127,7 +127,7 @@ def test_the_best_setting_is_an_experiment_like_any_other(tune: Tune, run_script
     assert done.status == 0, done.err
     (file,) = done.folder.glob("outputs/tune/mine/experiment/*.yaml")
     text = file.read_text()
-    assert text.splitlines()[1].startswith("# The best of 2 trials of the study mine: val/accuracy ")
+    assert text.splitlines()[1].startswith("# Of a study of 2 trials: ")
     assert "  - override /optimizer: sgd\n" in text
     (command,) = (line.split("python scripts/train.py ")[1] for line in done.out.splitlines() if "train it:" in line)
     again = run_script("train", *command.replace("seed=0,1,2", "seed=0,1").split(), "report=false")
