@@ -246,7 +246,7 @@ def test_markup_in_names_and_settings_is_text(tmp_path: Path) -> None:
     for i, name in enumerate(("a", "b")):
         folder = write_run(tmp_path / f"{name}<img src=x>", accuracy=0.9 + i / 100, status="finished")
         config = (folder / "config.yaml").read_text()
-        (folder / "config.yaml").write_text(config.replace("activation: relu", f"activation: {[evil, '$x$'][i]!r}"))
+        (folder / "config.yaml").write_text(config.replace("activation: silu", f"activation: {[evil, '$x$'][i]!r}"))
     write_run(tmp_path / "c", status="failed", error=evil)
     (tmp_path / "a<img src=x>" / "config.yaml").write_text(
         (tmp_path / "a<img src=x>" / "config.yaml").read_text().replace("\\x1b", "").replace("\\\\frac", "frac")

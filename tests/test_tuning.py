@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> N
     assert names == {"0000", "0001", "0002", "experiment", "study.db", "study.html", "trials.csv"}
     table = rows(folder)
     assert [row["trial"] for row in table] == ["0", "1", "2"]
-    assert (table[0]["optimizer.lr"], table[0]["optimizer.weight_decay"]) == ("0.005", "0.05")  # what there was before
+    assert (table[0]["optimizer.lr"], table[0]["optimizer.weight_decay"]) == ("0.0043", "0.033")  # what there was before
     for row in table:
         run = folder / f"{int(row['trial']):04d}"
         config = OmegaConf.load(run / "config.yaml")
@@ -372,6 +373,24 @@ def test_a_damaged_database_is_told_and_left_alone(tune: Tune, damage: Callable[
     if before is not None:
         assert file.read_bytes() == before
     assert (folder / "0000" / "metrics.json").is_file()
+
+
+def test_few_trials_of_a_choice_are_no_warning() -> None:
+    range_ = optuna.distributions.FloatDistribution(0, 10)
+    study = optuna.create_study()
+    for number in range(10):
+        params = {"common": float(number), **({"rare": 1.0} if number == 0 else {})}
+        study.add_trial(
+            optuna.create_trial(params=params, distributions=dict.fromkeys(params, range_), value=float(number))
+        )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        optuna.importance.get_param_importances(study)
+        assert said  # by Optuna
+        said.clear()
+        storage.quiet()
+        optuna.importance.get_param_importances(study)
+    assert said == []
 
 
 def test_a_database_that_another_program_holds_is_told(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:

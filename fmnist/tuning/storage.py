@@ -28,6 +28,7 @@ def quiet() -> None:
     optuna.logging.set_verbosity(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
     warnings.filterwarnings("ignore", message="The distribution is specified by")  # a range that steps don't divide
+    warnings.filterwarnings("ignore", message="Some regimes for parameter")  # few trials: the page says it is a guess
 
 
 def open_file(file: Path) -> RDBStorage:
