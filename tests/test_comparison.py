@@ -183,7 +183,7 @@ def test_a_config_written_by_hand(text: str, expected: dict[str, Any]) -> None:
         "trainer=ddp_cpu",
         "data.root=elsewhere",
         "optimizer=adamw",
-        "model.dropout=0.2",
+        "model.dropout=0.05",
     ],
 )
 def test_what_changes_no_weight_is_no_setting(override: str, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_where_choices_are_not_told_the_classes_stand_for_them(tmp_path: Path) -
 def test_trainer_and_data_have_a_column_for_each_key(tmp_path: Path) -> None:
     runs = (("trainer=cpu", "trainer.max_epochs=2"), ("trainer=default",), ("data=folder", "data.batch_size=9"))
     found = differing(tmp_path, *runs)
-    assert found == {"data.batch_size": [256, 256, 9], "trainer.max_epochs": [2, 6, 6]}
+    assert found == {"data.batch_size": [128, 128, 9], "trainer.max_epochs": [2, 6, 6]}
 
 
 def test_a_node_may_be_missing_on_one_side() -> None:
