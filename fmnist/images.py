@@ -14,7 +14,7 @@ import contextlib
 import os
 import warnings
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import iglob
 from itertools import accumulate
@@ -26,6 +26,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from fmnist.classes import IMAGE_SHAPE
+from fmnist.logs import stderr_silent
 
 _, HEIGHT, WIDTH = IMAGE_SHAPE
 # No others: Pillow would run Ghostscript for a PostScript file.
@@ -97,7 +98,8 @@ def read_image(file: str | Path, background: Background = "auto") -> Prepared:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
                 image.draft(None, (ENOUGH, ENOUGH))
-                with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
+                # libtiff writes about a damaged file past Python and its warnings.
+                with stderr_silent() if image.format == "TIFF" else contextlib.nullcontext():
                     image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return prepare(_gray(image, background), background)
@@ -165,19 +167,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     white = next(white for white in whites if brightest <= white)
     scaled = values.mul_(255 / white).round_().clamp_(0, 255).to(torch.uint8)
     return Image.frombytes("L", image.size, scaled.numpy().tobytes())
-
-
-@contextlib.contextmanager
-def _libtiff_silent() -> Iterator[None]:
-    """Nothing reaches the standard error, where libtiff writes about a damaged file, past Python and its warnings."""
-    stderr = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 def _median(histogram: Sequence[int]) -> int:

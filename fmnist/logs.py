@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -84,3 +85,16 @@ def to_file(file: Path) -> Iterator[None]:
         for logger in SHOWN:
             logger.removeHandler(handler)
         handler.close()
+
+
+@contextlib.contextmanager
+def stderr_silent() -> Iterator[None]:
+    """Nothing reaches the standard error, not even what libraries write there past Python."""
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,10 +1,7 @@
 """How time and memory of the training grow with images, batch, width and depth."""
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +11,7 @@ from fmnist.benchmarks.bench import Bench
 from fmnist.benchmarks.clocks import EpochClock
 from fmnist.benchmarks.training import ONE_EPOCH, trainer_epoch
 from fmnist.benchmarks.turns import Measurement, exponents, summary, take_turns
+from fmnist.logs import stderr_silent
 from fmnist.training import Session
 
 STEPS = 6  # of one repetition, where the images don't grow
@@ -116,6 +114,7 @@ def peak_mib(bench: Bench, axis: Axis, size: int) -> float:
 
 def allocated_bytes(work: Callable[[], object]) -> int:
     """The most bytes of new tensors on the CPU that were there at the same time."""
+    # The profiler tells, past Python, that it starts and finds no GPU.
     with stderr_silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     assert profiler.profiler is not None
@@ -125,16 +124,3 @@ def allocated_bytes(work: Callable[[], object]) -> int:
         total += event.nbytes()
         most = max(most, total)
     return most
-
-
-@contextlib.contextmanager
-def stderr_silent() -> Iterator[None]:
-    """Nothing reaches the standard error, where the profiler tells past Python that it starts and finds no GPU."""
-    stderr = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

@@ -141,7 +141,8 @@ def hold_final(
     means = {name: fmean(each) for name, each in values.items()}
     name = (max if better == "max" else min)(means, key=means.__getitem__)  # of equals the base setting
     seeds_text = f"the mean of {count} seeds" if count > 1 else "with a seed"
-    why = f"{seeds_text} that no trial had: the best of {len(finalists)} finalists and the base setting"
+    number = f"{len(finalists)} finalists" if len(finalists) != 1 else "1 finalist"
+    why = f"{seeds_text} that no trial had: the best of {number} and the base setting"
     return Chosen(name, words[name], numbers[name], means[name], why), results.compare(values, cfg.monitor, better)
 
 
