@@ -3,51 +3,51 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torch import Tensor
+from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fmnist.classes import CLASSES
 
 
-class ClassificationMetrics(nn.Module):
+class ClassificationMetrics(Metric):
     """Mean loss and confusion matrix of one phase, summed in place and reduced once, when they are asked for.
 
-    Accuracy and accuracy per class are read off the confusion matrix, so that a batch is looked at once.
+    Accuracy and accuracy per class are read off the confusion matrix. One metric of our own, as torchmetrics' two
+    took three times as long, 70 of a step's 1200 µs in a tutorial's small network; and no sum waits for the device.
     """
+
+    full_state_update = False
+    loss_sum: Tensor
+    confusion: Tensor
 
     def __init__(self, num_classes: int = len(CLASSES)) -> None:
         super().__init__()
-        self.loss = MeanMetric(nan_strategy="disable")
-        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.num_classes = num_classes
         # In checkpoints, so that an epoch that was cut in two still counts as one.
-        self.loss.persistent(True)
-        self.confusion.persistent(True)
+        self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum", persistent=True)
+        zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
+        self.add_state("confusion", zeros, dist_reduce_fx="sum", persistent=True)
 
     def states(self) -> dict[str, Tensor]:
         """What has been summed so far, by the names of `state_dict()`."""
-        return {
-            "loss.mean_value": self.loss.mean_value,
-            "loss.weight": self.loss.weight,
-            "confusion.confmat": self.confusion.confmat,
-        }
+        return {"loss_sum": self.loss_sum, "confusion": self.confusion}
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: its mean loss (), its logits (N, K) and its labels (N)."""
-        # Once for each image: torchmetrics 1.9 drops weights where NaNs aren't looked for (its issue 3434).
-        self.loss.update(loss.expand(len(labels)))
-        self.confusion.update(logits, labels)
+        self.loss_sum.add_(loss, alpha=len(labels))
+        cells = labels * self.num_classes + logits.argmax(1)
+        self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))
 
     def compute(self) -> dict[str, Tensor]:
         """Loss (), accuracy (), accuracy_per_class (K) and confusion (K true, K predicted), as counts; on the CPU.
 
         The accuracy of a class without images is NaN.
         """
-        confusion = self.confusion.compute().cpu().double()
+        confusion = self.confusion.cpu().double()
         correct, total = confusion.diagonal(), confusion.sum(dim=1)
         return {
-            "loss": self.loss.compute().cpu(),
+            "loss": self.loss_sum.cpu() / total.sum().float(),
             "accuracy": correct.sum() / total.sum(),
             "accuracy_per_class": correct / total,
             "confusion": confusion.long(),
@@ -55,13 +55,8 @@ class ClassificationMetrics(nn.Module):
 
     def so_far(self) -> tuple[float, float]:
         """Mean loss and accuracy of the images that this process has seen, cheaply: for a progress bar."""
-        images = max(self.confusion.confmat.sum().item(), 1)
-        return (self.loss.mean_value.item() / images, self.confusion.confmat.trace().item() / images)
-
-    def reset(self) -> None:
-        """Forgets all batches."""
-        self.loss.reset()
-        self.confusion.reset()
+        images = max(self.confusion.sum().item(), 1)
+        return (self.loss_sum.item() / images, self.confusion.trace().item() / images)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fmnist import build
+from fmnist.build.session import check_parts
 from fmnist.choices import CONF, groups, options
 from fmnist.jobs import train
 from fmnist.runs import new_run
@@ -146,6 +148,7 @@ def test_a_tutorial_has_the_layers_and_settings_of_its_original(
     assert convolutions + linear == layers
     assert {layer.p for layer in modules(classifier.network, nn.Dropout)} == {dropout}
     assert not modules(classifier.network, nn.BatchNorm2d)
+    assert len(modules(classifier.network, nn.ReLU)) == len(layers) - 1
     assert [pool.kernel_size for pool in modules(classifier.network, nn.MaxPool2d)] == [2, 2]
     assert classifier.schedule(50, 100) == 1
 
@@ -284,6 +287,14 @@ def test_trainer_words() -> None:
     assert build.build_measuring_trainer(composed("trainer=overfit")).overfit_batches == 4
     precise = build.build_measuring_trainer(composed("trainer=cpu", "trainer.precision=32-true"))
     assert precise.precision == "32-true"
+
+
+def test_scaled_gradients_of_a_fused_optimizer_are_not_clipped() -> None:
+    place = {"num_devices": 1, "num_nodes": 1, "world_size": 1, "strategy": None}
+    trainer: Any = SimpleNamespace(precision="16-mixed", gradient_clip_val=0.5, **place)
+    with pytest.raises(ValueError, match=r"gradient_clip_val=0.5: .* optimizer.fused=false"):
+        check_parts(composed(), trainer)
+    check_parts(composed("optimizer.fused=false"), trainer)
 
 
 def test_auto_precision_is_what_the_hardware_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:

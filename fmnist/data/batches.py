@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Batches:
-    """A data loader without workers: a batch is one index into the images and one into the labels.
+    """A data loader without workers: a batch is one index into the images and one into the labels, on their device.
 
     The order of an epoch depends on the seed and the epoch's number alone. Its state (epoch, batches served) lets
     Lightning go on in the middle of an epoch, whatever the number of processes.
@@ -52,11 +52,12 @@ class Batches:
         resume_at, self._resume_at = self._resume_at, None
         same_epoch = resume_at is not None and resume_at["epoch"] == self.epoch
         self._served = resume_at["served"] if resume_at is not None and same_epoch else 0
-        order = self.order(self.epoch)
+        order = self.order(self.epoch).to(self.images.device)
         for index in order.split(self.batch_size)[self._served :]:
             self._served += 1
-            part = index.tensor_split(self.ranks)[self.rank]
-            yield self.images[part], self.labels[part]
+            part = index.tensor_split(self.ranks)[self.rank] if self.ranks > 1 else index
+            # Image by image as a whole: images[part] goes pixel by pixel and takes 14 times as long.
+            yield self.images.index_select(0, part), self.labels.index_select(0, part)
 
     def images_in(self, number: int) -> int:
         """Images of the epoch's batch with this number, counted from 0, over all processes."""

@@ -20,8 +20,8 @@ MAX_SEED = 2**32 - 1  # NumPy's
 class FashionMNISTDataModule(LightningDataModule):
     """Torchvision's FashionMNIST, split into training, validation and test images.
 
-    The pixels stay in memory as uint8; augmentation (training batches alone) and normalisation act on whole batches,
-    on their device.
+    The pixels stay in memory as uint8, the device's own in training; augmentation (training batches alone) and
+    normalisation act on whole batches, there.
 
     Args:
         root: the folder that holds the files, or will.
@@ -92,9 +92,19 @@ class FashionMNISTDataModule(LightningDataModule):
         return self._batches("test", self.eval_batch_size)
 
     def _batches(self, split: str, batch_size: int, shuffle_seed: int | None = None) -> Batches:
-        """Of a training by several processes, the part of each batch that is this one's."""
-        place = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return Batches(*self.splits[split], batch_size, shuffle_seed, *place)
+        """On the Trainer's device, as a whole; of a training by several processes, this one's part of each batch."""
+        images, labels = self.splits[split]
+        if self.trainer is None:
+            return Batches(images, labels, batch_size, shuffle_seed)
+        device = self.trainer.strategy.root_device
+        place = (self.trainer.global_rank, self.trainer.world_size)
+        return Batches(images.to(device), labels.to(device), batch_size, shuffle_seed, *place)
+
+    def transfer_batch_to_device(
+        self, batch: tuple[Tensor, Tensor], device: torch.device, dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """As it is: the images are there already."""
+        return batch
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Augments in training and normalises always, on the device: uint8 (N, C, H, W) to float32."""
