@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -92,6 +94,21 @@ class Classifier(LightningModule):
         if (self.trainer.global_step + 1) % every == 0:
             self.log("train/loss_step", self._recent_loss / self._recent_batches, sync_dist=True)
             self._recent_loss, self._recent_batches = 0.0, 0
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By `trainer.gradient_clip_val`, also of a fused optimizer, which Lightning refuses in mixed precisions
+        because it could unscale the gradients: those of bfloat16 aren't scaled."""
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val is not None and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def get_extra_state(self) -> dict[str, float]:
         """The recent losses, so that a run that was cut in two logs the same means; a part of `state_dict()`."""

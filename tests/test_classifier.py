@@ -213,6 +213,37 @@ def test_learning_rate_follows_the_schedule_at_each_optimizer_step(data_root: Pa
     assert len(set(recorder.rates)) > 5
 
 
+class GradientRecorder(Callback):
+    """The norm of the gradients that each optimizer step has used, but for the last one's, and their largest."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+        self.largest: list[float] = []
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [parameter.grad.flatten() for parameter in pl_module.parameters() if parameter.grad is not None]
+        if gradients:
+            self.norms.append(torch.cat(gradients).norm().item())
+            self.largest.append(torch.cat(gradients).abs().max().item())
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_gradients_are_clipped_whatever_the_precision_and_the_optimizer(
+    data_root: Path, precision: str, fused: bool
+) -> None:
+    def seen(**options: Any) -> GradientRecorder:
+        recorder = GradientRecorder()
+        optimizer = partial(torch.optim.Adam, lr=0.01, fused=fused)
+        model = Classifier(MLP(SHAPE, 10, []), nn.CrossEntropyLoss(), optimizer, constant)
+        quiet_trainer(max_epochs=1, precision=precision, callbacks=[recorder], **options).fit(model, data(data_root))
+        return recorder
+
+    assert min(seen().norms) > 0.1
+    assert seen(gradient_clip_val=0.1).norms == pytest.approx([0.1] * 4, rel=1e-4)
+    assert seen(gradient_clip_val=0.001, gradient_clip_algorithm="value").largest == pytest.approx([0.001] * 4)
+
+
 def trained(root: Path, seed: int) -> dict[str, torch.Tensor]:
     """The state of a network with all that is random after two epochs: dropout, augmentation, order of images."""
     seed_everything(seed, verbose=False)

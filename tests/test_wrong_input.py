@@ -45,6 +45,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["model._target_=fmnist.models.RNN"], ["fmnist.models.RNN"]),
         (["optimizer.lr=-1"], ["optimizer", "-1"]),
         (["optimizer.lr=fast"], ["optimizer.lr=fast", "number"]),
+        (["+optimizer.foreach=true"], ["optimizer", "`fused` and `foreach` cannot be `True` together"]),
         (["scheduler.peak=2"], ["scheduler.peak=2", "less than 1"]),
         (["data.batch_size=0"], ["data.batch_size=0", "greater than or equal to 1"]),
         (["data.val_size=60001"], ["data.val_size=60001", "59999"]),

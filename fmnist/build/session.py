@@ -73,7 +73,7 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0, extra_callback
 
 
 def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
-    """Refuses what several processes can't share.
+    """Refuses what doesn't go together, above all what several processes can't share.
 
     Raises:
         ValueError: naming the key.
@@ -82,6 +82,11 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
     if cfg.data.batch_size < trainer.world_size:
         raise ValueError(
             f"data.batch_size={cfg.data.batch_size}: fewer than the {trainer.world_size} processes that share a batch"
+        )
+    if trainer.precision == "16-mixed" and trainer.gradient_clip_val and cfg.optimizer.get("fused"):
+        raise ValueError(
+            f"trainer.gradient_clip_val={trainer.gradient_clip_val}: with trainer.precision=16-mixed it needs "
+            "optimizer.fused=false"
         )
     if isinstance(trainer.strategy, FSDPStrategy) and cfg.pictures:
         raise ValueError("trainer.strategy=fsdp: no process has the whole network to draw: pictures=none")
@@ -95,7 +100,7 @@ def build_classifier(cfg: DictConfig) -> Classifier:
     schedule = build("scheduler", cfg.scheduler, schedules)
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"optimizer: {one_line(error)}") from error
     return Classifier(network, loss, optimizer, schedule)
 
