@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ from fmnist.data.augment import Augmentation
 from fmnist.jobs import benchmark
 from fmnist.models import CNN, MLP
 from fmnist.reporting import benchmarks as tables
+from fmnist.training import Session
 
 ROOT = CONF.parent
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -199,7 +202,24 @@ def test_a_contest_has_the_ratios_of_each_turn() -> None:
     assert table[-1].split() == ["ours", "20", "(10..30)", "4.00", "(2.00..6.00)"]
 
 
-@pytest.mark.parametrize("loop", [training.usual_epoch, training.trainer_epoch, training.epoch_by_hand])
+class Here(Executor):
+    """Does in this process what would be done in another."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        self.done.append(work)
+        future: Future[Any] = Future()
+        future.set_result(work(*arguments, **options))
+        return future
+
+
+def usual_epoch(session: Session, _: EpochClock, batches: int) -> training.Epoch:
+    return training.usual_epoch(Here(), session, batches)
+
+
+@pytest.mark.parametrize("loop", [usual_epoch, training.trainer_epoch, training.epoch_by_hand])
 @pytest.mark.parametrize(("train_images", "seen"), [(149, 100), (None, 500)])
 def test_all_loops_train_on_the_same_number_of_images(loop, train_images: int | None, seen: int, bench: Bench) -> None:
     clock = EpochClock()
@@ -223,6 +243,29 @@ def test_the_loop_by_hand_trains_as_the_trainer_does(bench: Bench) -> None:
             weights.append(session.classifier.network.state_dict())
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], msg=name)
+
+
+def test_the_usual_loop_takes_maxima_after_the_activation_of_the_same_function() -> None:
+    network = CNN(IMAGE_SHAPE, len(CLASSES), [4, 5], batch_norm=False)
+    images = torch.randn(3, *IMAGE_SHAPE)
+    before = network(images)
+    layers = usual.usual_order(network).blocks
+    assert [type(layer).__name__ for layer in layers] == ["Conv2d", "ReLU", "MaxPool2d"] * 2
+    assert torch.equal(network(images), before)
+    default = CNN(IMAGE_SHAPE, len(CLASSES), [4], activation="silu").blocks
+    assert [type(layer) for layer in usual.usual_order(default)] == [type(layer) for layer in default]
+
+
+def test_the_usual_loop_has_the_optimizer_of_the_tutorials(bench: Bench) -> None:
+    with bench.open_session(training.ONE_EPOCH) as session:
+        process = Here()
+        training.usual_epoch(process, session, 3)
+        (epoch,) = process.done
+        optimizer = epoch.optimizer(session.classifier.network.parameters())
+        ours = session.classifier.optimizer(session.classifier.network.parameters())
+        assert (type(optimizer), optimizer.defaults["fused"], ours.defaults["fused"]) == (type(ours), False, True)
+        assert optimizer.defaults["lr"] == ours.defaults["lr"]
+        assert (epoch.batch_size, epoch.batches) == (session.datamodule.batch_size, 3)
 
 
 def test_the_usual_loop_has_the_augmentation_of_ours(data_root: Path) -> None:

@@ -14,7 +14,7 @@ from fmnist.benchmarks.training import ONE_EPOCH
 from fmnist.benchmarks.turns import Measurement, ratio, summary, take_turns
 from fmnist.classes import IMAGE_SHAPE
 
-STEPS, WARM_UP = 30, 3  # in one repetition, and before they count
+STEPS, WARM_UP = 60, 10  # in one repetition, and before they count
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 
 
