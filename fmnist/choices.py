@@ -77,7 +77,7 @@ def help_text(job: str) -> str:
             keys.setdefault(key, f"   {f'{key}={value}':<28} {comment}")
     lines += keys.values()
     lines += ["", "--cfg job shows the whole config, --multirun (-m) runs every combination of a=1,2 b=3,4."]
-    return "\n".join(lines).replace("$", "$$")
+    return "\n".join(lines)
 
 
 def _headline(text: str) -> str:

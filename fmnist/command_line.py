@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -49,9 +50,11 @@ def run(job: str, words: str | None = None) -> None:
     except ValueError as error:
         fail(str(error))
     sys.argv[1:] = flags_first(typed)
+    if get_args_parser().parse_args().help:  # not by Hydra: it would look for its groups, twice, for most of a second
+        print(help_text(job))
+        return
     full_error = os.environ.get(FULL_ERROR)
     raises = full_error == "1"
-    OmegaConf.register_new_resolver("fmnist_help", help_text, replace=True)
     OmegaConf.register_new_resolver("fmnist_jobs_at_once", jobs_at_once, replace=True)
     OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
     # In the place of Hydra's own: it takes no plugin from outside of its namespace.

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hydra
 import pytest
 import torch
 from conftest import RunScript
@@ -19,7 +20,7 @@ from torch import nn
 
 from fmnist import build
 from fmnist.build.session import check_parts
-from fmnist.choices import CONF, groups, options
+from fmnist.choices import CONF, groups, help_text, options
 from fmnist.jobs import train
 from fmnist.runs import new_run
 
@@ -186,6 +187,16 @@ def test_help_lists_every_group_and_key_with_a_line(script: str, run_script: Run
     for group in groups(script):
         for option in options(group):
             assert len(lines[f"{group}={option}"]) > 10, (group, option)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--hel"], ["-m", "model=mlp,cnn", "--help"], ["modle=", "-h"]])
+def test_help_is_the_same_beside_other_words_and_composes_nothing(
+    words: list[str], run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(hydra, "main")
+    done = run_script("train", *words)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == help_text("train") + "\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["-sc", "query=bash"]])
