@@ -373,18 +373,21 @@ def test_start_tells_whole_processes_and_parts_of_trainings(bench: Bench, monkey
 
     def train(_: Bench, *words: str) -> Trained:
         commands.append([*words])
-        return Trained(Ended(10.0 * len(commands), 1024.0 * len(commands), 0, 0.0, 0.0), 0.5, 0.25)
+        return Trained(Ended(10.0 * len(commands), 1024.0 * len(commands), 0, 0.0, 0.0), 0.5, float(len(commands)))
 
     for module in (start, memory):
         monkeypatch.setattr(module, "run_process", run)
         monkeypatch.setattr(module, "train_process", train)
     result = start.compare(replace(bench, repetitions=1))
-    assert [values["median"] for values in result.values()] == [1.0, 2.0, 3.0, 0.5, 40.0, 0.25]
+    assert [values["median"] for values in result.values()] == [1.0, 2.0, 3.0, 0.5, 40.0, 5.0, 6.0]
     assert commands[0][1:] == [str(ROOT / "scripts" / "train.py"), "--help"]
     assert commands[1][-2:] == ["--cfg", "job"]
     assert all(Path(command[1]).is_file() for command in commands[:2])
     assert commands[3] == ["trainer.fast_dev_run=true"]
-    assert tables.quantity_table(result).splitlines()[-1].split()[-2:] == ["0.25", "s"]
+    assert commands[4:] == [[*start.SHORT, "report=true"], [*start.SHORT, "report=false"]]
+    last = [line.split() for line in tables.quantity_table(result).splitlines()[-2:]]
+    assert [words[-2:] for words in last] == [["5.00", "s"], ["6.00", "s"]]
+    assert last[1][:4] == ["the", "same", "with", "report=false"]
     commands.clear()
     result = memory.compare(replace(bench, memory_batch_sizes=[20, 40]))
     assert [values["median"] for values in result.values()] == [2.0, 2.0, 3.0]

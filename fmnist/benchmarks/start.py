@@ -35,7 +35,8 @@ def compare(bench: Bench) -> dict[str, Any]:
         seconds("train.py --cfg job", bench.command("--cfg", "job")),
         seconds("import lightning, for comparison", IMPORT),
         whole(bench),
-        short(bench),
+        short(bench, "train.py, from the end of training to its own", "report=true"),
+        short(bench, "the same with report=false", "report=false"),
     ]
     return quantities("s", take_turns("start", measurements, bench.repetitions, warm_up=False))
 
@@ -58,9 +59,9 @@ def whole(bench: Bench) -> Measurement:
     return measure
 
 
-def short(bench: Bench) -> Measurement:
-    """What follows on the last step of a training: the checkpoint's validation and test, and the report."""
-    return lambda: {"train.py, from the end of training to its own": train_process(bench, *SHORT).rest}
+def short(bench: Bench, name: str, *words: str) -> Measurement:
+    """What follows on the last step of a training: pictures, the checkpoint's validation and test, and the report."""
+    return lambda: {name: train_process(bench, *SHORT, *words).rest}
 
 
 def train_process(bench: Bench, *words: str) -> Trained:
