@@ -172,6 +172,7 @@ def test_a_config_written_by_hand(text: str, expected: dict[str, Any]) -> None:
     [
         "name=other",
         "outputs=elsewhere",
+        "compile=true",
         "test=false",
         "report=false",
         "pictures=all",

@@ -104,6 +104,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["seed=abc"], ["seed=abc", "integer"]),
         (["seed=-1"], ["seed=-1"]),
         (["test=perhaps"], ["test=perhaps", "boolean"]),
+        (["compile=perhaps"], ["compile=perhaps", "boolean"]),
         (["name=a/b"], ["name='a/b'"]),
         (["resume=nowhere"], ["resume=nowhere", "no such folder"]),
         (["resume=."], ["resume=.", "not a run folder"]),

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from fmnist import schedules
 from fmnist.arguments import did_you_mean
+from fmnist.build.compiler import check_compiler
 from fmnist.build.nodes import build, one_line, plain_config
 from fmnist.build.trainer import build_measuring_trainer, build_trainer, hardware_precision
 from fmnist.callbacks import History, Interruption, KeepCheckpoint, Pictures, Progress, RandomStates, RunConfig
@@ -67,6 +68,9 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0, extra_callback
     logger.NAME_HPARAMS_FILE = run.config_file.name  # what Lightning would write to hparams.yaml stands there
     trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger)
     check_parts(cfg, trainer)
+    if cfg.get("compile"):  # runs of older versions haven't got it
+        check_compiler(trainer.strategy.root_device.type)
+        classifier.compile_network()
     return Session(
         run, config, classifier, datamodule, trainer, functools.partial(build_measuring_trainer, cfg), history
     )

@@ -33,6 +33,7 @@ def settings(
     test: bool,
     report: bool,
     outputs: str,
+    compile: bool,
     resume: str | None,
 ) -> None:
     """The keys of conf/train.yaml that belong to no group, and what they may be."""

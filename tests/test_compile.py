@@ -1,0 +1,116 @@
+"""compile=true: a compiled network learns what it would have learnt, and leaves the same files."""
+
+import functools
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import RunScript
+from torch import nn
+from torch.utils import _triton
+
+from fmnist import build, checkpoints, inspection
+from fmnist.build.compiler import check_compiler
+from fmnist.classes import IMAGE_SHAPE
+from fmnist.classifier import Classifier
+from fmnist.models import CNN
+from fmnist.runs import Run
+from fmnist.schedules import constant
+
+SMALL = ("model=mlp", "model.hidden=[4]", "model.dropout=0", "trainer.precision=32-true")
+TWO_SIZES = "data.batch_size=60"  # 500 images: the last batch has 20
+
+
+@pytest.fixture
+def compiled_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int | torch.SymInt]:
+    """The number of images in each graph that torch.compile finds; here they run as they are, without a compiler."""
+    sizes: list[int | torch.SymInt] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        images = [given for given in inputs if isinstance(given, torch.Tensor) and given.shape[1:] == IMAGE_SHAPE]
+        sizes.extend(given.shape[0] for given in images)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    monkeypatch.setattr(build.session, "check_compiler", lambda *_: None)
+    return sizes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_a_compiled_network_learns_the_same_and_is_evaluated_without_a_compiler(
+    train: RunScript, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+    for name, words in (("plain", []), ("compiled", ["compile=true"])):
+        done = train(*SMALL, TWO_SIZES, f"name={name}", *words)
+        assert done.status == 0, done.err
+        (folder,) = done.folder.glob(f"outputs/{name}/*")
+        states.append(checkpoints.load(Run(folder).last_checkpoint))
+    plain, compiled = states
+    assert list(plain["state_dict"]) == list(compiled["state_dict"])
+    weights, others = (checkpoints.network_weights(state) for state in states)
+    for name in weights:
+        torch.testing.assert_close(others[name], weights[name], rtol=0, atol=1e-4)
+
+    monkeypatch.setattr(torch, "compile", None)
+    evaluated = run_script("evaluate", f"run={folder}")
+    assert evaluated.status == 0, evaluated.err
+    assert evaluated.out.splitlines()[-1] in done.out  # loss and accuracy
+
+
+def test_only_the_training_is_compiled_for_whole_batches_and_the_last_one(
+    train: RunScript, run_script: RunScript, compiled_sizes: list[int | torch.SymInt]
+) -> None:
+    done = train(*SMALL, TWO_SIZES, "compile=true", "name=first", "trainer.max_epochs=3", "pictures=all", "report=true")
+    assert done.status == 0, done.err
+    assert len(compiled_sizes) == 2  # a size, and any size
+    assert compiled_sizes[0] == 60
+
+    resumed = run_script("train", f"resume={done.run}", "trainer.max_epochs=4")  # compiles again, as its config says
+    assert resumed.status == 0, resumed.err
+    assert len(compiled_sizes) == 4
+
+
+def test_layers_can_be_seen_in_a_compiled_network(compiled_sizes: list[int | torch.SymInt]) -> None:
+    network = CNN(IMAGE_SHAPE, 10, channels=[2, 3])
+    classifier = Classifier(network, nn.CrossEntropyLoss(), torch.optim.Adam, constant)
+    names = list(classifier.state_dict())
+    classifier.compile_network()
+    logits = classifier(torch.zeros(2, *IMAGE_SHAPE))
+    assert logits.shape == (2, 10)
+    assert compiled_sizes == [2]
+    assert list(classifier.state_dict()) == names
+    assert [len(maps) for maps in inspection.activation_maps(network, torch.zeros(IMAGE_SHAPE)).values()] == [2, 3]
+    classifier.eval()(torch.zeros(3, *IMAGE_SHAPE))
+    assert compiled_sizes == [2]
+
+
+def test_one_line_says_that_the_compiler_is_missing(
+    train: RunScript, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, str(tmp_path / "none")))  # where torch keeps what CXX says
+    done = train("compile=true")
+    done.assert_refused("compile=true", "C++ compiler", "CXX")
+    assert not list(done.folder.glob("outputs/*/*"))
+
+
+def test_what_else_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(_triton, "has_triton", lambda: False)
+    with pytest.raises(ValueError, match="compile=true: it needs Triton"):
+        check_compiler("cuda")
+    monkeypatch.setattr(_triton, "has_triton", lambda: True)
+    monkeypatch.setattr(shutil, "which", lambda *_: None)
+    with pytest.raises(ValueError, match="compile=true: it needs a C compiler"):
+        check_compiler("cuda")
+    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_: "/nowhere")
+    with pytest.raises(ValueError, match="compile=true: it needs Python's headers"):
+        check_compiler("cuda")
