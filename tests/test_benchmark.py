@@ -23,7 +23,7 @@ from torchvision import transforms
 from fmnist.benchmarks import arithmetic, evaluation, growth, memory, processes, start, training, turns, usual
 from fmnist.benchmarks.bench import Bench, title, whole_batches
 from fmnist.benchmarks.clocks import PARTS, EpochClock, StepClock
-from fmnist.benchmarks.processes import Ended, run_process
+from fmnist.benchmarks.processes import Ended, resident_mib, run_process
 from fmnist.benchmarks.start import Trained, train_process
 from fmnist.choices import CONF
 from fmnist.classes import CLASSES, IMAGE_SHAPE
@@ -151,6 +151,7 @@ def test_benchmark_shows_and_writes_arithmetic_evaluation_and_growth(
         ("networks=model", ["networks=model"]),
         ("matrix_sizes=[0]", ["matrix_sizes=[0]"]),
         ("doublings=0", ["doublings=0"]),
+        ("memory_epochs=2", ["memory_epochs=2", "3"]),
         ("repetition=2", ["repetition", "did you mean repetitions"]),
     ],
 )
@@ -355,16 +356,29 @@ def until(condition) -> None:
         time.sleep(0.05)
 
 
+def test_resident_memory_is_what_there_is_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    had: list[float | None] = [resident_mib()]
+    full = bytearray(b"1") * (200 << 20)
+    had.append(resident_mib())
+    del full
+    had.append(resident_mib())
+    assert [now - had[0] for now in had] == pytest.approx([0, 200, 0], abs=20)
+    monkeypatch.setattr(processes, "STATM", tmp_path / "none")
+    assert resident_mib() is None
+
+
 def test_a_training_process_tells_its_times_and_its_memory(bench: Bench) -> None:
-    trained = train_process(bench, "pictures=none", "report=false", "trainer.max_epochs=1")
+    trained = train_process(bench, "pictures=none", "report=false", "trainer.max_epochs=2", memory.WITH_MEMORY)
     assert trained.process.status == 0
     assert 0 < trained.first_step < trained.process.seconds
     assert 0 < trained.rest < trained.process.seconds - trained.first_step
-    assert trained.process.peak_mib > 100
+    assert len(trained.resident_mib) == 2
+    assert all(100 < mib <= trained.process.peak_mib for mib in trained.resident_mib)
 
 
 def test_start_tells_whole_processes_and_parts_of_trainings(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
+    resident = [300.0, 400.0, 700.0, 500.0, 503.0, 506.0]
 
     def run(command: list[str]) -> Ended:
         commands.append(command)
@@ -372,7 +386,8 @@ def test_start_tells_whole_processes_and_parts_of_trainings(bench: Bench, monkey
 
     def train(_: Bench, *words: str) -> Trained:
         commands.append([*words])
-        return Trained(Ended(10.0 * len(commands), 1024.0 * len(commands), 0, 0.0, 0.0), 0.5, float(len(commands)))
+        times = (0.5, float(len(commands)))
+        return Trained(Ended(10.0 * len(commands), 1024.0 * len(commands), 0, 0.0, 0.0), *times, resident)
 
     for module in (start, memory):
         monkeypatch.setattr(module, "run_process", run)
@@ -388,10 +403,48 @@ def test_start_tells_whole_processes_and_parts_of_trainings(bench: Bench, monkey
     assert [words[-2:] for words in last] == [["5.00", "s"], ["6.00", "s"]]
     assert last[1][:4] == ["the", "same", "with", "report=false"]
     commands.clear()
-    result = memory.compare(replace(bench, memory_batch_sizes=[20, 40]))
-    assert [values["median"] for values in result.values()] == [2.0, 2.0, 3.0]
-    assert [command[0] for command in commands[1:]] == ["data.batch_size=20", "data.batch_size=40"]
-    assert {values["unit"] for values in result.values()} == {"MiB"}
+    result = memory.compare(replace(bench, memory_batch_sizes=[20, 40], memory_epochs=6))
+    few_steps = f"trainer.limit_train_batches={memory.STEPS}"
+    assert commands[1:] == [
+        ["data.batch_size=20", "trainer.max_epochs=1", few_steps],
+        ["data.batch_size=40", "trainer.max_epochs=1", few_steps],
+        ["trainer.max_epochs=6", few_steps, memory.WITH_MEMORY],
+    ]
+    assert result["resident_mib"] == resident
+    units = {name: (values["median"], values["unit"]) for name, values in result["quantities"].items()}
+    assert units == {
+        "import lightning, for comparison": (2.0, "MiB"),
+        "train.py data.batch_size=20": (2.0, "MiB"),
+        "train.py data.batch_size=40": (3.0, "MiB"),
+        "train.py, resident after epoch 2": (400.0, "MiB"),
+        "train.py, resident after epoch 6": (506.0, "MiB"),
+        "train.py, growth over epochs 4 to 6": (3.0, "MiB/epoch"),
+    }
+    assert tables.TABLES["memory"](result).splitlines()[-1].split()[-2:] == ["3.00", "MiB/epoch"]
+
+
+@pytest.mark.parametrize(
+    ("resident", "growth"),
+    [
+        ([100.0, 150.0, 150.0], 0.0),
+        ([100.0, 150.0, 160.0], 10.0),
+        ([0.0, 0.0, 0.0, 10.0, 30.0, 20.0, 40.0], 8.0),  # of the last four; by least squares
+        ([9.0, 8.0, 7.0, 6.0], -1.0),
+    ],
+)
+def test_growth_is_that_of_the_second_half_of_the_epochs(resident: list[float], growth: float) -> None:
+    *_, last = memory.from_epoch_to_epoch(resident).values()
+    assert last["median"] == pytest.approx(growth)
+
+
+def test_no_growth_has_no_sign() -> None:
+    result = memory.from_epoch_to_epoch([100.0, 200.0, 200.0, 199.999])
+    assert tables.quantity_table(result).splitlines()[-1].split()[-2:] == ["0.00", "MiB/epoch"]
+
+
+@pytest.mark.parametrize("resident", [[], [100.0, 150.0]])
+def test_no_growth_is_told_where_the_memory_is_not_known(resident: list[float]) -> None:
+    assert memory.from_epoch_to_epoch(resident) == {}
 
 
 def test_networks_have_short_titles() -> None:

@@ -39,6 +39,7 @@ class Bench:
     networks: Sequence[Sequence[str]]
     matrix_sizes: Sequence[int]
     memory_batch_sizes: Sequence[int]
+    memory_epochs: int
     doublings: int
 
     def command(self, *words: str) -> list[str]:

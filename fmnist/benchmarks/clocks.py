@@ -1,5 +1,6 @@
-"""Callbacks that look at the clock."""
+"""Callbacks that look at the clock, and at the memory."""
 
+import gc
 import json
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 from torch.optim import Optimizer
 
+from fmnist.benchmarks.processes import resident_mib
 from fmnist.runs import write_whole
 
 PARTS = ("input", "forward", "backward", "optimizer", "rest")
@@ -112,18 +114,26 @@ class Stamps(Callback):
     """Writes down when the first training step and the training ended, by `time.monotonic()`.
 
     Args:
-        file: JSON, `first_step` and `trained`, for the process that has started this one.
+        file: JSON, `first_step`, `trained` and `resident_mib`, for the process that has started this one.
+        memory: whether to write down also the memory that there is after each epoch, where the system tells it.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, memory: bool = False) -> None:
         self.file = Path(file)
+        self.memory = memory
         self.stamps: dict[str, float] = {}
+        self.resident: list[float] = []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.stamps.setdefault("first_step", time.monotonic())
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.memory:
+            gc.collect()  # figures that wait to be found come and go by 100 MiB, in which a leak would be lost
+            self.resident += filter(None, [resident_mib()])
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stamps["trained"] = time.monotonic()
-        write_whole(self.file, json.dumps(self.stamps))
+        write_whole(self.file, json.dumps({**self.stamps, "resident_mib": self.resident}))

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LAUNCH = "from fmnist.benchmarks.launcher import launch; launch()"
 LAST = 300  # characters of a failed process's errors
+STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,15 @@ class Ended:
     def peak_mib(self) -> float:
         """The most memory that it had at a time (resident set)."""
         return self.peak_kib / 1024
+
+
+def resident_mib() -> float | None:
+    """The memory that this process has now (resident set); None where no file says it, as on macOS."""
+    try:
+        pages = int(STATM.read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def run_process(command: Sequence[str]) -> Ended:

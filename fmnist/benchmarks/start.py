@@ -19,13 +19,15 @@ SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=10")
 
 @dataclass(frozen=True)
 class Trained:
-    """What is known of a process that has trained, in seconds."""
+    """What is known of a process that has trained; times in seconds."""
 
     process: Ended
     first_step: float
     """From the command to the end of the first training step."""
     rest: float
     """From the end of the training to the end of the process."""
+    resident_mib: Sequence[float]
+    """After each epoch; none if `Stamps` isn't asked, or the system doesn't tell it."""
 
 
 def compare(bench: Bench) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def short(bench: Bench, name: str, *words: str) -> Measurement:
 
 
 def train_process(bench: Bench, *words: str) -> Trained:
-    """Runs scripts/train.py with stamps of the time, in a folder that goes with it."""
+    """Runs scripts/train.py with `Stamps`, in a folder that goes with it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "stamps.json")
         stamps = [
@@ -74,5 +76,6 @@ def train_process(bench: Bench, *words: str) -> Trained:
             f"outputs={folder}",
         ]
         ended = run_process(bench.command(*words, *stamps))
-        times = json.loads(file.read_text())
-    return Trained(ended, times["first_step"] - ended.started, ended.ended - times["trained"])
+        stamped = json.loads(file.read_text())
+    first_step, rest = stamped["first_step"] - ended.started, ended.ended - stamped["trained"]
+    return Trained(ended, first_step, rest, stamped["resident_mib"])

@@ -42,6 +42,7 @@ def settings(
     overrides: Sequence[str],
     matrix_sizes: Annotated[Sequence[Size], MinLen(1)],
     memory_batch_sizes: Annotated[Sequence[Size], MinLen(1)],
+    memory_epochs: Annotated[int, Ge(3)],
     doublings: Annotated[int, Ge(1), Le(8)],
     outputs: str,
 ) -> None:
@@ -96,6 +97,7 @@ def make_bench(cfg: DictConfig) -> Bench:
                 "networks",
                 "matrix_sizes",
                 "memory_batch_sizes",
+                "memory_epochs",
                 "doublings",
             )
         },

@@ -83,7 +83,7 @@ TABLES: Mapping[str, Callable[[Any], str]] = {
     "arithmetic": arithmetic_table,
     "start": quantity_table,
     "evaluation": evaluation_table,
-    "memory": quantity_table,
+    "memory": lambda result: quantity_table(result["quantities"]),
     "growth": growth_table,
 }
 """How each comparison is shown."""
@@ -96,8 +96,8 @@ def spread(values: Values, form: str, factor: float = 1) -> str:
 
 
 def digits(value: float) -> str:
-    """A format with three digits or so."""
-    return "{:,.0f}" if value >= 100 else "{:.1f}" if value >= 10 else "{:.2f}"
+    """A format with three digits or so, and no -0.00."""
+    return "{:,.0f}" if value >= 100 else "{:.1f}" if value >= 10 else "{:z.2f}"
 
 
 def power(exponent: float | None) -> str:
