@@ -56,7 +56,9 @@ def overrides(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def bench(overrides: list[str], data_root: Path) -> Iterator[Bench]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         words = ",".join(f"'{word}'" for word in overrides)
-        cfg = compose("benchmark", [f"data_root={data_root}", f"overrides=[{words}]", "networks=[[]]"])
+        cfg = compose(
+            "benchmark", [f"data_root={data_root}", f"overrides=[{words}]", "networks=[[]]", "arithmetic_networks=[[]]"]
+        )
         gc.freeze()  # as the job does
         yield benchmark.make_bench(cfg)
     gc.unfreeze()
@@ -114,7 +116,7 @@ def test_benchmark_shows_and_writes_arithmetic_evaluation_and_growth(
     smaller = {name: replace(axis, start=max(1, axis.start // 8)) for name, axis in growth.AXES.items()}
     monkeypatch.setattr(growth, "AXES", smaller)
     monkeypatch.setattr(evaluation, "PREDICTED", 300)
-    words = ("networks=[[]]", "matrix_sizes=[16,32]", "doublings=1", "repetitions=1")
+    words = ("networks=[[]]", "arithmetic_networks=[[]]", "matrix_sizes=[16,32]", "doublings=1", "repetitions=1")
     done = run_benchmark("what=[arithmetic,evaluation,growth]", *words)
     assert done.status == 0, done.err
     (file,) = done.folder.glob("outputs/benchmark/*/benchmark.json")
@@ -148,6 +150,7 @@ def test_benchmark_shows_and_writes_arithmetic_evaluation_and_growth(
         ("networks=[['model.dropout=2']]", ["model.dropout=2"]),
         ("networks=[['model.dropuot=0.2']]", ["model.dropuot"]),
         ("networks=[['model=none']]", ["model"]),
+        ("arithmetic_networks=[['model.dropout=2']]", ["model.dropout=2"]),
         ("networks=model", ["networks=model"]),
         ("matrix_sizes=[0]", ["matrix_sizes=[0]"]),
         ("doublings=0", ["doublings=0"]),

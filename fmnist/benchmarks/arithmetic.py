@@ -23,8 +23,8 @@ def compare(bench: Bench) -> dict[str, Any]:
     of the same precision does; the seconds of a step's parts."""
     counted: dict[str, int] = {}
     measurements: list[Measurement] = [product(precision, bench.matrix_sizes) for precision in bench.precisions]
-    rows = [(words, precision) for words in bench.networks for precision in bench.precisions]
-    for words in bench.networks:
+    rows = [(words, precision) for words in bench.arithmetic_networks for precision in bench.precisions]
+    for words in bench.arithmetic_networks:
         with bench.open_session([*words, *ONE_EPOCH]) as session:
             counted[title(words)] = step_flops(
                 session.classifier.network, session.classifier.loss, session.datamodule.batch_size

@@ -37,6 +37,7 @@ class Bench:
     repetitions: int
     train_images: int | None
     networks: Sequence[Sequence[str]]
+    arithmetic_networks: Sequence[Sequence[str]]
     matrix_sizes: Sequence[int]
     memory_batch_sizes: Sequence[int]
     memory_epochs: int

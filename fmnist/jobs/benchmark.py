@@ -39,6 +39,7 @@ def settings(
     batch_size: Size,
     train_images: Size | None,
     networks: Annotated[Sequence[Sequence[str]], MinLen(1)],
+    arithmetic_networks: Annotated[Sequence[Sequence[str]], MinLen(1)],
     overrides: Sequence[str],
     matrix_sizes: Annotated[Sequence[Size], MinLen(1)],
     memory_batch_sizes: Annotated[Sequence[Size], MinLen(1)],
@@ -95,6 +96,7 @@ def make_bench(cfg: DictConfig) -> Bench:
                 "repetitions",
                 "train_images",
                 "networks",
+                "arithmetic_networks",
                 "matrix_sizes",
                 "memory_batch_sizes",
                 "memory_epochs",
@@ -141,7 +143,9 @@ def check_words(bench: Bench, what: Sequence[str]) -> None:
     Raises:
         ValueError: naming what can't be.
     """
-    trained = bench.networks if {"training", "arithmetic"} & {*what} else [[]] if {*what} - {"input"} else []
+    trained: list[Sequence[str]] = [[]] if {*what} - {"input", "training", "arithmetic"} else []
+    trained += bench.networks if "training" in what else []
+    trained += bench.arithmetic_networks if "arithmetic" in what else []
     for words in trained:
         with bench.open_session(words) as session:
             whole_batches(session, bench.train_images)
