@@ -1,5 +1,6 @@
 """scripts/benchmark.py on small sizes: that it measures what it says, not how fast anything is."""
 
+import functools
 import gc
 import json
 import os
@@ -7,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 import torch
@@ -32,7 +32,6 @@ from fmnist.data.augment import Augmentation
 from fmnist.jobs import benchmark
 from fmnist.models import CNN, MLP
 from fmnist.reporting import benchmarks as tables
-from fmnist.training import Session
 
 ROOT = CONF.parent
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -161,7 +160,7 @@ def test_benchmark_shows_and_writes_arithmetic_evaluation_and_growth(
 def test_a_mistake_is_one_line_before_anything_is_measured(
     word: str, fragments: list[str], run_benchmark: RunScript
 ) -> None:
-    words = [word] if word.startswith("what") else ["what=[training]", word]
+    words = [word] if word.startswith("what") else ["what=[training,arithmetic]", word]
     done = run_benchmark(*words)
     done.assert_refused(*fragments)
     assert "measuring" not in done.out
@@ -205,24 +204,7 @@ def test_a_contest_has_the_ratios_of_each_turn() -> None:
     assert table[-1].split() == ["ours", "20", "(10..30)", "4.00", "(2.00..6.00)"]
 
 
-class Here(Executor):
-    """Does in this process what would be done in another."""
-
-    def __init__(self) -> None:
-        self.done: list[Any] = []
-
-    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        self.done.append(work)
-        future: Future[Any] = Future()
-        future.set_result(work(*arguments, **options))
-        return future
-
-
-def usual_epoch(session: Session, _: EpochClock, batches: int) -> training.Epoch:
-    return training.usual_epoch(Here(), session, batches)
-
-
-@pytest.mark.parametrize("loop", [usual_epoch, training.trainer_epoch, training.epoch_by_hand])
+@pytest.mark.parametrize("loop", [training.usual_epoch, training.trainer_epoch, training.epoch_by_hand])
 @pytest.mark.parametrize(("train_images", "seen"), [(149, 100), (None, 500)])
 def test_all_loops_train_on_the_same_number_of_images(loop, train_images: int | None, seen: int, bench: Bench) -> None:
     clock = EpochClock()
@@ -259,16 +241,10 @@ def test_the_usual_loop_takes_maxima_after_the_activation_of_the_same_function()
     assert [type(layer) for layer in usual.usual_order(default)] == [type(layer) for layer in default]
 
 
-def test_the_usual_loop_has_the_optimizer_of_the_tutorials(bench: Bench) -> None:
-    with bench.open_session(training.ONE_EPOCH) as session:
-        process = Here()
-        training.usual_epoch(process, session, 3)
-        (epoch,) = process.done
-        optimizer = epoch.optimizer(session.classifier.network.parameters())
-        ours = session.classifier.optimizer(session.classifier.network.parameters())
-        assert (type(optimizer), optimizer.defaults["fused"], ours.defaults["fused"]) == (type(ours), False, True)
-        assert optimizer.defaults["lr"] == ours.defaults["lr"]
-        assert (epoch.batch_size, epoch.batches) == (session.datamodule.batch_size, 3)
+def test_the_usual_loop_has_the_optimizer_of_the_tutorials() -> None:
+    weight = [nn.Parameter(torch.zeros(1))]
+    optimizer = usual.usual_optimizer(functools.partial(torch.optim.Adam, lr=0.3, fused=True))(weight)
+    assert (type(optimizer), optimizer.defaults["fused"], optimizer.defaults["lr"]) == (torch.optim.Adam, False, 0.3)
 
 
 def test_the_usual_loop_has_the_augmentation_of_ours(data_root: Path) -> None:

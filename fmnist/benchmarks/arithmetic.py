@@ -99,7 +99,9 @@ def steps(bench: Bench, words: Sequence[str], precision: str) -> Measurement:
     def measure() -> dict[str, float]:
         clock = StepClock(WARM_UP)
         with bench.open_session([*words, *ONE_EPOCH, f"trainer.precision={precision}"], clock) as session:
-            session.trainer.limit_train_batches = min(STEPS + WARM_UP, whole_batches(session, None))
+            available = whole_batches(session, None)
+            clock.skip = min(WARM_UP, available // 2)
+            session.trainer.limit_train_batches = min(STEPS + WARM_UP, available)
             session.trainer.fit(session.classifier, session.datamodule)
         return {f"{title(words)} {precision} {part}": seconds for part, seconds in clock.per_step().items()}
 

@@ -1,11 +1,8 @@
 """A part of an epoch: by the tutorials' own loop, by scripts/train.py's Trainer, and by hand over tensors."""
 
-import functools
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fmnist.benchmarks.bench import Bench, title, whole_batches
 from fmnist.benchmarks.clocks import EpochClock
 from fmnist.benchmarks.turns import contest
-from fmnist.benchmarks.usual import UsualEpoch
+from fmnist.benchmarks.usual import usual_loader, usual_optimizer, usual_order
 from fmnist.data.augment import normalise
 from fmnist.data.batches import Batches
 from fmnist.training import Session
@@ -33,15 +30,11 @@ class Epoch(NamedTuple):
 
 def compare(bench: Bench) -> dict[str, Any]:
     """Images per second of each network, all ways with the same number of images in a turn."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return {title(words): race(bench, title(words), words, process) for words in bench.networks}
+    return {title(words): race(bench, title(words), words) for words in bench.networks}
 
 
-def race(bench: Bench, name: str, words: Sequence[str], process: Executor) -> dict[str, Any]:
-    """One network: the usual loop, in the other process, then ours and a loop by hand in each precision."""
-
-    def usual(session: Session, clock: EpochClock, batches: int) -> Epoch:  # noqa: ARG001 (as the others)
-        return usual_epoch(process, session, batches)
+def race(bench: Bench, name: str, words: Sequence[str]) -> dict[str, Any]:
+    """One network: the usual loop, then ours and a loop by hand in each precision."""
 
     def way(epoch: Callable[[Session, EpochClock, int], Epoch], precision: str) -> Callable[[], float]:
         def measure() -> float:
@@ -52,7 +45,7 @@ def race(bench: Bench, name: str, words: Sequence[str], process: Executor) -> di
 
         return measure
 
-    ways = {USUAL: way(usual, "32-true")}
+    ways = {USUAL: way(usual_epoch, "32-true")}
     against: dict[str, dict[str, str]] = {}
     for precision in bench.precisions:
         ours, by_hand = f"ours, {precision}", f"by hand, {precision}"
@@ -68,17 +61,22 @@ def trainer_epoch(session: Session, clock: EpochClock, batches: int) -> Epoch:
     return Epoch(session.history.images, clock.seconds)
 
 
-def usual_epoch(process: Executor, session: Session, batches: int) -> Epoch:
-    """The same network, loss, optimizer and batch size as the tutorials train them, in a process of its own: what
-    makes this one fast would make that loop faster too."""
+def usual_epoch(session: Session, clock: EpochClock | None, batches: int) -> Epoch:  # noqa: ARG001 (as the others)
+    """The same network, loss, optimizer and batch size as the tutorials train them: the images one by one from a
+    DataLoader, float32, maxima after the activation, no fused optimizer, no schedule."""
     classifier, datamodule = session.classifier, session.datamodule
-    optimizer = classifier.optimizer
-    assert isinstance(optimizer, functools.partial)
-    plain = functools.partial(optimizer.func, **{**optimizer.keywords, "fused": False})
-    epoch = UsualEpoch(
-        classifier.network, classifier.loss, plain, datamodule.root, datamodule.batch_size, datamodule.augment, batches
-    )
-    return Epoch(*process.submit(epoch).result())
+    network = usual_order(classifier.network).to(memory_format=torch.contiguous_format)
+    loader: Any = usual_loader(datamodule.root, datamodule.batch_size, datamodule.augment)
+    optimizer = usual_optimizer(classifier.optimizer)(network.parameters())
+    network.train()
+    start, images_seen = time.perf_counter(), 0
+    for images, labels in itertools.islice(loader, batches):
+        optimizer.zero_grad()
+        loss = classifier.loss(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        images_seen += len(labels)
+    return Epoch(images_seen, time.perf_counter() - start)
 
 
 def epoch_by_hand(session: Session, clock: EpochClock | None, batches: int) -> Epoch:  # noqa: ARG001 (as the others)

@@ -1,16 +1,9 @@
-"""The usual way, as the tutorials have it: image by image through torchvision's transforms, a loop of their own.
+"""The usual way, as the tutorials have it: image by image through torchvision's transforms."""
 
-Nothing here imports Lightning, so that the loop can run in a process that has never heard of it.
-"""
-
-import itertools
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -41,43 +34,6 @@ def usual_loader(
     return DataLoader(FashionMNIST(str(root), train=train, transform=transform), batch_size, shuffle=train)
 
 
-@dataclass(frozen=True)
-class UsualEpoch:
-    """A part of an epoch of the tutorials' loop, in float32, without a schedule.
-
-    Args:
-        network: images (N, C, H, W) to logits (N, K).
-        loss: of logits and labels.
-        optimizer: makes the optimizer of the parameters.
-        root: the folder of the data.
-        batch_size: images in a batch.
-        augment: see `usual_loader`.
-        batches: how many are trained on.
-    """
-
-    network: nn.Module
-    loss: nn.Module
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
-    root: Path
-    batch_size: int
-    augment: Augmentation
-    batches: int
-
-    def __call__(self) -> tuple[int, float]:
-        """How many images, in how many seconds."""
-        network = usual_order(self.network).to(memory_format=torch.contiguous_format).train()
-        loader: Any = usual_loader(self.root, self.batch_size, self.augment)
-        optimizer = self.optimizer(network.parameters())
-        start, images_seen = time.perf_counter(), 0
-        for images, labels in itertools.islice(loader, self.batches):
-            optimizer.zero_grad()
-            loss = self.loss(network(images), labels)
-            loss.backward()
-            optimizer.step()
-            images_seen += len(labels)
-        return images_seen, time.perf_counter() - start
-
-
 def usual_order(network: nn.Module) -> nn.Module:
     """The network with each maximum taken after the ReLU that follows it, as everybody writes it: the same function."""
     for layers in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
@@ -85,3 +41,9 @@ def usual_order(network: nn.Module) -> nn.Module:
             if isinstance(layers[i], nn.MaxPool2d) and isinstance(layers[i + 1], nn.ReLU):
                 layers[i], layers[i + 1] = layers[i + 1], layers[i]
     return network
+
+
+def usual_optimizer(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+    """The same optimizer as somebody writes it who hasn't heard of `fused`."""
+    assert isinstance(optimizer, functools.partial)
+    return functools.partial(optimizer.func, **{**optimizer.keywords, "fused": False})
