@@ -22,6 +22,7 @@ from fmnist import build
 from fmnist.build.session import check_parts
 from fmnist.choices import CONF, groups, help_text, options
 from fmnist.jobs import train
+from fmnist.models.layers import L2Pool2d
 from fmnist.runs import new_run
 
 ROOT = CONF.parent
@@ -154,10 +155,17 @@ def test_a_tutorial_has_the_layers_and_settings_of_its_original(
     assert classifier.schedule(50, 100) == 1
 
 
-@pytest.mark.parametrize("words", [["loss=mean_squared_error"], ["optimizer=adamw"], ["model.pooling=l2"]])
+@pytest.mark.parametrize("words", [["loss=mean_squared_error"], ["optimizer=adamw"]])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_other_choices_go_with_every_experiment(experiment: str, words: list[str]) -> None:
     built(f"experiment={experiment}", *words)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_another_pooling_goes_with_every_experiment(experiment: str) -> None:
+    pooling = composed(f"experiment={experiment}").model.pooling
+    other = "l2" if pooling == "max" else f"[{','.join(pooling).replace('max', 'l2')}]"
+    assert modules(built(f"experiment={experiment}", f"model.pooling={other}").network, L2Pool2d)
 
 
 def test_every_sweep_is_tested() -> None:  # those that say where, in test_sweep
