@@ -1,8 +1,10 @@
-"""What a process and those that it started hear of each other's end."""
+"""The end of a process, and what those that it started hear of it."""
 
+import atexit
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -39,3 +41,24 @@ def interrupted_by_hangup() -> Iterator[None]:
     finally:
         for name, handler in previous.items():
             signal.signal(name, handler)
+
+
+class QuickEnd:
+    """Ends a process that has succeeded as soon as all that is to be done at its exit is done.
+
+    Else Python takes apart what was imported, object by object: 1.5 s. Make it before the imports, so that its turn
+    comes after theirs. Where the program is another one that runs a script, such as pytest, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.succeeded = False
+        self._program = sys.modules["__main__"]
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        if not self.succeeded or sys.modules["__main__"] is not self._program:
+            return
+        with contextlib.suppress(OSError):  # of a reader that has gone: Python's own end finds and tells it
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)

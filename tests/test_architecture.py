@@ -14,7 +14,7 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments choices ranks runs sweeping words",  # the jobs only by name, when they are run
+    "command_line": "arguments choices processes ranks runs sweeping words",  # the jobs only by name, when they are run
     "sweeping": "comparison ranks runs words",
     "choices": "",
     "words": "",
