@@ -1,6 +1,9 @@
 """Checkpoints on disk: written whole or not at all, read without running anything that stands in them."""
 
+import io
+import logging
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +11,37 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+log = logging.getLogger(__name__)
+
 CONFIG_KEY = "fmnist_config"
 """Where a checkpoint holds the resolved config of its run, as plain values: enough to build everything again."""
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes beside, flushes and renames, so that the file with a checkpoint's name is always a complete one."""
+    """Writes beside, flushes and renames, so that the file with a checkpoint's name is always a complete one.
+
+    Args:
+        kept: by file, the name under which the one that stood there before stays.
+    """
+
+    def __init__(self, kept: Mapping[Path, Path] | None = None) -> None:
+        super().__init__()
+        self.kept = kept or {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         assert storage_options is None
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
+        content = io.BytesIO()  # torch would hide the error of a full disk in one of its own
+        torch.save(checkpoint, content)
         try:
             with beside.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
+            if path in self.kept and path.is_file():
+                path.replace(self.kept[path])
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -50,6 +67,29 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not {CONFIG_KEY, "state_dict"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of this project: it holds no config to build its network from")
     return checkpoint
+
+
+def load_newest(files: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
+    """The first of the files that is there and whole, newest first; a damaged one is named, and the next one taken.
+
+    Raises:
+        ValueError: if there are files, and all are damaged.
+    """
+    damaged: ValueError | None = None
+    for file in files:
+        if not file.is_file():
+            continue
+        try:
+            checkpoint = load(file)
+        except ValueError as error:
+            damaged = damaged or error
+        else:
+            if damaged:
+                log.warning("%s; going back to the one before, %s", damaged, file.name)
+            return file, checkpoint
+    if damaged:
+        raise damaged
+    return None
 
 
 def restore_network(network: nn.Module, checkpoint: dict[str, Any]) -> None:

@@ -165,9 +165,11 @@ class Classifier(LightningModule):
     def _log_epoch(self, phase: str) -> None:
         """Logs what `fmnist.measures.metric_names` lists: each class by its name, as a vector would be averaged."""
         result = self.metrics(phase).compute()
-        self.log_dict({f"{phase}/{name}": result[name] for name in ("loss", "accuracy")})
+        metrics = {f"{phase}/{name}": result[name] for name in ("loss", "accuracy")}
         per_class = zip(CLASSES, result["accuracy_per_class"], strict=True)
-        self.log_dict({f"{phase}/accuracy_per_class/{name}": accuracy for name, accuracy in per_class})
+        metrics |= {f"{phase}/accuracy_per_class/{name}": accuracy for name, accuracy in per_class}
+        # Those of training Lightning would write after the epoch's checkpoint: the table of the epochs does it before.
+        self.log_dict(metrics, logger=False if phase == "train" else None)
 
     def on_train_epoch_start(self) -> None:
         self.metrics("train").reset()

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fmnist.choices import CONF, help_text, keys, options
-from fmnist.processes import QuickEnd
+from fmnist.processes import REQUEUE, QuickEnd, Terminated
 from fmnist.ranks.place import find_place
 from fmnist.runs import Run, RunIsBusy, write_whole
 from fmnist.sweeping.grid import Grid
@@ -90,6 +90,8 @@ def run(job: str, words: str | None = None) -> None:
         if raises:
             raise
         fail(explain(error, job))
+    except Terminated:
+        sys.exit(REQUEUE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     finally:

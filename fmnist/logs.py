@@ -23,7 +23,10 @@ UNHELPFUL = (
 
 
 class _Terminal(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stdout` or `sys.stderr` is at that moment: a progress bar replaces them while it is shown."""
+    """Writes to what `sys.stdout` or `sys.stderr` is at that moment: a progress bar replaces them while it is shown.
+
+    A terminal that is closed meanwhile, or a reader that has gone (`| head`), misses the rest; the work goes on.
+    """
 
     def __init__(self, name: Literal["stdout", "stderr"]) -> None:
         logging.Handler.__init__(self)
@@ -37,6 +40,31 @@ class _Terminal(logging.StreamHandler[TextIO]):
     def stream(self) -> TextIO:  # type: ignore[override]
         stream: TextIO = getattr(sys, self.stream_name)
         return stream
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        if isinstance(sys.exc_info()[1], OSError):
+            self.setLevel(logging.CRITICAL + 1)
+            _silence(self.stream)
+        else:
+            super().handleError(record)
+
+
+def _silence(stream: TextIO) -> None:
+    """Sends nowhere what is still to be written, as Python would try again at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+class _File(logging.FileHandler):
+    """Where it can't be written, as on a full disk, a line says so, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif self.level <= logging.CRITICAL:
+            self.setLevel(logging.CRITICAL + 1)
+            PROJECT.warning("%s can't be written any more: %s", self.baseFilename, error.strerror)
 
 
 def to_terminal(*, errors_only: bool = False) -> None:
@@ -75,7 +103,7 @@ def off_terminal() -> Iterator[None]:
 @contextlib.contextmanager
 def to_file(file: Path) -> Iterator[None]:
     """Also writes the lines to the end of a file."""
-    handler = logging.FileHandler(file)
+    handler = _File(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for logger in SHOWN:
         logger.addHandler(handler)
@@ -84,7 +112,8 @@ def to_file(file: Path) -> Iterator[None]:
     finally:
         for logger in SHOWN:
             logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # what it couldn't write
+            handler.close()
 
 
 @contextlib.contextmanager

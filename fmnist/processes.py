@@ -9,7 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 EVERY = 1.0  # seconds between two looks at the parent
+
+
+class Terminated(KeyboardInterrupt):
+    """The system has asked for the end (a cluster's preemption, a closed terminal): what was begun can go on later."""
 
 
 def end_with(parent: int) -> None:

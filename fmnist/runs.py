@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,6 +64,11 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
+    def previous_checkpoint(self) -> Path:
+        """What was the last checkpoint before it."""
+        return self.folder / "checkpoints" / "previous.ckpt"
+
+    @property
     def chosen_checkpoint(self) -> Path:
         """The result: the best by the monitored metric, or the last where nothing was monitored."""
         return self.best_checkpoint if self.best_checkpoint.is_file() else self.last_checkpoint
@@ -105,8 +111,8 @@ class Run:
     @property
     def was_cut_off(self) -> bool:
         """Whether a training began here and can go on."""
-        begun = self.config_file.is_file() and self.last_checkpoint.is_file()
-        return begun and self.status != "finished"
+        begun = self.last_checkpoint.is_file() or self.previous_checkpoint.is_file()
+        return self.config_file.is_file() and begun and self.status != "finished"
 
     def load_metrics(self) -> dict[str, Any]:
         return _load_json(self.metrics_file)
@@ -132,6 +138,23 @@ class Run:
             # While it is held: whoever has opened the file meanwhile sees that it is gone, and tries again.
             self.lock_file.unlink(missing_ok=True)
             lock.release()
+
+    def clear_halves(self) -> None:
+        """Removes what a killed process was writing beside the files that it had not replaced yet."""
+        for file in [*self.folder.glob(".*.*.*"), *self.folder.glob("checkpoints/.*.*.*")]:
+            if file.suffix[1:].isdigit():  # a process
+                file.unlink(missing_ok=True)
+
+    def order_events(self) -> None:
+        """Lets the files of curves that are there come before any new one, whatever the clock says.
+
+        They are read in the order of their names, which hold the second of their beginning.
+        """
+        files = sorted(self.folder.glob("events.out.tfevents.*"))
+        if files and int(files[-1].name.split(".")[3]) >= int(time.time()):
+            for number, file in enumerate(files):
+                parts = file.name.split(".")
+                file.rename(file.with_name(".".join([*parts[:3], f"{number:010}", *parts[4:]])))
 
     def discard(self) -> None:
         """Removes the folder, and the two above it (its name's and that of all runs) where they are left empty."""

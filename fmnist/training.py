@@ -14,11 +14,12 @@ from lightning.pytorch import Trainer
 
 from fmnist import checkpoints, record
 from fmnist.board import log_charts, log_choices
-from fmnist.callbacks import History, TrainingInterrupted, TrainingPruned
+from fmnist.callbacks import History, TrainingDiverged, TrainingInterrupted, TrainingPruned
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result, grouped, measure, scalars, show
 from fmnist.inspection import count_parameters
+from fmnist.processes import Terminated
 from fmnist.ranks.group import Ranks
 from fmnist.report import write_report
 from fmnist.runs import Run
@@ -62,6 +63,8 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
 
     Raises:
         KeyboardInterrupt: if the person pressed Ctrl-C. What there is by then is kept.
+        Terminated: if it was the system.
+        TrainingDiverged: if the loss isn't finite any more.
         TrainingPruned: if a callback saw no hope. Then nothing is measured.
     """
     run, trainer = session.run, session.trainer
@@ -77,11 +80,23 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         if trainer.should_stop:
             log.info("the training ended before its last step: early stopping, or trainer.max_time")
         measured = conclude(session)
-    except (TrainingInterrupted, KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit
+    except (
+        TrainingInterrupted,
+        KeyboardInterrupt,
+        SystemExit,
+    ) as interruption:  # Lightning turns Ctrl-C into SystemExit
         end(session, "interrupted")
-        if run.last_checkpoint.is_file():
-            log.info("interrupted; go on with:  %s", resume_command(run))
-        raise KeyboardInterrupt from None
+        log.info("interrupted; go on with:  %s", resume_command(run))
+        by_system = isinstance(interruption, TrainingInterrupted) and interruption.by_system
+        raise (Terminated if by_system else KeyboardInterrupt) from None
+    except TrainingDiverged as error:
+        end(session, "failed")
+        last = (
+            f"the last good checkpoint is {run.last_checkpoint}"
+            if run.last_checkpoint.is_file()
+            else "there is no checkpoint yet"
+        )
+        raise TrainingDiverged(f"{error}; {last}; stop_on_nan=false goes on all the same") from None
     except TrainingPruned:
         end(session, "pruned")
         raise

@@ -24,7 +24,7 @@ ARROWS = {
     "tuning": "arguments comparison reporting runs words",
     "benchmarks": "classes data evaluation logs runs training",
     "board": "measures",
-    "training": "board callbacks checkpoints classifier data evaluation inspection ranks record report runs",
+    "training": "board callbacks checkpoints classifier data evaluation inspection processes ranks record report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
     "comparison": "arguments measures reporting runs",  # no torch: it opens ten thousand runs in seconds
     "evaluation": "classes classifier data measures reporting",

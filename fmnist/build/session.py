@@ -18,7 +18,18 @@ from fmnist.arguments import did_you_mean
 from fmnist.build.compiler import check_compiler
 from fmnist.build.nodes import build, one_line, plain_config
 from fmnist.build.trainer import build_measuring_trainer, build_trainer, hardware_precision
-from fmnist.callbacks import History, Interruption, KeepCheckpoint, Pictures, Progress, RandomStates, RunConfig
+from fmnist.callbacks import (
+    Divergence,
+    History,
+    Interruption,
+    KeepCheckpoint,
+    Pictures,
+    Progress,
+    RandomStates,
+    RegularCheckpoint,
+    RunConfig,
+)
+from fmnist.checkpoints import WholeCheckpointIO
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
 from fmnist.data.augment import Augmentation
@@ -29,13 +40,16 @@ from fmnist.runs import Run
 from fmnist.training import Session
 
 
-def build_session(cfg: DictConfig, run: Run, first_step: int = 0, extra_callbacks: Sequence[Callback] = ()) -> Session:
+def build_session(
+    cfg: DictConfig, run: Run, first_step: int | None = None, extra_callbacks: Sequence[Callback] = ()
+) -> Session:
     """Everything that one training needs. Nothing is read, so that a mistake shows at once.
 
     Args:
         cfg: as conf/train.yaml composes it.
         run: where the training's files go.
-        first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time.
+        first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time. None
+            in a new folder.
         extra_callbacks: come after the table of the epochs, and before the checkpoints are written.
 
     Raises:
@@ -56,17 +70,19 @@ def build_session(cfg: DictConfig, run: Run, first_step: int = 0, extra_callback
         *build_callbacks(cfg),
         RunConfig(config),
         RandomStates(cfg.seed),
-        Interruption(run.last_checkpoint),
+        *([Divergence()] if cfg.stop_on_nan else []),
         LearningRateMonitor(logging_interval="step"),
         *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
         history,
         *extra_callbacks,
         *build_checkpointing(cfg, run),
+        Interruption(run.last_checkpoint),
         *([Progress()] if progress else []),
     ]
-    logger = TensorBoardLogger(run.folder, name="", version="", purge_step=first_step or None)
+    logger = TensorBoardLogger(run.folder, name="", version="", purge_step=first_step)
     logger.NAME_HPARAMS_FILE = run.config_file.name  # what Lightning would write to hparams.yaml stands there
-    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger)
+    io = WholeCheckpointIO({run.last_checkpoint: run.previous_checkpoint})
+    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger, checkpoint_io=io)
     check_parts(cfg, trainer)
     if cfg.get("compile"):  # runs of older versions haven't got it
         check_compiler(trainer.strategy.root_device.type)
@@ -130,13 +146,16 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
-    """The last epoch's checkpoint always; the best one's where there are images to tell which it is."""
+    """The last epoch's checkpoint always; the best one's where there are images to tell which it is; those within."""
     # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
-    last = KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)
+    last: list[Callback] = [KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)]
+    steps, minutes = cfg.checkpoint_every_n_steps, cfg.checkpoint_every_minutes
+    if steps or minutes:
+        last.append(RegularCheckpoint(run.last_checkpoint, steps, minutes))
     if not cfg.data.val_size:
-        return [last]
+        return last
     watched = {"monitor": cfg.monitor, "mode": direction(cfg.monitor)}
-    return [KeepCheckpoint(run.best_checkpoint, save_on_train_epoch_end=False, **watched), last]
+    return [KeepCheckpoint(run.best_checkpoint, save_on_train_epoch_end=False, **watched), *last]
 
 
 def check_monitor(cfg: DictConfig) -> None:

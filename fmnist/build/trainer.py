@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, MinLen
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import LayerSync, TorchSyncBatchNorm
@@ -21,7 +22,6 @@ from torch import nn
 
 from fmnist.arguments import check_arguments
 from fmnist.build.nodes import build
-from fmnist.checkpoints import WholeCheckpointIO
 from fmnist.models.batch_norm import synced
 
 GPU = ("auto", "gpu", "cuda")
@@ -34,7 +34,9 @@ Share = Annotated[int, Gt(0)] | Annotated[float, Gt(0), Le(1)]
 """Of the batches: that many of them, or that share."""
 
 
-def build_trainer(node: DictConfig, *, progress: bool, **parts: Any) -> Trainer:
+def build_trainer(
+    node: DictConfig, *, progress: bool, checkpoint_io: CheckpointIO | None = None, **parts: Any
+) -> Trainer:
     """The Trainer of the config, with the callbacks and loggers of the run.
 
     Raises:
@@ -65,7 +67,7 @@ def build_trainer(node: DictConfig, *, progress: bool, **parts: Any) -> Trainer:
         "use_distributed_sampler": False,  # the batches come in parts already
         "strategy": strategy,
         # Whoever has started the processes, fmnist.ranks tells Lightning their places.
-        "plugins": [WholeCheckpointIO(), LightningEnvironment(), *synced],
+        "plugins": [*([checkpoint_io] if checkpoint_io else []), LightningEnvironment(), *synced],
     }
     trainer: Trainer = build("trainer", node, Trainer, **ours, **parts)
     return trainer

@@ -1,5 +1,6 @@
 """What happens around training: the table of its epochs, checkpoints, pictures, interruption, the progress bar."""
 
+from fmnist.callbacks.divergence import Divergence, TrainingDiverged
 from fmnist.callbacks.history import History
 from fmnist.callbacks.interruption import Interruption, TrainingInterrupted
 from fmnist.callbacks.keep_checkpoint import KeepCheckpoint
@@ -7,9 +8,11 @@ from fmnist.callbacks.pictures import Pictures
 from fmnist.callbacks.progress import Progress
 from fmnist.callbacks.pruning import Pruning, TrainingPruned
 from fmnist.callbacks.random_states import RandomStates
+from fmnist.callbacks.regular_checkpoint import RegularCheckpoint
 from fmnist.callbacks.run_config import RunConfig
 
 __all__ = [
+    "Divergence",
     "History",
     "Interruption",
     "KeepCheckpoint",
@@ -17,7 +20,9 @@ __all__ = [
     "Progress",
     "Pruning",
     "RandomStates",
+    "RegularCheckpoint",
     "RunConfig",
+    "TrainingDiverged",
     "TrainingInterrupted",
     "TrainingPruned",
 ]

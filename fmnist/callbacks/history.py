@@ -21,8 +21,9 @@ Row = dict[str, float | int | str]
 class History(Checkpoint):
     """Keeps a row for each epoch, the untrained network being epoch 0, and writes them to a CSV file.
 
-    The rows are part of the checkpoints, so that a resumed run's table has no gap and no epoch twice. (It is a
-    `Checkpoint` because Lightning calls those alone after the module has logged the epoch's metrics.)
+    It also logs the epochs' curves. The rows are part of the checkpoints, so that a resumed run's table has no gap
+    and no epoch twice. (It is a `Checkpoint` because Lightning calls those alone after the module has logged the
+    epoch's metrics.)
 
     Args:
         file: where the table is written, whole, after each epoch.
@@ -90,8 +91,11 @@ class History(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tick()
         seconds, images = self.batch_seconds - self.epoch_before[0], self.images - self.epoch_before[1]
-        pl_module.log("train/images_per_second", images / max(seconds, 1e-9))
         measured = trainer.callback_metrics
+        curves = {name: value.item() for name, value in measured.items() if name in metric_names("train")}
+        curves |= {"train/images_per_second": images / max(seconds, 1e-9), "epoch": trainer.current_epoch}
+        for logger in trainer.loggers:
+            logger.log_metrics(curves, trainer.global_step - 1)  # where Lightning has those of validation
         phases = ("train", "val") if self._validated else ("train",)
         names = [name for phase in phases for name in metric_names(phase) if name in measured]
         self.rows.append(

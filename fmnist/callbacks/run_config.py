@@ -1,4 +1,4 @@
-"""Checkpoints that say what they are of."""
+"""Checkpoints that say what they are of, and that no curve is behind."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from fmnist.checkpoints import CONFIG_KEY
 
 
 class RunConfig(Callback):
-    """Puts the run's resolved config into each checkpoint.
+    """Puts the run's resolved config into each checkpoint, and has the curves up to it on disk before it is.
 
     Args:
         config: plain values.
@@ -19,3 +19,5 @@ class RunConfig(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config
+        for logger in trainer.loggers:
+            logger.save()

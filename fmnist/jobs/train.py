@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist import checkpoints, logs, record
 from fmnist.arguments import check_arguments
 from fmnist.build import build_session
+from fmnist.callbacks import TrainingDiverged
+from fmnist.callbacks.regular_checkpoint import Minutes, Steps
 from fmnist.data.datamodule import MAX_SEED
 from fmnist.ranks.group import Ranks
 from fmnist.ranks.group import entered as ranks_entered
@@ -21,7 +23,15 @@ from fmnist.training import follow, set_up, train
 
 log = logging.getLogger(__name__)
 
-CHANGEABLE = "trainer=<where>, trainer.<key>, data.root, test and report"
+CHANGEABLE = (
+    "data.root",
+    "test",
+    "report",
+    "stop_on_nan",
+    "checkpoint_every_n_steps",
+    "checkpoint_every_minutes",
+)
+"""What else of a resumed run's config."""
 PLACE = ("accelerator", "devices", "num_nodes", "strategy")  # what of a choice trainer=... a resumed run takes
 KEPT = ("parameters", "untrained/accuracy")  # of a resumed run's metrics.json: the rest is measured again
 
@@ -34,6 +44,9 @@ def settings(
     report: bool,
     outputs: str,
     compile: bool,
+    checkpoint_every_n_steps: Steps | None,
+    checkpoint_every_minutes: Minutes | None,
+    stop_on_nan: bool,
     resume: str | None,
 ) -> None:
     """The keys of conf/train.yaml that belong to no group, and what they may be."""
@@ -63,7 +76,7 @@ def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
     in_sweep = hydra.mode == RunMode.MULTIRUN
     if in_sweep:
         folder = Path(hydra.runtime.output_dir)
-        if Run(folder).was_cut_off and has_whole_checkpoint(Run(folder)):
+        if Run(folder).was_cut_off and can_go_on(Run(folder)):
             return go_on(Run(folder), overrides, ranks)
         run = claim_run(folder)
     else:
@@ -83,6 +96,8 @@ def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
         run.update_record(**record.environment(), overrides=overrides, choices=choices, start=record.now())
         try:
             return train(session)
+        except TrainingDiverged:
+            raise  # its curves show why
         except ValueError:
             if not run.last_checkpoint.exists():  # nothing was trained
                 run.discard()
@@ -113,20 +128,21 @@ def resume(cfg: DictConfig, overrides: list[str], ranks: Ranks) -> float | None:
     changes = {}
     for override in overrides:
         key = override.lstrip("+").split("=")[0]
-        if key in ("test", "report", "data.root") or key.startswith("trainer."):
+        if key in CHANGEABLE or key.startswith("trainer."):
             changes[key] = OmegaConf.select(cfg, key)
         elif key == "trainer":  # the choice of a place, as trainer=ddp_cpu
             changes |= {f"trainer.{name}": cfg.trainer[name] for name in PLACE}
         elif key != "resume":
-            raise ValueError(f"{override}: a run goes on with its own config; only {CHANGEABLE} can change")
+            known = ", ".join(("trainer=<where>", "trainer.<key>", *CHANGEABLE))
+            raise ValueError(f"{override}: a run goes on with its own config; all that can change is {known}")
     return go_on(run, overrides, ranks, changes)
 
 
 def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str, Any] | None = None) -> float | None:
-    """Trains on from the run's last checkpoint.
+    """Trains on from the run's last checkpoint; from the beginning where it was cut off before there was one.
 
     Args:
-        run: it has one.
+        run: its folder, with a config.
         overrides: what was typed, for the record.
         ranks: the processes that go on.
         changes: new values by key of its config.
@@ -140,23 +156,39 @@ def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str
         OmegaConf.update(saved, key, value, force_add=True)
     check_version(saved, run)
     with run.locked(), logs.to_file(run.log_file):
-        checkpoint = checkpoints.load(run.last_checkpoint)
+        file, checkpoint = newest_checkpoint(run) or (None, {"global_step": 0})
         check_progress(saved, checkpoint, run, changes.keys())
         session = build_session(saved, run, first_step=checkpoint["global_step"])
         session.metrics = {name: run.load_metrics()[name] for name in KEPT if name in run.load_metrics()}
         set_up(session)
         session.ranks = ranks
         ranks.start(session.trainer.world_size)
+        run.clear_halves()
+        run.order_events()
         part = {**record.environment(), "overrides": list(overrides), "start": record.now()}
         run.update_record(resumed=[*run.load_record().get("resumed", []), part], error=None)
+        if file is None:
+            log.info("beginning anew in %s, as there is no checkpoint yet", run.folder)
+            return train(session)
         log.info("going on in %s from step %d", run.folder, checkpoint["global_step"])
+        if file != run.last_checkpoint:  # which is damaged, or was never given its name
+            file.replace(run.last_checkpoint)
         return train(session, run.last_checkpoint)
 
 
-def has_whole_checkpoint(run: Run) -> bool:
-    """Whether the job of a sweep can go on; where its checkpoint is damaged it says so, and the job begins anew."""
+def newest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:
+    """The last checkpoint that is whole.
+
+    Raises:
+        ValueError: if all are damaged.
+    """
+    return checkpoints.load_newest([run.last_checkpoint, run.previous_checkpoint])
+
+
+def can_go_on(run: Run) -> bool:
+    """Whether the job of a sweep can; where all its checkpoints are damaged it says so, and the job begins anew."""
     try:
-        checkpoints.load(run.last_checkpoint)
+        newest_checkpoint(run)
     except ValueError as error:
         log.warning("%s; the job begins anew", error)
         return False

@@ -104,6 +104,7 @@ class Tuning:
             if trial.state.is_finished():
                 run = self.run(trial.number)
                 run.last_checkpoint.unlink(missing_ok=True)
+                run.previous_checkpoint.unlink(missing_ok=True)
                 if best is None or trial.number != best.number:
                     run.best_checkpoint.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
