@@ -43,7 +43,7 @@ def log_choices(logger: Logger | None, config: dict[str, Any], final: dict[str, 
         logger: the run's.
         config: as plain values.
         final: what came of the choices, by name; as curves of one point beginning with "final/".
-        step: the last one of the training.
+        step: where that point lies.
     """
     if not isinstance(logger, TensorBoardLogger):
         return

@@ -102,8 +102,16 @@ class Classifier(LightningModule):
         """Each `trainer.log_every_n_steps` logs the mean loss of the batches since the last time."""
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (self.trainer.global_step + 1) % every == 0:
-            self.log("train/loss_step", self._recent_loss / self._recent_batches, sync_dist=True)
+            self._write_recent_loss()
             self._recent_loss, self._recent_batches = 0.0, 0
+
+    def _write_recent_loss(self) -> None:
+        """Not by `self.log`, which writes after the step's checkpoint: a run that is killed between would lose it."""
+        trainer, loss = self.trainer, self._recent_loss / self._recent_batches
+        if trainer.world_size > 1:
+            loss = trainer.strategy.reduce(torch.as_tensor(loss, device=self.device), reduce_op="mean")
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/loss_step": float(loss), "epoch": trainer.current_epoch}, trainer.global_step)
 
     def configure_gradient_clipping(
         self,

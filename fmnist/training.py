@@ -76,6 +76,7 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
     try:
         if checkpoint is None:
             measure_untrained(session)
+            run.save_metrics(session.metrics)  # for a run that is killed and goes on
         fit(session, checkpoint)
         if trainer.should_stop:
             log.info("the training ended before its last step: early stopping, or trainer.max_time")
@@ -222,7 +223,8 @@ def conclude(session: Session) -> tuple[str, Result] | None:
         metrics |= grouped("val", result)
         session.monitored = scalars("val", result)[session.config["monitor"]]
         final = {f"val/{name}": result[name] for name in ("accuracy", "loss")}
-        log_choices(session.trainer.logger, session.config, final, step=session.trainer.global_step - 1)
+        # At the first step that isn't done: where the run goes on, this point gives way.
+        log_choices(session.trainer.logger, session.config, final, step=session.trainer.global_step)
         measured = ("val", result)
     if session.config["test"]:
         result = measure(session.measuring_trainer(), session.classifier, session.datamodule, "test")

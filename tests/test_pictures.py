@@ -157,16 +157,7 @@ def test_hparams_show_the_choices_and_the_final_validation_metrics(train: RunScr
     for name in ("val/accuracy", "val/loss"):
         (event,) = shown.Scalars(f"final/{name}")
         assert event.value == pytest.approx(metrics[name])
-        assert event.step == 19
-
-
-@pytest.mark.parametrize("option", ["none", "all"])
-def test_no_picture_changes_a_weight(train: RunScript, option: str) -> None:
-    plain = train("model.dropout=0.3", "augment=flip_shift", "pictures=default", "name=default").run
-    other = train("model.dropout=0.3", "augment=flip_shift", f"pictures={option}", "outputs=others")
-    (config,) = other.folder.glob("others/*/*/config.yaml")
-    expected, found = weights(plain), weights(config.parent)
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+        assert event.step == 20
 
 
 def test_without_validation_images_the_network_is_still_shown(train: RunScript) -> None:
