@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow cluster test-browser board check lock clean
+.PHONY: help setup train test test-slow soak cluster test-browser board check lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -30,6 +30,9 @@ test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
 
 test-slow: cluster ## Run the slow tests (minutes); ARGS go to pytest
 	@$(BIN)/python -m pytest -m slow $(args)
+
+soak: $(READY) ## Half an hour of kills, faults and nonsense, and what survived; ARGS="--minutes 5" for less
+	@$(BIN)/python tests/soak.py $(args)
 
 cluster: $(READY) ## Also install what sweeps through SLURM and Ray need
 	@$(BIN)/python -c 'import submitit, ray' 2>/dev/null || REQUIREMENTS=requirements-cluster.lock sh scripts/setup.sh
