@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fmnist.checkpoints import CONFIG_KEY, WholeCheckpointIO, load, network_weights
+from fmnist.checkpoints import CONFIG_KEY, WholeCheckpointIO, load, load_newest, network_weights
 
 
 def checkpoint(value: float = 1.0) -> dict[str, Any]:
@@ -156,3 +156,47 @@ def test_network_weights_are_those_of_the_network_under_its_own_names() -> None:
     assert list(weights) == ["head.weight", "network.bias"]
     assert weights["head.weight"] is one
     assert weights["network.bias"] is two
+
+
+def test_the_one_before_is_kept_where_it_should_be(tmp_path: Path) -> None:
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    io = WholeCheckpointIO({last: previous})
+    for value in (1.0, 2.0, 3.0):
+        io.save_checkpoint(checkpoint(value), last)
+    assert [load(file)["state_dict"]["network.head.weight"].max() for file in (last, previous)] == [3.0, 2.0]
+    io.save_checkpoint(checkpoint(4.0), tmp_path / "best.ckpt")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+def test_the_newest_whole_one_is_loaded_wherever_a_save_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    io = WholeCheckpointIO({last: previous})
+    assert load_newest([last, previous]) is None
+    io.save_checkpoint(checkpoint(1.0), last)
+    original = Path.replace
+    renames = []
+
+    def killed(file: Path, target: Path) -> Path:
+        renames.append((file, target))
+        found = load_newest([last, previous])  # before each rename
+        assert found is not None
+        assert found[1]["state_dict"]["network.head.weight"].max() == 1.0
+        return original(file, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    io.save_checkpoint(checkpoint(2.0), last)
+    assert [target.name for _, target in renames] == ["previous.ckpt", "last.ckpt"]
+    newest = load_newest([last, previous])
+    assert newest is not None
+    assert newest[0] == last
+    assert newest[1]["state_dict"]["network.head.weight"].max() == 2.0
+
+
+def test_a_damaged_one_is_refused_where_there_is_no_other(tmp_path: Path) -> None:
+    last, previous = saved(tmp_path), tmp_path / "checkpoints" / "previous.ckpt"
+    for file in (last, previous):
+        file.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a readable checkpoint"):
+        load_newest([last, previous])
