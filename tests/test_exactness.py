@@ -156,6 +156,15 @@ def test_a_loss_that_is_no_number_ends_the_run_before_its_step(train: RunScript,
     assert json.loads((run / "run.json").read_text())["status"] == "failed"
 
 
+def test_a_device_that_is_not_waited_for_names_the_same_step(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fmnist.callbacks.divergence.AT_HAND", set())
+    done = diverging(train)
+    error = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1
+    assert "the loss became infinite or NaN in step 2 (epoch 1)" in error[0]
+    assert not [*done.folder.glob("outputs/train/*/checkpoints/*")]
+
+
 def test_weights_that_are_no_numbers_reach_no_checkpoint(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     from fmnist.callbacks import History
 

@@ -7,6 +7,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+AT_HAND = {"cpu"}
+"""Devices whose values can be looked at without waiting."""
+
 
 class TrainingDiverged(ValueError):  # noqa: N818 (a mistake in the settings, as a rule)
     """The loss, or a weight, became infinite or NaN."""
@@ -28,7 +31,7 @@ class Divergence(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         step, loss = trainer.global_step, loss.detach()
-        if loss.device.type == "cpu":
+        if loss.device.type in AT_HAND:
             if not math.isfinite(loss.item()):
                 self._stop(trainer, f"the loss became {loss.item()}", step)
             return
