@@ -148,12 +148,17 @@ def follow(session: Session, checkpoint: Path | None) -> None:
     ranks = session.ranks
     try:
         session.trainer.fit(session.classifier, session.datamodule, ckpt_path=checkpoint, weights_only=True)
-    except (TrainingInterrupted, KeyboardInterrupt, SystemExit):
+    except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as asked:
         ranks.await_first()
-        raise KeyboardInterrupt from None
+        raise interruption(asked) from None
     except Exception:
         ranks.await_first()
         raise
+
+
+def interruption(asked: BaseException) -> KeyboardInterrupt:
+    """What the interruption of a training is for the process."""
+    return Terminated() if isinstance(asked, TrainingInterrupted) and asked.by_system else KeyboardInterrupt()
 
 
 def resume_command(run: Run) -> str:

@@ -15,6 +15,7 @@ from conftest import RunScript
 from processes import SCRIPT, STARTED, Started, family, start, wait_for
 
 from fmnist import checkpoints
+from fmnist.processes import REQUEUE
 from fmnist.runs import Run
 
 GONE = 90.0  # seconds until all processes of a run have ended after one of them died
@@ -175,16 +176,17 @@ def test_when_a_process_dies_the_others_end_and_the_run_goes_on(tmp_path: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, REQUEUE)])
 def test_ctrl_c_ends_all_after_the_same_step_and_the_run_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, words: list[str]
+    tmp_path: Path, words: list[str], asked: int, status: int
 ) -> None:
     long = [*words, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
     whole = finished(train(tmp_path / "whole", *long))
     process = train(tmp_path / "cut", *long)
     wait_for(lambda: has_checkpoint(tmp_path / "cut"))
     others = family(process.process.pid)
-    os.kill(process.process.pid, signal.SIGINT)
-    assert process.status(GONE) == 130
+    os.kill(process.process.pid, asked)
+    assert process.status(GONE) == status
     assert not [pid for pid in others if Path(f"/proc/{pid}").exists()]
     assert process.err == []
     run = only_run(tmp_path / "cut")

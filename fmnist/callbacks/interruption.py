@@ -89,7 +89,9 @@ class Interruption(Checkpoint):
     def _agreed(self, trainer: Trainer) -> bool:
         """Whether any process was asked to end: all of them ask at the same time."""
         if trainer.world_size > 1:
-            self.requested = trainer.strategy.reduce_boolean_decision(self.requested, all=False)
+            agree = trainer.strategy.reduce_boolean_decision
+            self.requested = agree(self.requested, all=False)
+            self.by_system = self.requested and agree(self.by_system, all=False)
         return self.requested
 
     def _restore(self) -> None:
