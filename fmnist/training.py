@@ -1,10 +1,12 @@
 """One training from the untrained network to the tested one."""
 
+import contextlib
 import copy
 import logging
 import math
 import shlex
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result, grouped, measure, scalars, show
 from fmnist.inspection import count_parameters
+from fmnist.memory import enough_memory
 from fmnist.processes import Terminated
 from fmnist.ranks.group import Ranks
 from fmnist.report import write_report
@@ -66,7 +69,27 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         Terminated: if it was the system.
         TrainingDiverged: if the loss isn't finite any more.
         TrainingPruned: if a callback saw no hope. Then nothing is measured.
+        OutOfMemory: if a batch is too large for it.
+        OSError: if a file can't be written, with the way to go on.
     """
+    run = session.run
+    batches = (f"data.{name}={getattr(session.datamodule, name)}" for name in ("batch_size", "eval_batch_size"))
+    with disk_errors_explained(run), enough_memory(f"try half of {' and '.join(batches)}, or a smaller network"):
+        measured = train_and_measure(session, checkpoint)
+    if session.config["report"]:
+        if measured:
+            log.info("report:     %s", write_report(run, session.classifier, session.datamodule, *measured))
+        else:
+            log.info("report:     none, as there are no validation images and test=false")
+    log.info("run folder: %s", run.folder)
+    outputs = Path(session.config["outputs"])
+    all_runs = outputs if run.folder.is_relative_to(outputs.absolute()) else run.folder.parent  # a sweep lies anywhere
+    log.info("curves:     tensorboard --logdir %s", all_runs)
+    return session.monitored
+
+
+def train_and_measure(session: Session, checkpoint: Path | None) -> tuple[str, Result] | None:
+    """What `train` does but for the report; whatever happens, it is written down."""
     run, trainer = session.run, session.trainer
     entries = {"precision": trainer.precision, "seed": session.config["seed"], "dataset": session.datamodule.hashes}
     run.save_config(session.config)
@@ -108,16 +131,24 @@ def train(session: Session, checkpoint: Path | None = None) -> float | None:
         end(session, "failed")
         raise
     end(session, "finished")
-    if session.config["report"]:
-        if measured:
-            log.info("report:     %s", write_report(run, session.classifier, session.datamodule, *measured))
-        else:
-            log.info("report:     none, as there are no validation images and test=false")
-    log.info("run folder: %s", run.folder)
-    outputs = Path(session.config["outputs"])
-    all_runs = outputs if run.folder.is_relative_to(outputs.absolute()) else run.folder.parent  # a sweep lies anywhere
-    log.info("curves:     tensorboard --logdir %s", all_runs)
-    return session.monitored
+    return measured
+
+
+@contextlib.contextmanager
+def disk_errors_explained(run: Run) -> Iterator[None]:
+    """What goes wrong in writing a run is said once, with where it was and how to go on."""
+    of_threads = threading.excepthook
+    # TensorBoard's thread fails by itself; the next one to write hears of it.
+    threading.excepthook = lambda end: None if isinstance(end.exc_value, OSError) else of_threads(end)
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is None:  # not the system's
+            raise
+        where = error.filename or run.folder
+        raise OSError(f"{where}: {error.strerror}; once that is mended, go on with:  {resume_command(run)}") from error
+    finally:
+        threading.excepthook = of_threads
 
 
 def fit(session: Session, checkpoint: Path | None) -> None:
@@ -240,7 +271,7 @@ def conclude(session: Session) -> tuple[str, Result] | None:
 
 
 def end(session: Session, status: str) -> None:
-    """Writes down what came out, however the training ended."""
+    """Writes down what came out, however the training ended; no full disk hides what has ended it."""
     history = session.history
     session.metrics |= {
         "epochs": history.epochs,
@@ -248,5 +279,6 @@ def end(session: Session, status: str) -> None:
         "train/images_per_second": round(history.images_per_second, 1),
     }
     session.metrics |= {name: history.last[name] for name in ("train/loss", "train/accuracy") if name in history.last}
-    session.run.save_metrics(session.metrics)
-    session.run.update_record(status=status, end=record.now())
+    with contextlib.nullcontext() if status == "finished" else contextlib.suppress(OSError):
+        session.run.save_metrics(session.metrics)
+        session.run.update_record(status=status, end=record.now())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import synthetic
 import torch
+from lightning.pytorch import Callback
 
 torch.set_num_threads(1)  # many threads wait for each other over networks as small as the tests'
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -105,3 +106,29 @@ def train(run_script: RunScript, data_root: Path) -> RunScript:
         return run_script("train", *flags, *(word for word in small if word.split("=")[0] not in keys), *given)
 
     return run
+
+
+class AtBatch(Callback):
+    """Does something in one batch of the training, counted from 1."""
+
+    def __init__(self, batch: int, what: Callable[[], None]) -> None:
+        self.batch = batch
+        self.what = what
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
+            self.what()
+
+
+@pytest.fixture
+def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], pytest.MonkeyPatch]:
+    """Lets something happen in the next runs."""
+    from fmnist.build import session
+
+    original = session.build_callbacks
+
+    def arrange(batch: int, what: Callable[[], None]) -> pytest.MonkeyPatch:
+        monkeypatch.setattr(session, "build_callbacks", lambda cfg: [*original(cfg), AtBatch(batch, what)])
+        return monkeypatch
+
+    return arrange

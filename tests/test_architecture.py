@@ -19,12 +19,13 @@ ARROWS = {
     "choices": "",
     "words": "",
     "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation images logs measures "
-    "processes ranks record report reporting runs training tuning words",
+    "memory processes ranks record report reporting runs training tuning words",
     "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
     "tuning": "arguments comparison reporting runs words",
     "benchmarks": "classes data evaluation logs runs training",
     "board": "measures",
-    "training": "board callbacks checkpoints classifier data evaluation inspection processes ranks record report runs",
+    "training": "board callbacks checkpoints classifier data evaluation inspection memory processes ranks record "
+    "report runs",
     "report": "classes classifier data evaluation inspection metrics reporting runs",
     "comparison": "arguments measures reporting runs",  # no torch: it opens ten thousand runs in seconds
     "evaluation": "classes classifier data measures reporting",
@@ -41,6 +42,7 @@ ARROWS = {
     "models": "",
     "losses": "",
     "inspection": "",
+    "memory": "",
     "schedules": "",
     "classes": "",
     "checkpoints": "",

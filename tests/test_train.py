@@ -6,13 +6,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Done, RunScript
-from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist import checkpoints
@@ -257,32 +255,6 @@ def test_a_finished_run_goes_on_in_its_folder(train: RunScript, run_script: RunS
     whole = train("trainer.max_epochs=4", "scheduler=constant", "name=whole")
     whole_run = next(whole.folder.glob("outputs/whole/*"))
     assert_same_weights(run / "checkpoints" / "last.ckpt", whole_run / "checkpoints" / "last.ckpt")
-
-
-class AtBatch(Callback):
-    """Does something in one batch of the training, counted from 1."""
-
-    def __init__(self, batch: int, what: Callable[[], None]) -> None:
-        self.batch = batch
-        self.what = what
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if trainer.fit_loop.epoch_loop.total_batch_idx + 1 == self.batch:
-            self.what()
-
-
-@pytest.fixture
-def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], pytest.MonkeyPatch]:
-    """Lets something happen in the next runs."""
-    from fmnist.build import session
-
-    original = session.build_callbacks
-
-    def arrange(batch: int, what: Callable[[], None]) -> pytest.MonkeyPatch:
-        monkeypatch.setattr(session, "build_callbacks", lambda cfg: [*original(cfg), AtBatch(batch, what)])
-        return monkeypatch
-
-    return arrange
 
 
 def press_ctrl_c() -> None:

@@ -8,6 +8,7 @@ from fmnist import logs
 from fmnist.arguments import check_arguments
 from fmnist.build import build_datamodule, build_measuring_trainer, restore
 from fmnist.evaluation import measure, show
+from fmnist.memory import enough_memory
 from fmnist.runs import checkpoint_file
 
 
@@ -17,6 +18,7 @@ def settings(
     """The keys of conf/evaluate.yaml, and what they may be."""
 
 
+@enough_memory("try accelerator=cpu, or another machine")
 def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (what every job gets)
     """Shows the result of a checkpoint on a split and returns its accuracy.
 

@@ -24,6 +24,7 @@ from fmnist.build import restore
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.data.augment import normalise
 from fmnist.images import Background, Prepared, find_images, read_image
+from fmnist.memory import enough_memory
 from fmnist.reporting.predictions import FORMATS, Prediction, printable
 from fmnist.reporting.style import save_png
 from fmnist.reporting.tiles import tiles
@@ -53,6 +54,7 @@ def settings(
     """The keys of conf/predict.yaml, and what they may be."""
 
 
+@enough_memory("try half of batch_size, or accelerator=cpu")
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what every job gets)
     """Writes the likeliest classes of each image; ends with the status 1 if a file could not be read.
 

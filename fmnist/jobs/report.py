@@ -9,6 +9,7 @@ from fmnist import logs
 from fmnist.arguments import check_arguments
 from fmnist.build import build_datamodule, build_measuring_trainer, restore
 from fmnist.evaluation import measure
+from fmnist.memory import enough_memory
 from fmnist.report import write_report
 from fmnist.runs import Run, open_run
 
@@ -19,6 +20,7 @@ def settings(run: str | None, split: Literal["val", "test"] | None, data_root: s
     """The keys of conf/report.yaml, and what they may be."""
 
 
+@enough_memory("try accelerator=cpu, or another machine")
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what every job gets)
     """Measures the run's chosen checkpoint and writes its report.
 

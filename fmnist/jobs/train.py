@@ -15,6 +15,7 @@ from fmnist.build import build_session
 from fmnist.callbacks import TrainingDiverged
 from fmnist.callbacks.regular_checkpoint import Minutes, Steps
 from fmnist.data.datamodule import MAX_SEED
+from fmnist.memory import enough_memory
 from fmnist.ranks.group import Ranks
 from fmnist.ranks.group import entered as ranks_entered
 from fmnist.ranks.place import check_sweep
@@ -52,6 +53,7 @@ def settings(
     """The keys of conf/train.yaml that belong to no group, and what they may be."""
 
 
+@enough_memory("try a smaller network")
 def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     """Trains as the config says; returns the monitored metric of the chosen checkpoint, for sweeps.
 
