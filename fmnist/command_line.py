@@ -161,6 +161,8 @@ def explain(error: Exception, job: str) -> str:
     """A mistake as one line that names what is near; what is said by the project itself is left as it is."""
     from fmnist.arguments import did_you_mean
 
+    if isinstance(error, OSError) and error.strerror:  # the system's
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:

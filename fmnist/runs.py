@@ -126,17 +126,21 @@ class Run:
 
         Raises:
             RunIsBusy: if another one does.
+            ValueError: if the folder can't be written to.
         """
         lock = FileLock(self.lock_file, timeout=0)
         try:
             lock.acquire()
         except Timeout as error:
             raise RunIsBusy(f"{self.folder}: another process is writing this run") from error
+        except OSError as error:
+            raise ValueError(f"{self.folder} can't be written to: {error.strerror}") from error
         try:
             yield
         finally:
             # While it is held: whoever has opened the file meanwhile sees that it is gone, and tries again.
-            self.lock_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of a folder that has become read-only
+                self.lock_file.unlink(missing_ok=True)
             lock.release()
 
     def clear_halves(self) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -62,13 +62,13 @@ def read(pipe: IO[str], lines: list[str]) -> None:
         lines.extend(pipe)
 
 
-def start(folder: Path, *command: str, **environment: str) -> Started:
-    """A command in a folder."""
+def start(folder: Path, *command: str, below: Sequence[str] = (sys.executable,), **environment: str) -> Started:
+    """A command of Python's, or of another program, in a folder."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "TORCHELASTIC", "FMNIST"))
     }
     process = subprocess.Popen(
-        [sys.executable, *command],
+        [*below, *command],
         cwd=folder,
         env={**clean, **QUIET, **environment},
         stdout=subprocess.PIPE,
