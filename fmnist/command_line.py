@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import logging
 import os
 import re
 import sys
@@ -105,6 +106,7 @@ def load(job: str) -> Any:
     name = f"fmnist.jobs.{job}"
     if name in sys.modules:
         return sys.modules[name]
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell of a home folder that it can't write to
     # A million objects, none of which is garbage: looking for it makes an import take 1.35 times as long.
     atexit.register(gc.unfreeze)
     gc.disable()

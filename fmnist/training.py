@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 import math
+import re
 import shlex
 import threading
 from collections.abc import Callable, Iterator
@@ -29,8 +30,8 @@ from fmnist.runs import Run
 
 log = logging.getLogger(__name__)
 
-SPECIAL = frozenset(" =,[](){}'&#~:$\"")
-"""What a value on the command line needs quotes for."""
+PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
+"""What a value on the command line needs no quotes for."""
 
 
 @dataclass
@@ -195,8 +196,9 @@ def interruption(asked: BaseException) -> KeyboardInterrupt:
 def resume_command(run: Run) -> str:
     """What the person types to go on with a run."""
     folder = str(run.folder)
-    word = shlex.quote(f'resume="{folder}"') if set(folder) & SPECIAL else f"resume={folder}"
-    return f"python scripts/train.py {word}"
+    if not PLAIN.fullmatch(folder):
+        folder = '"' + folder.replace('"', r"\"") + '"'
+    return f"python scripts/train.py {shlex.quote(f'resume={folder}')}"
 
 
 def set_up(session: Session) -> None:

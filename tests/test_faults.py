@@ -1,9 +1,15 @@
 """Faults of the machine and of other programs: what the user sees, and what is left."""
 
 import errno
+import json
 import os
+import pty
+import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,10 +17,10 @@ import pytest
 import torch
 from conftest import Done, RunScript
 from PIL import Image
-from processes import SCRIPT, STARTED, Started, start, wait_for
+from processes import QUIET, SCRIPT, STARTED, Started, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
-from test_train import record_of, rows_of
+from test_train import metrics_of, press_ctrl_c, record_of, rows_of
 
 from fmnist import checkpoints
 from fmnist.models.cnn import CNN
@@ -45,8 +51,13 @@ def assert_goes_on(run: Path, run_script: RunScript, steps: int = 20) -> None:
     assert record_of(run)["status"] == "finished"
     shown = EventAccumulator(str(run))
     shown.Reload()
-    assert [event.step for event in shown.Scalars("train/loss_step")] == [*range(4, steps, 5)]
+    assert steps_of(shown) == [*range(4, steps, 5)]
     assert [int(row["epoch"]) for row in rows_of(run)] == [*range(steps // 10 + 1)]
+
+
+def steps_of(shown: EventAccumulator) -> list[int]:
+    """At which the mean loss was logged."""
+    return [event.step for event in shown.Scalars("train/loss_step")]
 
 
 def test_events_that_cannot_be_written_end_the_run_in_one_line(
@@ -158,6 +169,182 @@ def test_memory_that_is_not_there_is_told_by_what_uses_a_network(
     run_script(script, f"run={done.run}", "accelerator=cpu", *words).assert_refused(f"out of memory: {hint}")
 
 
+@pytest.mark.parametrize("sweep", [False, True])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGHUP, 75)]
+)
+def test_whoever_ends_a_training_finds_a_checkpoint(
+    train: RunScript, run_script: RunScript, at_batch, number: signal.Signals, status: int, sweep: bool
+) -> None:
+    patch = at_batch(13, lambda: os.kill(os.getpid(), number))
+    words = ("-m", "seed=0,1") if sweep else ()
+    done = train(*words)
+    (run,) = (file.parent for file in done.folder.glob("outputs/**/config.yaml"))
+    assert (done.status, done.err) == (status, "")
+    assert_whole(run, step=13)
+    assert record_of(run)["status"] == "interrupted"
+    assert [line for line in lines(done) if line.startswith("interrupted; go on with:  python scripts/train.py ")]
+    patch.undo()
+    if sweep:  # the same command goes on
+        assert train(*words).status == 0
+        assert len(record_of(run)["resumed"]) == 1
+    else:
+        assert_goes_on(run, run_script)
+
+
+def lines(done: Done) -> list[str]:
+    return done.out.splitlines()
+
+
+def test_what_nohup_keeps_away_is_kept_away(train: RunScript, at_batch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        at_batch(13, lambda: os.kill(os.getpid(), signal.SIGHUP))
+        done = train("test=false")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (done.status, done.err) == (0, "")
+    assert record_of(done.run)["status"] == "finished"
+
+
+def test_a_clock_that_was_set_back_mixes_up_no_curves(train: RunScript, run_script: RunScript, at_batch) -> None:
+    patch = at_batch(18, press_ctrl_c)
+    run = train("trainer.max_epochs=4").run
+    patch.undo()
+    for file in run.glob("events.out.tfevents.*"):  # as if written in an hour
+        parts = file.name.split(".")
+        file.rename(file.with_name(".".join([*parts[:3], str(int(parts[3]) + 3600), *parts[4:]])))
+    record = record_of(run)
+    (run / "run.json").write_text(json.dumps({**record, "start": "2099-01-01T00:00:00+00:00"}))
+    patch = at_batch(28, press_ctrl_c)
+    assert run_script("train", f"resume={run}").status == 130
+    patch.undo()
+    assert_goes_on(run, run_script, steps=40)
+    for script in ("report", "compare"):
+        done = run_script(script, f"run={run}" if script == "report" else str(run.parent))
+        assert (done.status, done.err) == (0, "")
+
+
+def test_tensorboard_reads_while_a_run_writes(
+    train: RunScript, run_script: RunScript, at_batch, tmp_path: Path
+) -> None:
+    shown: list[EventAccumulator] = []
+    seen: list[list[int]] = []
+
+    def reload() -> None:
+        while not (runs := [*tmp_path.glob("outputs/*/*")]):
+            time.sleep(0.01)
+        shown.append(EventAccumulator(str(runs[0])))
+        while not over.is_set():
+            shown[0].Reload()
+            tags = shown[0].Tags()["scalars"]
+            seen.append(steps_of(shown[0]) if "train/loss_step" in tags else [])
+
+    over = threading.Event()
+    reader = threading.Thread(target=reload)
+    reader.start()
+    patch = at_batch(28, press_ctrl_c)
+    run = train("trainer.max_epochs=6").run
+    patch.undo()
+    assert_goes_on(run, run_script, steps=60)
+    over.set()
+    reader.join()
+    shown[0].Reload()
+    assert len(seen) > 3
+    assert all(steps == [*range(4, 4 + 5 * len(steps), 5)] for steps in seen)
+    assert steps_of(shown[0]) == [*range(4, 60, 5)]
+
+
+def test_a_run_on_another_machine_asks_for_the_data_and_goes_on(
+    train: RunScript, run_script: RunScript, at_batch, data_root: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(data_root, tmp_path / "its machine" / "data")
+    patch = at_batch(13, press_ctrl_c)
+    first = train(f"data.root='{data}'").run
+    patch.undo()
+    run = shutil.copytree(first, tmp_path / "here")
+    shutil.rmtree(tmp_path / "its machine")
+    for script, words, key in (
+        ("evaluate", f"checkpoint={run}/checkpoints/last.ckpt", "data_root"),
+        ("report", f"run={run}", "data_root"),
+        ("train", f"resume={run}", "data.root"),
+    ):
+        before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != "run.log"}
+        said = f"the run's data folder {data} isn't here: {key}=<folder> says where its files are"
+        run_script(script, words).assert_refused(said)
+        assert {file: file.read_bytes() for file in before} == before
+        assert not (tmp_path / "its machine").exists()
+        done = run_script(script, words, f"{key}={data_root}")
+        assert (done.status, done.err) == (0, ""), done.err
+    assert record_of(run)["status"] == "finished"
+    assert record_of(first)["status"] == "interrupted"
+
+
+def test_other_images_than_the_run_began_with_are_refused(
+    train: RunScript, run_script: RunScript, at_batch, data_root: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(data_root, tmp_path / "data")
+    patch = at_batch(13, press_ctrl_c)
+    run = train(f"data.root={data}").run
+    patch.undo()
+    file = data / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
+    whole = file.read_bytes()
+    before = record_of(run)
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    run_script("train", f"resume={run}").assert_refused(f"data.root={data}: {file.name} changed since the run began")
+    file.write_bytes(whole[:-1])
+    run_script("train", f"resume={run}").assert_refused(str(file), "no complete IDX file")
+    assert record_of(run) == before
+    assert_whole(run, step=13)
+    file.write_bytes(whole)
+    assert_goes_on(run, run_script)
+
+
+def test_files_that_are_cut_short_during_a_run_do_not_matter_to_it(
+    train: RunScript, at_batch, data_root: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(data_root, tmp_path / "data")
+    at_batch(3, lambda: [os.truncate(file, 100) for file in data.rglob("*ubyte")])
+    done = train(f"data.root={data}", "report=true")
+    assert (done.status, done.err) == (0, "")
+    assert metrics_of(done.run)["test/accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [("ein Lauf größer 日本 😀", "out puts"), ("n" * 200, "o"), ('a\'b "c" #1 %d', "it's (mine), too")],
+)
+def test_names_of_all_kinds(train: RunScript, run_script: RunScript, at_batch, name: str, outputs: str) -> None:
+    patch = at_batch(13, press_ctrl_c)
+    cut = train(f"name={quoted(name)}", f"outputs={quoted(outputs)}")
+    assert (cut.status, cut.err) == (130, "")
+    patch.undo()
+    (run,) = (cut.folder / outputs / name).iterdir()
+    (command,) = (line.split(":  ")[1] for line in lines(cut) if line.startswith("interrupted; go on with:"))
+    said = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True).stdout
+    resumed = run_script("train", said.splitlines()[2])
+    assert (resumed.status, resumed.err) == (0, "")
+    assert f"run folder: {run}" in lines(resumed)
+    assert record_of(run)["status"] == "finished"
+    for script in ("evaluate", "report"):
+        done = run_script(script, f"run={quoted(str(run))}")
+        assert (done.status, done.err) == (0, "")
+    compared = run_script("compare", outputs)
+    assert (compared.status, compared.err) == (0, "")
+
+
+def quoted(value: str) -> str:
+    """As Hydra wants it, within the quotes of the shell."""
+    return '"' + value.replace('"', '\\"') + '"'
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "ß" * 128])
+def test_a_name_that_is_too_long_is_told_before_anything_is_made(train: RunScript, name: str) -> None:
+    done = train(f"name={quoted(name)}")
+    done.assert_refused("outputs=outputs: can't make a run folder there: File name too long")
+    assert not [*done.folder.glob("outputs/*")]
+
+
 SMALL = (
     "data=folder",
     "data.val_size=100",
@@ -257,3 +444,57 @@ def test_a_run_folder_that_becomes_read_only(running: Callable[..., Started], tm
     assert_whole(run)
     resumed = running(f"resume={run}", "trainer.max_time=00:00:00:01")
     assert (resumed.status(), resumed.err) == (0, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_terminal_that_is_closed(data_root: Path, tmp_path: Path, kept: bool, run_script: RunScript) -> None:
+    """It ends the training, with a checkpoint, unless the shell keeps its signal away (nohup, disown)."""
+    ours, its = pty.openpty()
+    ignore = ("env", "--ignore-signal=HUP") if kept else ()
+    words = (*SMALL, f"data.root={data_root}", *(("trainer.max_time=00:00:00:06",) if kept else ()))
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *ignore, sys.executable, str(SCRIPT), *words],
+        cwd=tmp_path,
+        env={**os.environ, **QUIET, "TERM": "xterm"},
+        stdin=its,
+        stdout=its,
+        stderr=its,
+    )
+    os.close(its)
+    shown = b""
+    while b"epoch 2/" not in shown:
+        shown += os.read(ours, 1000)
+    run = run_of(tmp_path)
+    refused = run_script("train", f"resume={run}")
+    refused.assert_refused(f"{run}: another process is writing this run")
+    os.close(ours)
+    assert process.wait(60) == (0 if kept else 75)
+    assert_whole(run)
+    assert record_of(run)["status"] == ("finished" if kept else "interrupted")
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough(data_root: Path, tmp_path: Path) -> None:
+    words = " ".join((*SMALL, f"data.root={data_root}", "trainer.max_epochs=20"))
+    command = f"{sys.executable} {SCRIPT} {words} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = start(tmp_path, "-c", command, below=("bash",))
+    assert done.status() == 0
+    assert (len(done.out), done.err) == (1, [])
+    assert record_of(run_of(tmp_path))["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_home_folder_that_cannot_be_written_to_and_another_working_folder(
+    running: Callable[..., Started], tmp_path: Path
+) -> None:
+    home = {"HOME": "/dev/null/home", "XDG_CACHE_HOME": "", "MPLCONFIGDIR": "", "PYTHONWARNINGS": ""}
+    (tmp_path / "else").mkdir()
+    done = running("pictures=default", "report=true", "trainer.max_epochs=2", **home)
+    assert (done.status(), done.err) == (0, [])
+    run = run_of(tmp_path)
+    assert (run / "report.html").is_file()
+    folder = tmp_path / "else"
+    evaluated = start(folder, str(SCRIPT.with_name("evaluate.py")), f"run={run}", "accelerator=cpu", **home)
+    assert (evaluated.status(), evaluated.err) == (0, [])
+    assert not [*folder.iterdir()]

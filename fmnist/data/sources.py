@@ -62,6 +62,16 @@ def ensure_files(root: Path, checksums: Mapping[str, str] | None = CHECKSUMS) ->
     return dict(checksums)
 
 
+def check_root(key: str, root: object) -> None:
+    """Refuses the data folder of a run that was made elsewhere, before anything is made there.
+
+    Raises:
+        DataUnavailableError: naming the key that gives another one.
+    """
+    if isinstance(root, str) and not Path(root).is_dir():
+        raise DataUnavailableError(f"the run's data folder {root} isn't here: {key}=<folder> says where its files are")
+
+
 def _gather(root: Path, raw: Path, scratch: Path, checksums: Mapping[str, str]) -> None:
     """Take from each source in turn what is still wanted, so that good files are kept."""
     sources: dict[str, Callable[[Path], tuple[Path, ...]]] = {

@@ -3,11 +3,12 @@
 import logging
 from typing import Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fmnist import logs
 from fmnist.arguments import check_arguments
 from fmnist.build import build_datamodule, build_measuring_trainer, restore
+from fmnist.data.sources import check_root
 from fmnist.evaluation import measure
 from fmnist.memory import enough_memory
 from fmnist.report import write_report
@@ -33,6 +34,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what ever
         raise ValueError("give run=<run folder>")
     run = open_run("run", cfg.run)
     saved, classifier = restore(run.chosen_checkpoint, cfg.accelerator, cfg.data_root)
+    if cfg.data_root is None:
+        check_root("data_root", OmegaConf.select(saved, "data.root"))
     split = choose_split(cfg.split, run, saved)
     datamodule = build_datamodule(saved)
     result = measure(build_measuring_trainer(saved), classifier, datamodule, split)

@@ -15,12 +15,13 @@ from fmnist.build import build_session
 from fmnist.callbacks import TrainingDiverged
 from fmnist.callbacks.regular_checkpoint import Minutes, Steps
 from fmnist.data.datamodule import MAX_SEED
+from fmnist.data.sources import check_root
 from fmnist.memory import enough_memory
 from fmnist.ranks.group import Ranks
 from fmnist.ranks.group import entered as ranks_entered
 from fmnist.ranks.place import check_sweep
 from fmnist.runs import Run, claim_run, new_run, open_run
-from fmnist.training import follow, set_up, train
+from fmnist.training import Session, follow, set_up, train
 
 log = logging.getLogger(__name__)
 
@@ -157,12 +158,15 @@ def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str
     for key, value in changes.items():
         OmegaConf.update(saved, key, value, force_add=True)
     check_version(saved, run)
+    if "data.root" not in changes:
+        check_root("data.root", OmegaConf.select(saved, "data.root"))
     with run.locked(), logs.to_file(run.log_file):
         file, checkpoint = newest_checkpoint(run) or (None, {"global_step": 0})
         check_progress(saved, checkpoint, run, changes.keys())
         session = build_session(saved, run, first_step=checkpoint["global_step"])
         session.metrics = {name: run.load_metrics()[name] for name in KEPT if name in run.load_metrics()}
         set_up(session)
+        check_dataset(run, session)
         session.ranks = ranks
         ranks.start(session.trainer.world_size)
         run.clear_halves()
@@ -207,6 +211,20 @@ def check_version(saved: DictConfig, run: Run) -> None:
         if name not in (saved.get("trainer") or {}):
             way = "; trainer=default gives it" if name in PLACE else ""
             raise ValueError(f"{run.config_file} has no trainer.{name}: it is damaged or of another version{way}")
+
+
+def check_dataset(run: Run, session: Session) -> None:
+    """Refuses to go on with other images than the run began with, as far as it has written down which they were.
+
+    Raises:
+        ValueError: naming the files that differ.
+    """
+    known, found = run.load_record().get("dataset") or {}, session.datamodule.hashes
+    if changed := [name for name, digest in found.items() if known.get(name, digest) != digest]:
+        root = session.datamodule.root
+        raise ValueError(
+            f"data.root={root}: {', '.join(changed)} changed since the run began: it can't go on with that"
+        )
 
 
 def check_progress(saved: DictConfig, checkpoint: dict[str, Any], run: Run, changed: Collection[str]) -> None:
