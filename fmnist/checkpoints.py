@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()  # torch would hide the error of a full disk in one of its own
         torch.save(checkpoint, content)
         try:
-            with beside.open("wb") as file:
+            beside.unlink(missing_ok=True)  # what lies there under such a name may be a link to elsewhere
+            with beside.open("xb") as file:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
@@ -61,12 +63,28 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
     try:
+        check_archive(path)
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # on damaged files torch raises almost anything: IndexError, struct.error, ...
         raise ValueError(f"{path} is not a readable checkpoint: truncated, damaged or something else") from error
     if not isinstance(checkpoint, dict) or not {CONFIG_KEY, "state_dict"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of this project: it holds no config to build its network from")
     return checkpoint
+
+
+def check_archive(path: Path) -> None:
+    """Refuses a file that would be more in memory than on disk: torch stores tensors as they are, each once.
+
+    Raises:
+        ValueError: if it isn't as torch writes it; what is no archive at all would be allocated before it is read.
+        zipfile.BadZipFile: likewise.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("it is compressed")
+    if sum(max(entry.file_size, entry.compress_size) for entry in entries) > path.stat().st_size:
+        raise ValueError("its parts overlap")
 
 
 def load_newest(files: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
@@ -104,8 +122,35 @@ def restore_network(network: nn.Module, checkpoint: dict[str, Any]) -> None:
         raise ValueError(f"the weights don't fit the network of the config: {' '.join(str(error).split())}") from error
 
 
+def check_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Refuses weights that aren't the network's, by names and shapes alone: it may be one without memory.
+
+    Raises:
+        ValueError: naming the first that isn't.
+    """
+    there, wanted = network_weights(checkpoint), network.state_dict()
+    for name in [*wanted, *there]:
+        found = [str(list(state[name].shape)) if name in state else "nothing" for state in (there, wanted)]
+        if found[0] != found[1]:
+            raise ValueError(
+                f"the weights don't fit the network of the config: {name} is {found[0]} in the checkpoint, "
+                f"and {found[1]} in the network"
+            )
+        if there[name].untyped_storage().nbytes() < there[name].nbytes or there[name].is_meta:
+            raise ValueError(f"the weights of {name} aren't all in the checkpoint")
+
+
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The network's own part of the state, under the names that the network gives its parameters."""
     prefix = "network."
     state = checkpoint["state_dict"]
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if not isinstance(state, dict):
+        raise ValueError("the weights of the checkpoint have no names")
+    weights = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if isinstance(name, str) and name.startswith(prefix)
+    }
+    if not all(isinstance(value, torch.Tensor) and value.layout == torch.strided for value in weights.values()):
+        raise ValueError("the weights of the checkpoint aren't all tensors")
+    return weights

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from torch import Tensor, nn
 
-from fmnist import inspection
+from fmnist import inspection, trust
 from fmnist.classes import IMAGE_SHAPE
 from fmnist.classifier import Classifier
 from fmnist.data.augment import normalise
@@ -156,8 +156,9 @@ def plain_values(config: str) -> dict[str, str]:
         ValueError: if it isn't one.
     """
     try:
+        trust.check_yaml(config)
         content = yaml.safe_load(config)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"the config can't be read: {' '.join(str(error).split())}") from error
     values = content.items() if isinstance(content, dict) else ()
     return {str(key): value for key, value in values if isinstance(value, str)}

@@ -19,21 +19,23 @@ ARROWS = {
     "choices": "",
     "words": "",
     "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation images logs measures "
-    "memory processes ranks record report reporting runs training tuning words",
-    "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training",
+    "memory processes ranks record report reporting runs training trust tuning words",
+    "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training "
+    "trust",
     "tuning": "arguments comparison reporting runs words",
     "benchmarks": "classes data evaluation logs runs training",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection memory processes ranks record "
     "report runs",
-    "report": "classes classifier data evaluation inspection metrics reporting runs",
-    "comparison": "arguments measures reporting runs",  # no torch: it opens ten thousand runs in seconds
+    "report": "classes classifier data evaluation inspection metrics reporting runs trust",
+    "comparison": "arguments measures reporting runs trust",  # no torch: it opens ten thousand runs in seconds
     "evaluation": "classes classifier data measures reporting",
     "classifier": "classes measures metrics",
     "callbacks": "checkpoints classes classifier data inspection measures ranks reporting runs",
     "ranks": "",
     "processes": "",
-    "runs": "",
+    "runs": "trust",
+    "trust": "",
     "data": "classes",
     "reporting": "classes",
     "images": "classes logs",

@@ -14,6 +14,8 @@ from fmnist.arguments import check_arguments
 
 ALLOWED_TARGETS = ("fmnist.", "torch.nn.", "torch.optim.", "lightning.pytorch.", "optuna.samplers.", "optuna.pruners.")
 """Where a `_target_` may point."""
+MISTAKES = (ValueError, TypeError, ImportError, RuntimeError, OverflowError, MemoryError, MisconfigurationException)
+"""With which a class refuses arguments."""
 
 
 def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> Any:
@@ -43,7 +45,7 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> 
         return functools.partial(target, **arguments, **extra)
     try:
         return target(**arguments, **extra)
-    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+    except MISTAKES as error:
         raise ValueError(f"{key}: {one_line(error)}") from error
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist import checkpoints
+from fmnist import checkpoints, trust
 from fmnist.build.session import build_classifier
 from fmnist.classifier import Classifier
 
@@ -21,13 +21,18 @@ def restore(file: Path, accelerator: str, data_root: str | None = None) -> tuple
         ValueError: if there is no such checkpoint, or it asks for something that can't be.
     """
     checkpoint = checkpoints.load(file)
-    cfg = OmegaConf.create(checkpoint[checkpoints.CONFIG_KEY])
+    config = checkpoint[checkpoints.CONFIG_KEY]
+    try:
+        trust.check_plain(config)
+    except ValueError as error:
+        raise ValueError(f"{file}: its config can't be used: {error}") from error
+    cfg = OmegaConf.create(config)
     for key in ("trainer", "data"):
         if not isinstance(cfg.get(key), DictConfig):
             raise ValueError(f"{file}: its config has no {key}")
     cfg.trainer.accelerator = accelerator
     if data_root is not None:
         cfg.data.root = data_root
-    classifier = build_classifier(cfg)
+    classifier = build_classifier(cfg, checkpoint)
     checkpoints.restore_network(classifier.network, checkpoint)
     return cfg, classifier

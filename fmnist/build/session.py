@@ -1,8 +1,11 @@
 """Everything that one training needs, from the config as conf/train.yaml composes it."""
 
 import functools
+import os
+import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -13,7 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from fmnist import schedules
+from fmnist import checkpoints, schedules
 from fmnist.arguments import did_you_mean
 from fmnist.build.compiler import check_compiler
 from fmnist.build.nodes import build, one_line, plain_config
@@ -112,9 +115,14 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
         raise ValueError("trainer.strategy=fsdp: no process has the whole network to draw: pictures=none")
 
 
-def build_classifier(cfg: DictConfig) -> Classifier:
-    """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read."""
-    network = build("model", cfg.model, nn.Module, image_shape=IMAGE_SHAPE, num_classes=len(CLASSES))
+def build_classifier(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Classifier:
+    """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read.
+
+    Args:
+        cfg: the config.
+        checkpoint: the one whose weights the network has to have room for, and no more.
+    """
+    network = build_network(cfg.model, checkpoint)
     loss = build("loss", cfg.loss, nn.Module)
     optimizer = build("optimizer", cfg.optimizer, Optimizer)
     schedule = build("scheduler", cfg.scheduler, schedules)
@@ -123,6 +131,26 @@ def build_classifier(cfg: DictConfig) -> Classifier:
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"optimizer: {one_line(error)}") from error
     return Classifier(network, loss, optimizer, schedule)
+
+
+def build_network(node: DictConfig, checkpoint: dict[str, Any] | None = None) -> nn.Module:
+    """The network; first without memory for its weights, so that none is too large.
+
+    Raises:
+        ValueError: if this machine has less memory, or the weights of the checkpoint are of other shapes.
+    """
+    parts = {"image_shape": IMAGE_SHAPE, "num_classes": len(CLASSES)}
+    with torch.device("meta"):
+        sketch: nn.Module = build("model", node, nn.Module, **parts)
+    if checkpoint:
+        checkpoints.check_weights(sketch, checkpoint)
+    needed = sum(weights.nbytes for weights in sketch.state_dict().values())
+    if needed > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+        raise ValueError(
+            f"model: its weights need {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}"
+        )
+    network: nn.Module = build("model", node, nn.Module, **parts)
+    return network
 
 
 def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
@@ -137,6 +165,9 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
     callbacks = []
     for name, node in cfg.callbacks.items():
         callback = build(f"callbacks.{name}", node, Callback)
+        for argument, value in node.items():
+            if re.search("path|dir", argument) or ("file" in argument and os.sep in str(value)):
+                raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes in its own folder alone")
         if isinstance(callback, functools.partial):
             if not cfg.data.val_size:
                 raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")

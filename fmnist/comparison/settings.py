@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from fmnist import trust
+
 Settings = Mapping[str, Any]
 """Plain, hashable values by dotted key. What is null isn't there, as what an older version didn't know."""
 
@@ -37,8 +39,6 @@ WITHOUT_CHOICE = ("trainer", "data")
 DATASET = "dataset"
 """The data's own checksum, as a setting."""
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
 
 def read_config(text: str) -> dict[str, Any]:
     """A config in YAML as values by dotted key.
@@ -48,6 +48,7 @@ def read_config(text: str) -> dict[str, Any]:
     Raises:
         ValueError: if it doesn't hold names and values.
     """
+    trust.check_length(text)
     try:
         if found := _entries(text):
             return found
@@ -85,7 +86,8 @@ def _entry(text: str) -> dict[str, Any]:
 
 
 def _mapping(text: str) -> dict[Any, Any]:
-    content = yaml.load(text, _Loader)
+    trust.check_yaml(text)
+    content = yaml.load(text, trust.Loader)
     if not isinstance(content, dict) or not content:
         raise ValueError("it doesn't hold names and values")
     return content
