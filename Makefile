@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow soak cluster test-browser board check lock clean
+.PHONY: help setup train test test-slow soak cluster test-browser board check audit lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -49,6 +49,10 @@ check: $(READY) ## Lint, check format and types, run the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto
+
+audit: $(READY) ## Look for dangerous calls, and (with a network) for known holes in the locked packages
+	$(BIN)/bandit -q -r fmnist scripts -c pyproject.toml
+	$(BIN)/pip-audit -r requirements.lock --require-hashes --no-deps --disable-pip
 
 # No index address and no machine's path may reach the lock. One version of each package for all Pythons.
 lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer versions
