@@ -105,23 +105,15 @@ def train_and_measure(session: Session, checkpoint: Path | None) -> tuple[str, R
         if trainer.should_stop:
             log.info("the training ended before its last step: early stopping, or trainer.max_time")
         measured = conclude(session)
-    except (
-        TrainingInterrupted,
-        KeyboardInterrupt,
-        SystemExit,
-    ) as interruption:  # Lightning turns Ctrl-C into SystemExit
+    except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as asked:  # Lightning turns Ctrl-C into SystemExit
         end(session, "interrupted")
         log.info("interrupted; go on with:  %s", resume_command(run))
-        by_system = isinstance(interruption, TrainingInterrupted) and interruption.by_system
-        raise (Terminated if by_system else KeyboardInterrupt) from None
+        raise interruption(asked) from None
     except TrainingDiverged as error:
         end(session, "failed")
-        last = (
-            f"the last good checkpoint is {run.last_checkpoint}"
-            if run.last_checkpoint.is_file()
-            else "there is no checkpoint yet"
-        )
-        raise TrainingDiverged(f"{error}; {last}; stop_on_nan=false goes on all the same") from None
+        last = run.last_checkpoint
+        kept = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+        raise TrainingDiverged(f"{error}; {kept}; stop_on_nan=false goes on all the same") from None
     except TrainingPruned:
         end(session, "pruned")
         raise
