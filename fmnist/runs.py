@@ -238,6 +238,10 @@ def replaced_whole(file: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.replace(file)
+    except OSError as error:
+        if error.strerror and error.filename in (None, str(beside)):
+            error.filename = str(file)  # the name that a person knows
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

@@ -81,41 +81,60 @@ def test_events_that_cannot_be_written_end_the_run_in_one_line(
     assert_goes_on(run, run_script)
 
 
-@pytest.mark.parametrize("file", [".last.ckpt", ".metrics.csv", ".metrics.json", ".run.json"])
+@pytest.fixture
+def disk_full(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], pytest.MonkeyPatch]:
+    """Lets the disk be full from the moment at which a file is written, whose name begins so."""
+
+    def arrange(file: str) -> pytest.MonkeyPatch:
+        full = False
+        opened = Path.open
+
+        def open_full(path: Path, mode: str = "r", *rest: object, **options: object):
+            nonlocal full
+            stream = opened(path, mode, *rest, **options)
+            if mode[0] in "wx" and (full or path.name.startswith(file)):
+                full = True
+                stream.write(b"half" if "b" in mode else "half")
+                stream.close()
+                raise OSError(errno.ENOSPC, FULL)
+            return stream
+
+        monkeypatch.setattr(Path, "open", open_full)
+        return monkeypatch
+
+    return arrange
+
+
+@pytest.mark.parametrize("file", ["last.ckpt", "metrics.csv", "metrics.json", "run.json"])
 def test_a_full_disk_leaves_whole_files_and_a_run_that_goes_on(
-    train: RunScript,
-    run_script: RunScript,
-    at_batch,
-    file: str,
+    train: RunScript, run_script: RunScript, at_batch, disk_full, file: str
 ) -> None:
-    """Whichever file is the first that finds no place; then none finds any."""
-    full = False
-    opened = Path.open
-
-    def open_full(path: Path, mode: str = "r", *rest: object, **options: object):
-        nonlocal full
-        stream = opened(path, mode, *rest, **options)
-        if mode[0] in "wx" and begun and (full or path.name.startswith(file)):
-            full = True
-            stream.write(b"half" if "b" in mode else "half")
-            stream.close()
-            raise OSError(errno.ENOSPC, FULL)
-        return stream
-
-    begun = False
-
-    def begin() -> None:
-        nonlocal begun
-        begun = True
-
-    patch = at_batch(13, begin)
-    patch.setattr(Path, "open", open_full)
+    patch = at_batch(13, lambda: disk_full(f".{file}"))
     done = train()
     run = only_run(done)
-    done.assert_refused(FULL, f"go on with:  python scripts/train.py resume={run}")
-    assert_whole(run, step=10 if file in (".last.ckpt", ".metrics.csv") else 20)
+    where = run if file == "last.ckpt" else run / file
+    done.assert_refused(f"{where}: {FULL}; once that is mended, go on with:  python scripts/train.py resume={run}")
+    assert_whole(run, step=10 if file in ("last.ckpt", "metrics.csv") else 20)
+    assert record_of(run)["status"] == "running"
     patch.undo()
     assert_goes_on(run, run_script)
+
+
+def test_a_disk_that_is_full_from_the_beginning_leaves_no_run(train: RunScript, disk_full) -> None:
+    disk_full(".run.json")
+    done = train()
+    done.assert_refused("/run.json: No space left on device")
+    assert not (done.folder / "outputs").exists()
+
+
+def test_a_report_that_finds_no_place_is_written_later(train: RunScript, run_script: RunScript, disk_full) -> None:
+    patch = disk_full(".report.html")
+    done = train("report=true")
+    done.assert_refused(f"{done.run}/report.html: {FULL}")
+    assert record_of(done.run)["status"] == "finished"
+    assert_whole(done.run)
+    patch.undo()
+    assert run_script("report", f"run={done.run}").status == 0
 
 
 def test_memory_that_is_not_there_in_the_first_batch_leaves_nothing(train: RunScript, at_batch) -> None:

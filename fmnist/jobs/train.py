@@ -91,12 +91,12 @@ def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
                 check_sweep(session.trainer.world_size)
             set_up(session)
             session.ranks = ranks
+            choices = {group: option for group, option in hydra.runtime.choices.items() if option and "/" not in group}
+            run.update_record(**record.environment(), overrides=overrides, choices=choices, start=record.now())
             ranks.start(session.trainer.world_size)
         except BaseException:
             run.discard()
             raise
-        choices = {group: option for group, option in hydra.runtime.choices.items() if option and "/" not in group}
-        run.update_record(**record.environment(), overrides=overrides, choices=choices, start=record.now())
         try:
             return train(session)
         except TrainingDiverged:
