@@ -142,10 +142,11 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) 
             mistake = isinstance(error, MISTAKES)
             message = explain(error, job) if mistake else f"{type(error).__name__}: {' '.join(str(error).split())}"
             if job == "train":
-                run.folder.mkdir(parents=True, exist_ok=True)
-                run.update_record(status="failed", error=message, overrides=list(settings.overrides.task))
-                if not mistake:
-                    write_whole(run.folder / "error.txt", traceback.format_exc())
+                with contextlib.suppress(OSError):  # of a full disk, which may be what the message tells
+                    run.folder.mkdir(parents=True, exist_ok=True)
+                    run.update_record(status="failed", error=message, overrides=list(settings.overrides.task))
+                    if not mistake:
+                        write_whole(run.folder / "error.txt", traceback.format_exc())
             return Failed(message)
         finally:
             # Trainer and callbacks know each other, and with them 50 MB of images: Python finds such circles late.
