@@ -4,7 +4,7 @@ import difflib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
@@ -31,6 +31,8 @@ def check_arguments(key: str, target: Callable[..., Any], arguments: Mapping[str
         path = f"{key}.{name}" if key else name
         if name not in parameters and not takes_any:
             raise ValueError(f"{path}: there is no such argument{did_you_mean(name, parameters)}")
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError(f"{path}={value!r}: it should hold no NUL")
         if name in hints:
             check_value(path, hints[name], value)
 
@@ -44,9 +46,15 @@ def check_value(key: str, hint: Any, value: Any) -> None:
         ValueError: naming the key, the value and what is allowed.
     """
     try:
-        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_json(json.dumps(value), strict=True)
-    except (PydanticSchemaGenerationError, TypeError):
+        text = json.dumps(value, default=_plain, allow_nan=False)
+    except ValueError:
+        raise ValueError(f"{key}={_as_typed(value)}: it should be finite") from None
+    except TypeError:
         return  # not something that JSON can express; the target itself has to refuse it
+    try:
+        TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_json(text, strict=True)
+    except (PydanticSchemaGenerationError, TypeError):
+        return  # not something that pydantic can check
     except ValidationError as error:
         problems = [detail for detail in error.errors() if detail["type"] != "needs_python_object"]
         if not problems:
@@ -68,8 +76,19 @@ def _allowed(message: str) -> str:
     """Pydantic's message as what comes after "it should"."""
     if message == "Field required":  # a tuple's
         return "have more items"
+    if message.startswith("Invalid JSON"):
+        return "be Unicode"
     return re.sub(r"^\w+ should ", "", message).replace(" after validation", "")
 
 
 def _as_typed(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A config's own mappings and lists as Python's."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import inspect
 import logging
 import os
 import re
@@ -24,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fmnist.choices import CONF, help_text, keys, options
+from fmnist.choices import CONF, groups, help_text, keys, options
 from fmnist.processes import REQUEUE, QuickEnd, Terminated
 from fmnist.ranks.place import find_place
 from fmnist.runs import Run, RunIsBusy, write_whole
@@ -32,10 +33,10 @@ from fmnist.sweeping.grid import Grid
 from fmnist.sweeping.shares import jobs_at_once, use_own_gpu
 from fmnist.sweeping.turns import Failed, LeftAlone
 from fmnist.sweeping.workers import INTERRUPTED, as_worker, uses_joblib
-from fmnist.words import flags_first, words_as_list
+from fmnist.words import flags_first, key_of, words_as_list
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError)
+MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError, RecursionError)
 
 
 def run(job: str, words: str | None = None) -> None:
@@ -53,7 +54,9 @@ def run(job: str, words: str | None = None) -> None:
     except ValueError as error:
         fail(str(error))
     sys.argv[1:] = flags_first(typed)
-    if get_args_parser().parse_args().help:  # not by Hydra: it would look for its groups, twice, for most of a second
+    parser = get_args_parser()
+    parser.error = lambda message: fail(f"{message} (--help lists what there is)")  # type: ignore[method-assign]
+    if parser.parse_args().help:  # not by Hydra: it would look for its groups, twice, for most of a second
         print(help_text(job))
         return
     end = QuickEnd()
@@ -77,6 +80,7 @@ def run(job: str, words: str | None = None) -> None:
         if settings.mode == RunMode.MULTIRUN and not raises:
             return run_in_sweep(job, cfg, settings, silent)
         try:
+            check_keys(job, cfg)
             return load(job).main(cfg, settings)
         except MISTAKES as error:
             if raises:
@@ -91,6 +95,10 @@ def run(job: str, words: str | None = None) -> None:
         if raises:
             raise
         fail(explain(error, job))
+    except RuntimeError as error:
+        if raises or not str(error).startswith("Invalid plugin"):  # an error of Hydra's that is none of its own kind
+            raise
+        fail(" ".join(str(error).split()))
     except Terminated:
         sys.exit(REQUEUE)
     except KeyboardInterrupt:
@@ -117,6 +125,17 @@ def load(job: str) -> Any:
         gc.enable()
 
 
+def check_keys(job: str, cfg: DictConfig) -> None:
+    """Refuses a config from which `~key` has taken what the job needs.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for key in inspect.signature(load(job).settings).parameters:
+        if key not in cfg:
+            raise ValueError(f"{key}: there has to be one")
+
+
 def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) -> Any:
     """What the job returns, or `Failed`: the other jobs of the sweep go on. A training's failure is also recorded.
 
@@ -134,6 +153,7 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) 
             stack.enter_context(contextlib.redirect_stderr(nowhere))
             use_own_gpu(run.folder.parent)
         try:
+            check_keys(job, cfg)
             return load(job).main(cfg, settings)
         except RunIsBusy as error:
             print(f"left alone: {error}")
@@ -156,7 +176,7 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) 
 def fail(message: str) -> NoReturn:
     """Ends the process with a mistake's message; of several processes the first says it."""
     if find_place().rank == 0:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {message}".encode(errors="backslashreplace").decode(), file=sys.stderr)
     sys.exit(2)
 
 
@@ -166,8 +186,17 @@ def explain(error: Exception, job: str) -> str:
 
     if isinstance(error, OSError) and error.strerror:  # the system's
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, RecursionError):
+        return "a value is nested too deeply"
+    message = str(error)
+    if message.startswith("Exceeds the limit"):  # of Python, for digits
+        return "a number is too long"
+    if message.startswith("Config group override must be"):  # which one, Hydra doesn't say
+        for group, _, option in (word.partition("=") for word in sys.argv[1:] if key_of(word) in groups(job)):
+            if option not in options(group):
+                return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
-        return str(error)
+        return message
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, option = error.missing_cfg_file.rsplit("/", 1)
         if group == "hydra/launcher" and option.startswith(("submitit", "ray")):
@@ -175,7 +204,6 @@ def explain(error: Exception, job: str) -> str:
         return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if isinstance(error, OverrideParseException):
         return f"""{error.override} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
-    message = str(error)
     if found := re.match(r"Ambiguous value for argument '(.*?)'", message):
         return first_mistake(job) or f"{found[1]}: add -m to run each of the values; a list is written [1,2]"
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
@@ -184,6 +212,8 @@ def explain(error: Exception, job: str) -> str:
             key = below[1]
         level = key.rpartition(".")[0]
         known = keys(job)
+        if key in known:
+            return f"{key}: there is one already: leave out the +" if "append" in found[0] else f"{key}: it is null"
         siblings = [name for name in known if name.rpartition(".")[0] == level]
         return f"{key}: there is no such key{did_you_mean(key, siblings or known)}"
     if found := re.match(r"(?:Key|Missing key) '?(\w+)'?", message):

@@ -59,7 +59,7 @@ def cpu_name() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(  # nosec B607 - whichever git the person has
+    done = subprocess.run(  # nosec B607 (the person's own git)
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
     )
     return done.stdout.strip()

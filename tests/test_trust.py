@@ -162,7 +162,7 @@ def test_a_checkpoint_that_is_no_archive_is_not_read(tmp_path: Path, protocol: i
         (lambda config, _: config["model"].update(channels=[1_000_000_000]), ["don't fit", "blocks.0.weight"]),
         (lambda config, _: config["model"].update(channels=[4, 10**30]), ["model"]),
         (lambda config, _: config["model"].update(channels=[4] * 100_000), ["more than 16,384 values"]),
-        (lambda config, _: config["model"].update(hidden=[2**40]), ["don't fit", "head"]),
+        (lambda config, _: config["model"].update(hidden=[2**31 - 1]), ["don't fit", "head"]),
         (lambda _, state: state.update({"network.more": torch.zeros(1).expand(2**40)}), ["don't fit", "more"]),
         (lambda _, state: state.update({"network.blocks.0.weight": 3}), ["aren't all tensors"]),
         (

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
@@ -18,7 +19,7 @@ MISTAKES = (ValueError, TypeError, ImportError, RuntimeError, OverflowError, Mem
 """With which a class refuses arguments."""
 
 
-def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> Any:
+def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool | None = False, **extra: Any) -> Any:
     """What a node of the config describes: its `_target_`, called with its other keys.
 
     Args:
@@ -26,6 +27,7 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> 
         node: `_target_`, `_partial_` and arguments.
         kind: the class that the target is or descends from, or the module of which it is a function: a config from a
             stranger builds nothing else.
+        partly: whether it is called later, with more arguments (`_partial_`); None leaves the choice to the config.
         extra: arguments that aren't the person's to choose.
 
     Raises:
@@ -38,6 +40,8 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, **extra: Any) -> 
     partial = bool(arguments.pop("_partial_", False))
     if fixed := sorted(extra.keys() & arguments.keys()):
         raise ValueError(f"{key}.{fixed[0]} is not to be chosen")
+    if partly not in (None, partial):
+        raise ValueError(f"{key}._partial_={json.dumps(partial)}: it should be {json.dumps(partly)}")
     check_arguments(key, target, arguments)
     # Not by Hydra's `instantiate`: what it makes of `_partial_` checks the target again at each call, for 0.4 ms, and
     # a schedule is called in each training step.

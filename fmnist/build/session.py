@@ -124,8 +124,8 @@ def build_classifier(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) 
     """
     network = build_network(cfg.model, checkpoint)
     loss = build("loss", cfg.loss, nn.Module)
-    optimizer = build("optimizer", cfg.optimizer, Optimizer)
-    schedule = build("scheduler", cfg.scheduler, schedules)
+    optimizer = build("optimizer", cfg.optimizer, Optimizer, partly=True)
+    schedule = build("scheduler", cfg.scheduler, schedules, partly=True)
     try:
         optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError, RuntimeError) as error:
@@ -139,7 +139,7 @@ def build_network(node: DictConfig, checkpoint: dict[str, Any] | None = None) ->
     Raises:
         ValueError: if this machine has less memory, or the weights of the checkpoint are of other shapes.
     """
-    parts = {"image_shape": IMAGE_SHAPE, "num_classes": len(CLASSES)}
+    parts: dict[str, Any] = {"image_shape": IMAGE_SHAPE, "num_classes": len(CLASSES)}
     with torch.device("meta"):
         sketch: nn.Module = build("model", node, nn.Module, **parts)
     if checkpoint:
@@ -164,7 +164,7 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
     """The callbacks of the config; one that is partial is told the monitored metric and its direction."""
     callbacks = []
     for name, node in cfg.callbacks.items():
-        callback = build(f"callbacks.{name}", node, Callback)
+        callback = build(f"callbacks.{name}", node, Callback, partly=None)
         for argument, value in node.items():
             if re.search("path|dir", argument) or ("file" in argument and os.sep in str(value)):
                 raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes in its own folder alone")

@@ -42,10 +42,10 @@ def build_trainer(
     Raises:
         ValueError: also if the machine hasn't got what it asks for.
     """
-    node = copy.deepcopy(node)
-    node.enable_progress_bar = progress
     bounded = inspect.signature(trainer_bounds).parameters
     check_arguments("trainer", trainer_bounds, {name: node[name] for name in bounded if name in node})
+    node = copy.deepcopy(node)
+    node.enable_progress_bar = progress
     if node.precision == "auto":
         node.precision = hardware_precision(node.accelerator)
     if node.max_epochs in (None, -1) and node.max_steps == -1:
@@ -143,6 +143,8 @@ def trainer_bounds(
     limit_train_batches: Share,
     limit_val_batches: Share,
     limit_test_batches: Share,
+    gradient_clip_val: Annotated[float, Ge(0)] | None,
+    enable_progress_bar: bool,
 ) -> None:
     """What the Trainer would take and then fail with, or train nothing."""
 

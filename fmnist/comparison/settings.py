@@ -87,7 +87,7 @@ def _entry(text: str) -> dict[str, Any]:
 
 def _mapping(text: str) -> dict[Any, Any]:
     trust.check_yaml(text)
-    content = yaml.load(text, trust.Loader)  # nosec B506 - a safe one, the faster of two
+    content = yaml.load(text, trust.Loader)  # nosec B506 (the faster of two safe ones)
     if not isinstance(content, dict) or not content:
         raise ValueError("it doesn't hold names and values")
     return content

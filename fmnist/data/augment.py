@@ -3,13 +3,14 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 from torch import Tensor
 from torch.nn import functional
 
-from fmnist.classes import MEAN, STD
+from fmnist.classes import IMAGE_SHAPE, MEAN, STD
 
 Probability = Annotated[float, Ge(0), Le(1)]
+Shift = Annotated[int, Ge(0), Lt(IMAGE_SHAPE[-1])]
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class Augmentation:
     ERASED_AREA = (0.02, 0.33)
     ERASED_ASPECT = (0.3, 3.3)
 
-    def __init__(self, flip: Probability = 0.0, shift: Annotated[int, Ge(0)] = 0, erase: Probability = 0.0) -> None:
+    def __init__(self, flip: Probability = 0.0, shift: Shift = 0, erase: Probability = 0.0) -> None:
         self.flip = flip
         self.shift = shift
         self.erase = erase

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MinLen
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
@@ -40,7 +40,7 @@ class FashionMNISTDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: Annotated[str, MinLen(1)],
         augment: Augmentation,
         batch_size: Annotated[int, Ge(1)],
         eval_batch_size: Annotated[int, Ge(1)] = 1000,

@@ -1,7 +1,9 @@
 """Put the dataset in place."""
 
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import MinLen
 from omegaconf import DictConfig
 
 from fmnist import logs
@@ -9,7 +11,7 @@ from fmnist.arguments import check_arguments
 from fmnist.data.sources import ensure_files
 
 
-def settings(root: str) -> None:
+def settings(root: Annotated[str, MinLen(1)]) -> None:
     """The keys of conf/get_data.yaml, and what they may be."""
 
 

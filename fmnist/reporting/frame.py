@@ -40,4 +40,4 @@ def svg(figure: Figure, size: tuple[float, float] | None = None) -> Markup:
     """
     if size:
         figure.set_size_inches(size)
-    return Markup(to_svg(figure))  # nosec B704 - matplotlib escapes what it writes
+    return Markup(to_svg(figure))  # nosec B704 (matplotlib's text, escaped by it)

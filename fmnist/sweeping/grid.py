@@ -22,6 +22,7 @@ from fmnist.ranks.place import check_sweep
 from fmnist.runs import new_run
 from fmnist.sweeping.plan import Job, Plan, discard_if_empty, earlier_sweep, note_if_cut_off, plan_jobs, settle, state
 from fmnist.sweeping.progress import Progress
+from fmnist.sweeping.size import check_size
 from fmnist.sweeping.summary import jobs_text, one_message, opening, tally
 from fmnist.sweeping.turns import Failed, LeftAlone, Turns, Words
 from fmnist.sweeping.workers import StoppedAtOnce, run_beside, runs_in_turn, uses_joblib
@@ -104,6 +105,7 @@ class Grid(Sweeper):
         if any(key_of(override.input_line or "") == "resume" for override in overrides):
             raise ValueError("resume goes on with one run: leave out -m (the same sweep again goes on by itself)")
         several = {override.get_key_element(): override.is_sweep_override() for override in overrides}
+        check_size(overrides, self.loader.get_group_options)
         (grid,) = BasicSweeper.split_arguments(overrides, None)
         return grid, {key_of(key) for key, is_several in several.items() if is_several}
 
