@@ -1,6 +1,7 @@
 """What TensorBoard is told besides curves and pictures: which curves stand in one chart, and what a run has chosen."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -15,6 +16,27 @@ KEYS = {
     "trainer": ("max_epochs", "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val"),
 }
 """What of the other groups makes a result."""
+
+
+class RunLogger(TensorBoardLogger):
+    """Writes TensorBoard's events into a run's folder.
+
+    Args:
+        folder: the run's. Lightning itself would take a `$NAME` in it for something to be looked up.
+        config_file: the file there that holds the choices, in the place of Lightning's hparams.yaml.
+        first_step: events from there on are of a lost time. None in a new folder.
+    """
+
+    def __init__(self, folder: Path, config_file: Path, first_step: int | None) -> None:
+        super().__init__(folder, name="", version="", purge_step=first_step)
+        self.NAME_HPARAMS_FILE = config_file.name
+        self.folder = folder
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.folder)
+
+    root_dir = log_dir
 
 
 def log_charts(logger: Logger | None) -> None:

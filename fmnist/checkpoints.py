@@ -45,6 +45,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
             if path in self.kept and path.is_file():
                 path.replace(self.kept[path])
             beside.replace(path)
+        except OSError as error:
+            error.filename = str(path)  # as people know it
+            raise
         finally:
             beside.unlink(missing_ok=True)
 

@@ -20,8 +20,8 @@ ARROWS = {
     "words": "",
     "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation images logs measures "
     "memory processes ranks record report reporting runs training trust tuning words",
-    "build": "arguments callbacks checkpoints classes classifier data measures models ranks runs schedules training "
-    "trust",
+    "build": "arguments board callbacks checkpoints classes classifier data measures models ranks runs schedules "
+    "training trust",
     "tuning": "arguments comparison reporting runs words",
     "benchmarks": "classes data evaluation logs runs training",
     "board": "measures",

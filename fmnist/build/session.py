@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 from torch import nn
@@ -18,6 +17,7 @@ from torch.optim import Optimizer
 
 from fmnist import checkpoints, schedules
 from fmnist.arguments import did_you_mean
+from fmnist.board import RunLogger
 from fmnist.build.compiler import check_compiler
 from fmnist.build.nodes import build, one_line, plain_config
 from fmnist.build.trainer import build_measuring_trainer, build_trainer, hardware_precision
@@ -82,8 +82,7 @@ def build_session(
         Interruption(run.last_checkpoint),
         *([Progress()] if progress else []),
     ]
-    logger = TensorBoardLogger(run.folder, name="", version="", purge_step=first_step)
-    logger.NAME_HPARAMS_FILE = run.config_file.name  # what Lightning would write to hparams.yaml stands there
+    logger = RunLogger(run.folder, run.config_file, first_step)
     io = WholeCheckpointIO({run.last_checkpoint: run.previous_checkpoint})
     trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger, checkpoint_io=io)
     check_parts(cfg, trainer)
