@@ -24,6 +24,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fmnist.choices import CONF, groups, help_text, keys, options
 from fmnist.processes import REQUEUE, QuickEnd, Terminated
@@ -36,7 +37,7 @@ from fmnist.sweeping.workers import INTERRUPTED, as_worker, uses_joblib
 from fmnist.words import flags_first, key_of, words_as_list
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError, RecursionError)
+MISTAKES = (HydraException, OmegaConfBaseException, ValueError, OSError, RecursionError, YAMLError)
 
 
 def run(job: str, words: str | None = None) -> None:
@@ -176,7 +177,8 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) 
 def fail(message: str) -> NoReturn:
     """Ends the process with a mistake's message; of several processes the first says it."""
     if find_place().rank == 0:
-        print(f"error: {message}".encode(errors="backslashreplace").decode(), file=sys.stderr)
+        shown = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
+        print(f"error: {shown}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -196,14 +198,16 @@ def explain(error: Exception, job: str) -> str:
             if option not in options(group):
                 return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
-        return message
+        own = isinstance(error, ValueError) and type(error) is not ValueError  # may have several lines
+        return message if own else " ".join(message.split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, option = error.missing_cfg_file.rsplit("/", 1)
         if group == "hydra/launcher" and option.startswith(("submitit", "ray")):
             return f"hydra/launcher={option}: `make cluster` installs it"
         return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if isinstance(error, OverrideParseException):
-        return f"""{error.override} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
+        typed = " ".join((error.override or "").split())
+        return f"""{typed} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
     if found := re.match(r"Ambiguous value for argument '(.*?)'", message):
         return first_mistake(job) or f"{found[1]}: add -m to run each of the values; a list is written [1,2]"
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
