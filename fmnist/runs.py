@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
+from fmnist import trust
+
 
 class RunIsBusy(ValueError):  # noqa: N818 (a mistake like others, until somebody asks which)
     """Another process is writing the run."""
@@ -78,8 +80,8 @@ class Run:
 
     def load_config(self) -> DictConfig:
         try:
-            cfg = OmegaConf.load(self.config_file)
-        except (OSError, UnicodeError, YAMLError) as error:
+            cfg = OmegaConf.create(trust.read_yaml(self.config_file))
+        except (OSError, ValueError, YAMLError) as error:
             raise ValueError(f"{self.config_file} can't be read: {' '.join(str(error).split())}") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is not the config of a run")
@@ -190,6 +192,8 @@ def new_run(outputs: Path, name: str) -> Run:
                 candidate.mkdir()
                 return Run(candidate)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            outputs.rmdir()  # if it is empty, as where the name is too long
         raise ValueError(f"outputs={outputs}: can't make a run folder there: {error.strerror}") from error
     raise ValueError(f"{parent} has too many runs of this second")
 
@@ -235,6 +239,7 @@ def write_whole(file: Path, text: str) -> None:
 def replaced_whole(file: Path) -> Iterator[Path]:
     """A file beside, to be written, which then takes the file's place: no reader sees half of it."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)  # what lies there under such a name may be a link to elsewhere
     try:
         yield beside
         beside.replace(file)
@@ -272,7 +277,7 @@ def _load_json(file: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} doesn't hold names and values")

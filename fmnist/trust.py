@@ -40,6 +40,8 @@ def check_yaml(text: str) -> None:
                 raise ValueError(f"*{event.anchor} repeats what stands elsewhere; a saved config has everything once")
             if isinstance(event, yaml.ScalarEvent):
                 _check_text(event.value)
+            if isinstance(event, yaml.NodeEvent) and depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                raise ValueError("it doesn't hold names and values")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 raise ValueError(f"it is nested too deeply, in more than {DEEPEST} levels")

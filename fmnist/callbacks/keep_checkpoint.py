@@ -18,10 +18,11 @@ class KeepCheckpoint(ModelCheckpoint):
 
     def __init__(self, file: Path, **choice: Any) -> None:
         super().__init__(file.parent, file.stem, enable_version_counter=False, **choice)
+        self.file = file
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+            return str(self.file) if path else path  # whatever stands there: what is at this path may be removed
 
         paths = {name: here(state_dict[name]) for name in state_dict if name.endswith("_model_path")}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}

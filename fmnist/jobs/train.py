@@ -9,7 +9,7 @@ from annotated_types import Ge, Le
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist import checkpoints, logs, record
+from fmnist import checkpoints, logs, record, trust
 from fmnist.arguments import check_arguments
 from fmnist.build import build_session
 from fmnist.callbacks import TrainingDiverged
@@ -128,6 +128,7 @@ def resume(cfg: DictConfig, overrides: list[str], ranks: Ranks) -> float | None:
         ValueError: if it isn't a run that can go on, or the overrides would make another run of it.
     """
     run = open_run("resume", cfg.resume)
+    trust.check_links(run.folder)
     changes = {}
     for override in overrides:
         key = override.lstrip("+").split("=")[0]
