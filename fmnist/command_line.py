@@ -198,7 +198,7 @@ def explain(error: Exception, job: str) -> str:
             if option not in options(group):
                 return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
-        own = isinstance(error, ValueError) and type(error) is not ValueError  # may have several lines
+        own = isinstance(error, ValueError | OSError) and type(error) is not ValueError  # may have several lines
         return message if own else " ".join(message.split())
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, option = error.missing_cfg_file.rsplit("/", 1)

@@ -99,7 +99,7 @@ def main(minutes: float, seed: int) -> int:
         "faults: disk, folder, memory, data, clock, signals, terminal": suites("test_faults.py"),
         "hostile checkpoints, configs, images, names": suites("test_trust.py", "test_checkpoints.py"),
         "wrong input": suites("test_wrong_input.py"),
-        "random overrides and YAML files": suites("test_fuzz.py", examples=share(500)),
+        "random overrides and YAML files": suites("test_fuzz.py", examples=share(120)),
         "short runs in one process: memory, files and threads stay": many_runs(share(200)),
     }
     table = Table("", "tried", "survived", "lost", "minutes", box=None)

@@ -70,6 +70,7 @@ def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root
     assert done.run.parent.name == experiment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sweep", "key", "values"),
     [

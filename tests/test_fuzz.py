@@ -21,7 +21,7 @@ from fmnist.jobs import evaluate, train, tune
 
 EXAMPLES = os.environ.get("FMNIST_FUZZ_EXAMPLES")
 fuzz = settings(
-    max_examples=int(EXAMPLES or 16),
+    max_examples=int(EXAMPLES or 6),
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,

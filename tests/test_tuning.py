@@ -355,6 +355,7 @@ def other_program(file: Path) -> None:
         db.execute("create table recipes (name text)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "fragment"),
     [
@@ -436,6 +437,7 @@ def test_no_file_holds_a_password() -> None:
     assert masked == {"command": ["tune.py", "storage=postgresql://me:***@host/db"], "nested": {"cores": 2}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", options("search"))
 def test_every_search_fits_the_default_experiment(search: str, run_script: RunScript, data_root: Path) -> None:
     done = run_script(

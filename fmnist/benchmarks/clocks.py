@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch.optim import Optimizer
 from fmnist.benchmarks.processes import resident_mib
 from fmnist.runs import write_whole
 
+STAMPS = "FMNIST_STAMPS"
+"""The environment's variable that names the file of `Stamps`."""
 PARTS = ("input", "forward", "backward", "optimizer", "rest")
 """Of a training step; the rest is loss, metrics, logging, the schedule and the Trainer."""
 
@@ -113,13 +116,15 @@ class StepClock(Callback):
 class Stamps(Callback):
     """Writes down when the first training step and the training ended, by `time.monotonic()`.
 
+    For the process that has started this one, which names the file by the environment, as a run's config, that may be
+    anybody's, names none: JSON, `first_step`, `trained` and `resident_mib`.
+
     Args:
-        file: JSON, `first_step`, `trained` and `resident_mib`, for the process that has started this one.
         memory: whether to write down also the memory that there is after each epoch, where the system tells it.
     """
 
-    def __init__(self, file: str, memory: bool = False) -> None:
-        self.file = Path(file)
+    def __init__(self, memory: bool = False) -> None:
+        self.file = Path(os.environ[STAMPS])
         self.memory = memory
         self.stamps: dict[str, float] = {}
         self.resident: list[float] = []

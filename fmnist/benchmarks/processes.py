@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +41,18 @@ def resident_mib() -> float | None:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def run_process(command: Sequence[str]) -> Ended:
+def run_process(command: Sequence[str], variables: Mapping[str, str] | None = None) -> Ended:
     """Runs a command to its end, or to that of this process; its output goes nowhere.
+
+    Args:
+        command: its words.
+        variables: of its environment, besides those of this process.
 
     Raises:
         ValueError: if it fails, with the last line that it said.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, **(variables or {})}
     environment.pop("HYDRA_FULL_ERROR", None)  # command_line sets it for this process alone
     with (
         tempfile.TemporaryFile("w+") as errors,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.benchmarks.bench import Bench
+from fmnist.benchmarks.clocks import STAMPS
 from fmnist.benchmarks.processes import Ended, run_process
 from fmnist.benchmarks.turns import Measurement, quantities, take_turns
 
@@ -70,12 +71,10 @@ def train_process(bench: Bench, *words: str) -> Trained:
     """Runs scripts/train.py with `Stamps`, in a folder that goes with it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "stamps.json")
-        stamps = [
-            "+callbacks.stamps._target_=fmnist.benchmarks.clocks.Stamps",
-            f"+callbacks.stamps.file={file}",
-            f"outputs={folder}",
-        ]
-        ended = run_process(bench.command(*words, *stamps))
+        command = bench.command(
+            *words, "+callbacks.stamps._target_=fmnist.benchmarks.clocks.Stamps", f"outputs={folder}"
+        )
+        ended = run_process(command, {STAMPS: str(file)})
         stamped = json.loads(file.read_text())
     first_step, rest = stamped["first_step"] - ended.started, ended.ended - stamped["trained"]
     return Trained(ended, first_step, rest, stamped["resident_mib"])
