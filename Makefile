@@ -52,7 +52,7 @@ check: $(READY) ## Lint, check format and types, run the fast tests
 
 audit: $(READY) ## Look for dangerous calls, and (with a network) for known holes in the locked packages
 	$(BIN)/bandit -q -r fmnist scripts -c pyproject.toml
-	$(BIN)/pip-audit -r requirements.lock --require-hashes --no-deps --disable-pip
+	$(BIN)/pip-audit -r requirements.lock --require-hashes --no-deps --disable-pip --strict
 
 # No index address and no machine's path may reach the lock. One version of each package for all Pythons.
 lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer versions
