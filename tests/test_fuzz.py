@@ -165,25 +165,26 @@ def test_words_of_the_other_scripts(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("script", "group", "last_step"),
+    [("train", "experiment", (train, "set_up")), ("tune", "search", (tune.Configs, "check_free"))],
+)
 @fuzz
 @given(text=yamls)
-def test_experiment_file(run_script: RunScript, stop: Callable[..., None], tmp_path: Path, text: str | bytes) -> None:
-    stop(train, "set_up")
-    file = tmp_path / "conf" / "experiment" / "odd.yaml"
+def test_file_of_choices(
+    run_script: RunScript,
+    stop: Callable[..., None],
+    tmp_path: Path,
+    script: str,
+    group: str,
+    last_step: tuple[Any, str],
+    text: str | bytes,
+) -> None:
+    stop(*last_step)
+    file = tmp_path / "conf" / group / "odd.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text if isinstance(text, bytes) else text.encode(errors="replace"))
-    assert_calm(run_script("train", "--config-dir", "conf", "experiment=odd"))
-    assert [path.name for path in tmp_path.iterdir()] == ["conf"]
-
-
-@fuzz
-@given(text=yamls)
-def test_search_file(run_script: RunScript, stop: Callable[..., None], tmp_path: Path, text: str | bytes) -> None:
-    stop(tune.Configs, "check_free")
-    file = tmp_path / "conf" / "search" / "odd.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(text if isinstance(text, bytes) else text.encode(errors="replace"))
-    assert_calm(run_script("tune", "--config-dir", "conf", "search=odd"))
+    assert_calm(run_script(script, "--config-dir", "conf", f"{group}=odd"))
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
