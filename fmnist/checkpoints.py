@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from fmnist.files import replaced_whole
+
 log = logging.getLogger(__name__)
 
 CONFIG_KEY = "fmnist_config"
@@ -33,23 +35,15 @@ class WholeCheckpointIO(TorchCheckpointIO):
         assert storage_options is None
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         content = io.BytesIO()  # torch would hide the error of a full disk in one of its own
         torch.save(checkpoint, content)
-        try:
-            beside.unlink(missing_ok=True)  # what lies there under such a name may be a link to elsewhere
+        with replaced_whole(path) as beside:
             with beside.open("xb") as file:
                 file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             if path in self.kept and path.is_file():
                 path.replace(self.kept[path])
-            beside.replace(path)
-        except OSError as error:
-            error.filename = str(path)  # as people know it
-            raise
-        finally:
-            beside.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None

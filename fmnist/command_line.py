@@ -27,9 +27,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fmnist.choices import CONF, groups, help_text, keys, options
+from fmnist.files import write_whole
 from fmnist.processes import REQUEUE, QuickEnd, Terminated
 from fmnist.ranks.place import find_place
-from fmnist.runs import Run, RunIsBusy, write_whole
+from fmnist.runs import Run, RunIsBusy
 from fmnist.sweeping.grid import Grid
 from fmnist.sweeping.shares import jobs_at_once, use_own_gpu
 from fmnist.sweeping.turns import Failed, LeftAlone

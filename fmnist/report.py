@@ -19,12 +19,13 @@ from fmnist.classifier import Classifier
 from fmnist.data.augment import normalise
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import Result
+from fmnist.files import write_whole
 from fmnist.metrics import calibration
 from fmnist.reporting.charts import reliability_chart
 from fmnist.reporting.page import Findings, report_page
 from fmnist.reporting.pictures import sample
 from fmnist.reporting.weaknesses import weaknesses
-from fmnist.runs import Run, write_whole
+from fmnist.runs import Run
 
 log = logging.getLogger(__name__)
 

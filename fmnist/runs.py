@@ -1,9 +1,6 @@
 """A run folder on disk: its config, its checkpoints, its metrics, its record."""
 
 import contextlib
-import json
-import math
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from fmnist import trust
+from fmnist.files import load_json, write_json, write_whole
 
 
 class RunIsBusy(ValueError):  # noqa: N818 (a mistake like others, until somebody asks which)
@@ -88,7 +86,7 @@ class Run:
         return cfg
 
     def load_record(self) -> dict[str, Any]:
-        return _load_json(self.record_file)
+        return load_json(self.record_file)
 
     def update_record(self, **entries: Any) -> None:
         """Adds to run.json, or replaces what stands there under the same names; a damaged one is set aside."""
@@ -117,7 +115,7 @@ class Run:
         return self.config_file.is_file() and begun and self.status != "finished"
 
     def load_metrics(self) -> dict[str, Any]:
-        return _load_json(self.metrics_file)
+        return load_json(self.metrics_file)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics_file, metrics)
@@ -229,28 +227,6 @@ def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
     raise ValueError("give either run=<run folder> or checkpoint=<file>")
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Writes a text so that no reader sees half of it."""
-    with replaced_whole(file) as beside:
-        beside.write_text(text)
-
-
-@contextlib.contextmanager
-def replaced_whole(file: Path) -> Iterator[Path]:
-    """A file beside, to be written, which then takes the file's place: no reader sees half of it."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)  # what lies there under such a name may be a link to elsewhere
-    try:
-        yield beside
-        beside.replace(file)
-    except OSError as error:
-        if error.strerror and error.filename in (None, str(beside)):
-            error.filename = str(file)  # the name that a person knows
-        raise
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def claim_run(folder: Path) -> Run:
     """The run of a sweep's job, in the folder that the sweep has made for it; what is left of an earlier try goes.
 
@@ -269,30 +245,3 @@ def claim_run(folder: Path) -> Run:
             elif path != run.lock_file:
                 path.unlink()
     return run
-
-
-def _load_json(file: Path) -> dict[str, Any]:
-    """What the file holds; nothing where there is none."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} can't be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} doesn't hold names and values")
-    return content
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Writes plain values for programs and people to read."""
-    write_whole(file, json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    """None in the place of NaN and infinities, for which JSON has no word."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

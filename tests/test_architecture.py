@@ -14,27 +14,29 @@ ROOT = PACKAGE.parent
 # Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
 ARROWS = {
     "__init__": "",
-    "command_line": "arguments choices processes ranks runs sweeping words",  # the jobs only by name, when they are run
-    "sweeping": "comparison ranks runs words",
+    # the jobs only by name, when they are run
+    "command_line": "arguments choices files processes ranks runs sweeping words",
+    "sweeping": "comparison files ranks runs words",
     "choices": "",
     "words": "",
-    "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation images logs measures "
-    "memory processes ranks record report reporting runs training trust tuning words",
+    "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation files images logs "
+    "measures memory processes ranks record report reporting runs training trust tuning words",
     "build": "arguments board callbacks checkpoints classes classifier data measures models ranks runs schedules "
     "training trust",
-    "tuning": "arguments comparison reporting runs words",
-    "benchmarks": "classes data evaluation logs runs training",
+    "tuning": "arguments comparison files reporting runs words",
+    "benchmarks": "classes data evaluation files logs runs training",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection memory processes ranks record "
     "report runs",
-    "report": "classes classifier data evaluation inspection metrics reporting runs trust",
-    "comparison": "arguments measures reporting runs trust",  # no torch: it opens ten thousand runs in seconds
+    "report": "classes classifier data evaluation files inspection metrics reporting runs trust",
+    "comparison": "arguments files measures reporting runs trust",  # no torch: it opens ten thousand runs in seconds
     "evaluation": "classes classifier data measures reporting",
     "classifier": "classes measures metrics",
-    "callbacks": "checkpoints classes classifier data inspection measures ranks reporting runs",
+    "callbacks": "checkpoints classes classifier data files inspection measures ranks reporting",
     "ranks": "",
     "processes": "",
-    "runs": "trust",
+    "runs": "files trust",
+    "files": "",
     "trust": "",
     "data": "classes",
     "reporting": "classes",
@@ -47,7 +49,7 @@ ARROWS = {
     "memory": "",
     "schedules": "",
     "classes": "",
-    "checkpoints": "",
+    "checkpoints": "files",
     "arguments": "",
     "logs": "",
     "record": "",

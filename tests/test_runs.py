@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fmnist import runs
-from fmnist.runs import Run, RunIsBusy, claim_run, new_run, open_run, write_json, write_whole
+from fmnist.runs import Run, RunIsBusy, claim_run, new_run, open_run
 
 
 @pytest.fixture
@@ -148,30 +148,6 @@ def test_record_that_is_damaged_is_refused_with_its_name(tmp_path: Path) -> None
         Run(tmp_path).load_record()
 
 
-def test_write_whole_replaces_the_text(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    for text in ("a long text", "short"):
-        write_whole(file, text)
-        assert file.read_text() == text
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_write_that_fails_midway_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file"
-    write_whole(file, "old")
-    write_text = Path.write_text
-
-    def fail_midway(path: Path, text: str, *_: Any, **__: Any) -> int:
-        write_text(path, text[:1])
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_text", fail_midway)
-    with pytest.raises(OSError, match="disk full"):
-        write_whole(file, "new")
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-
-
 def test_discard_removes_the_run_and_the_folders_above_it_that_are_left_empty(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
     run = new_run(tmp_path / "outputs", "a")
@@ -186,15 +162,6 @@ def test_discard_leaves_other_runs_alone(tmp_path: Path) -> None:
     run.discard()
     assert list((tmp_path / "a").iterdir()) == [kept.folder]
     assert kept.status == "finished"
-
-
-def test_json_has_no_nan(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"loss": float("nan"), "classes": {"Bag": float("inf"), "Coat": 0.5}, "all": [1.0]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {
-        "loss": None,
-        "classes": {"Bag": None, "Coat": 0.5},
-        "all": [1.0],
-    }
 
 
 def test_a_lock_is_for_one_and_leaves_nothing(tmp_path: Path) -> None:

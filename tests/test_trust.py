@@ -34,7 +34,7 @@ class Evil:
         ("model", {"_target_": "os.system", "command": "touch {trace}"}),
         # The loss gets no arguments of the project's own, so that these would really run.
         ("loss", {"_target_": "fmnist.runs.shutil.rmtree", "path": "{kept}"}),
-        ("loss", {"_target_": "fmnist.runs.write_whole", "file": "{trace}", "text": "x"}),
+        ("loss", {"_target_": "fmnist.files.write_whole", "file": "{trace}", "text": "x"}),
         (
             "loss",
             {

@@ -80,7 +80,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["+trainer.logger=false"], ["trainer.logger", "not to be chosen"]),
         (["+model.num_classes=5"], ["model.num_classes", "not to be chosen"]),
         (["loss._target_=lightning.pytorch.LightningModule.load_from_checkpoint"], ["loss._target_", "Module"]),
-        (["scheduler._target_=fmnist.runs.write_whole"], ["scheduler._target_", "fmnist.schedules"]),
+        (["scheduler._target_=fmnist.files.write_whole"], ["scheduler._target_", "fmnist.schedules"]),
         (["data=folder", "data.root=null"], ["data.root=null"]),
         (["model=mlp", "model.channels=[3]"], ["model.channels", "model.hidden"]),
         (["model=null"], ["model=null: there is no such option", "cnn"]),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fmnist.benchmarks.processes import resident_mib
-from fmnist.runs import write_whole
+from fmnist.files import write_whole
 
 STAMPS = "FMNIST_STAMPS"
 """The environment's variable that names the file of `Stamps`."""

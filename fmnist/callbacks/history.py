@@ -10,8 +10,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from fmnist.files import write_whole
 from fmnist.measures import metric_names
-from fmnist.runs import write_whole
 
 log = logging.getLogger(__name__)
 

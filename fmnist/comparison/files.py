@@ -14,7 +14,7 @@ from fmnist.comparison.reading import RunResult
 from fmnist.comparison.settings import columns
 from fmnist.comparison.terminal import terminal_text, terminal_width
 from fmnist.comparison.words import from_folder
-from fmnist.runs import write_whole
+from fmnist.files import write_whole
 
 SETTINGS_FILE, RUNS_FILE, PAGE_FILE = "comparison.csv", "runs.csv", "comparison.html"
 

@@ -20,9 +20,10 @@ from fmnist.arguments import check_arguments
 from fmnist.benchmarks.bench import Bench, whole_batches
 from fmnist.build import build_session, hardware_precision, one_line, plain_config
 from fmnist.data.sources import ensure_files
+from fmnist.files import write_json
 from fmnist.jobs.predict import network_of
 from fmnist.reporting.benchmarks import TABLES
-from fmnist.runs import Run, new_run, write_json
+from fmnist.runs import Run, new_run
 from fmnist.training import Session, set_up
 from fmnist.words import quoted
 

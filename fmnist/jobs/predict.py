@@ -23,12 +23,13 @@ from fmnist.arguments import check_arguments
 from fmnist.build import restore
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.data.augment import normalise
+from fmnist.files import replaced_whole
 from fmnist.images import Background, Prepared, find_images, read_image
 from fmnist.memory import enough_memory
 from fmnist.reporting.predictions import FORMATS, Prediction, printable
 from fmnist.reporting.style import save_png
 from fmnist.reporting.tiles import tiles
-from fmnist.runs import checkpoint_file, replaced_whole
+from fmnist.runs import checkpoint_file
 
 log = logging.getLogger(__name__)
 

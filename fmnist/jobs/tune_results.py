@@ -9,11 +9,11 @@ from statistics import fmean
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial
 
+from fmnist.files import write_whole
 from fmnist.jobs.tune_trials import Configs, retrain
 from fmnist.measures import direction
 from fmnist.reporting.study_charts import Outcome
 from fmnist.reporting.study_page import StudyFindings, counts_text, study_page, value_text
-from fmnist.runs import write_whole
 from fmnist.tuning import results
 from fmnist.tuning.results import BASE
 from fmnist.tuning.search import Parameter, leaves, present, words_of

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fmnist.runs import Run, RunIsBusy, write_json
+from fmnist.files import write_json
+from fmnist.runs import Run, RunIsBusy
 from fmnist.words import key_of, quoted
 
 PLAN_FILE = "sweep.json"

@@ -12,9 +12,9 @@ from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from fmnist.comparison.statistics import LEVEL, holm, sample, welch
+from fmnist.files import write_whole
 from fmnist.reporting.study_charts import Outcome
 from fmnist.reporting.study_page import value_text
-from fmnist.runs import write_whole
 from fmnist.tuning.search import Parameter, as_typed, leaves
 from fmnist.tuning.study import EPOCHS, ERROR, SECONDS, Tuning
 
