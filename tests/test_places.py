@@ -312,3 +312,12 @@ def test_a_mistake_of_one_process_is_the_runs(monkeypatch: pytest.MonkeyPatch) -
         group.Ranks(Place(1, 2)).agree("no data")
     monkeypatch.setattr(group, "gather", lambda mistake: [mistake, None])
     group.Ranks(Place(0, 2)).agree(None)
+
+
+def test_the_meeting_place_of_one_machine_hears_this_machine_alone() -> None:
+    store = group.local_store(1)
+    tables = [file.read_text().splitlines()[1:] for file in (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))]
+    addresses = [line.split()[1].split(":") for table in tables for line in table if line.split()[3] == "0A"]
+    assert [address for address, port in addresses if int(port, 16) == store.port] == ["0100007F"]
+    store.set("key", "value")
+    assert store.get("key") == b"value"

@@ -34,6 +34,13 @@ class RankLostError(ConnectionError):
     """Another process of the run is gone; the message is meant for the user."""
 
 
+def local_store(size: int) -> TCPStore:
+    """Where the processes of this machine meet: it listens on loopback, as one that torch opens itself wouldn't."""
+    listener = socket.create_server((LOOPBACK, 0))
+    port = listener.getsockname()[1]
+    return TCPStore(LOOPBACK, port, size, True, wait_for_workers=False, master_listen_fd=listener.detach())
+
+
 class Ranks:
     """The processes of a run, as one of them sees them; alone, it does nothing."""
 
@@ -70,7 +77,7 @@ class Ranks:
         assert not self.place.external
         self.place = replace(self.place, size=size)
         self._lines = lifeline.Lifelines(LOOPBACK, self._ended)
-        self._store = store = TCPStore(LOOPBACK, 0, size, True, wait_for_workers=False)
+        self._store = store = local_store(size)
         for rank in range(1, size):
             told = {
                 CHILD: f"{rank}/{size}",
