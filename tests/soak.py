@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,6 +89,8 @@ def suites(*files: str, examples: int = 0) -> Callable[[Path], Outcome]:
 
 
 def main(minutes: float, seed: int) -> int:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup: what ignores it is part of what is tried
+
     def share(number: int) -> int:
         """Of what fits into half an hour."""
         return max(1, round(number * minutes / 30))
@@ -107,8 +110,11 @@ def main(minutes: float, seed: int) -> int:
     for name, line in lines.items():
         print(f"{name} ...", flush=True)
         begun = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = line(Path(folder))
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            try:
+                outcome = line(Path(folder))
+            except Exception as error:
+                outcome = Outcome(1, [f"it ended before its time: {error}"])
         passed = (time.monotonic() - begun) / 60
         counts = (outcome.tried, outcome.tried - len(outcome.lost), len(outcome.lost))
         table.add_row(name, *(f"{count:,}" for count in counts), f"{passed:.1f}")

@@ -195,6 +195,15 @@ def test_memory_that_is_not_there_is_told_by_what_uses_a_network(
         run_script(script, f"run={done.run}", "accelerator=cpu", *words).assert_refused(f"out of memory: {hint}")
 
 
+@pytest.fixture
+def hangup_heard() -> Iterator[None]:
+    """Also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup_heard")
 @pytest.mark.parametrize(
     ("number", "status", "words"),
     [
@@ -483,10 +492,10 @@ def test_a_run_folder_that_becomes_read_only(running: Callable[..., Started], tm
 def test_a_terminal_that_is_closed(data_root: Path, tmp_path: Path, kept: bool, run_script: RunScript) -> None:
     """It ends the training, with a checkpoint, unless the shell keeps its signal away (nohup, disown)."""
     ours, its = pty.openpty()
-    ignore = ("env", "--ignore-signal=HUP") if kept else ()
+    heard = ("env", f"--{'ignore' if kept else 'default'}-signal=HUP")
     words = (*SMALL, f"data.root={data_root}", *(("trainer.max_time=00:00:00:06",) if kept else ()))
     process = subprocess.Popen(
-        ["setsid", "--ctty", *ignore, sys.executable, str(SCRIPT), *words],
+        ["setsid", "--ctty", *heard, sys.executable, str(SCRIPT), *words],
         cwd=tmp_path,
         env={**os.environ, **QUIET, "TERM": "xterm"},
         stdin=its,
@@ -501,7 +510,10 @@ def test_a_terminal_that_is_closed(data_root: Path, tmp_path: Path, kept: bool, 
     refused = run_script("train", f"resume={run}")
     refused.assert_refused(f"{run}: another process is writing this run")
     os.close(ours)
-    assert process.wait(60) == (0 if kept else 75)
+    try:
+        assert process.wait(60) == (0 if kept else 75)
+    finally:
+        process.kill()
     assert_whole(run)
     assert record_of(run)["status"] == ("finished" if kept else "interrupted")
 
