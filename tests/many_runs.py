@@ -7,6 +7,7 @@ Prints what was tried and what grew as JSON, for each number a line fitted to th
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ MOST = {"MiB": 0.05, "files": 0.005, "threads": 0.005}
 
 def sizes() -> dict[str, float]:
     """Of this process: resident memory, open files, threads of Python and of libraries."""
+    gc.collect()  # a training's objects know each other: when they are found is chance
     process = Path("/proc/self")
     pages = int((process / "statm").read_text().split()[1])
     return {

@@ -61,8 +61,7 @@ def many_runs(runs: int) -> Callable[[Path], Outcome]:
 
     def line(folder: Path) -> Outcome:
         found = program(folder, "many_runs.py", "--runs", str(runs))
-        lost = [f"{found['failed']} failed"] * int(str(found["failed"])) + [f"grown: {found['grown']}"] * runs
-        return Outcome(runs, lost if found["grown"] else lost[: int(str(found["failed"]))])
+        return Outcome(runs, [f"grown: {found['a_run']}"] * runs if found["grown"] else ["failed"] * found["failed"])
 
     return line
 
@@ -119,7 +118,7 @@ def main(minutes: float, seed: int) -> int:
         counts = (outcome.tried, outcome.tried - len(outcome.lost), len(outcome.lost))
         table.add_row(name, *(f"{count:,}" for count in counts), f"{passed:.1f}")
         lost += [f"{name}: {what}" for what in outcome.lost]
-    for what in lost:
+    for what in dict.fromkeys(lost):
         print(what, file=sys.stderr)
     print(f"{time.strftime('%Y-%m-%d')}, seed {seed}")
     Console(width=120).print(table)

@@ -88,6 +88,8 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["-m", "model.dropout=1.5,1.7", "seed=0,1"], ["model.dropout=1.5", "less than 1", "1 more such"]),
         (["-m", "model.dropuot=0.1,0.2"], ["model.dropuot", "did you mean model.dropout"]),
         (["seed=0,1"], ["seed=0,1", "-m", "[1,2]"]),
+        (["seed={}"], ["seed={}", "valid integer"]),
+        (["report={a: 1}"], ["report=", "valid boolean"]),
         (["seed=0,1", "optimizer=sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
         (["-m", "trainer=ddp_cpu", "seed=0,1"], ["2 processes", "trainer.devices=1"]),
         (["-m", "trainer.devices=2", "seed=0,1"], ["2 processes", "trainer.devices=1"]),

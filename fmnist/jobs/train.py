@@ -1,5 +1,6 @@
 """Train a classifier, choose its checkpoint and test it; or go on with a run."""
 
+import inspect
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
 
 def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
     """What `main` does, in the process that speaks and writes."""
-    check_arguments("", settings, {str(key): value for key, value in cfg.items() if not isinstance(value, DictConfig)})
+    check_settings(cfg)
     overrides = list(hydra.overrides.task)
     if cfg.resume is not None:
         return resume(cfg, overrides, ranks)
@@ -159,6 +160,7 @@ def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str
     for key, value in changes.items():
         OmegaConf.update(saved, key, value, force_add=True)
     check_version(saved, run)
+    check_settings(saved)
     if "data.root" not in changes:
         check_root("data.root", OmegaConf.select(saved, "data.root"))
     with run.locked(), logs.to_file(run.log_file):
@@ -200,6 +202,17 @@ def can_go_on(run: Run) -> bool:
         log.warning("%s; the job begins anew", error)
         return False
     return True
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuses keys that belong to no group and aren't known, or whose value can't be.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    known = inspect.signature(settings).parameters
+    own = {str(key): value for key, value in cfg.items() if key in known or not isinstance(value, DictConfig)}
+    check_arguments("", settings, own)
 
 
 def check_version(saved: DictConfig, run: Run) -> None:
