@@ -21,6 +21,9 @@ class Divergence(Callback):
     On a GPU, where looking at the loss would make the processor wait in each step, it looks whenever the loss is logged
     (`trainer.log_every_n_steps`), and at the end of each epoch; the step it names is the right one all the same.
 
+    Of several processes the first one looks. What another one's part of a batch does to the weights, that all of them
+    share, it sees in the next step.
+
     Raises:
         TrainingDiverged: with the step and the learning rate.
     """
@@ -30,6 +33,8 @@ class Divergence(Callback):
         """The first step () with such a loss; -1 while there is none."""
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if not trainer.is_global_zero:
+            return
         step, loss = trainer.global_step, loss.detach()
         if loss.device.type in AT_HAND:
             if not math.isfinite(loss.item()):
@@ -46,7 +51,7 @@ class Divergence(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._look(trainer)
-        for name, value in checkpoint["state_dict"].items():
+        for name, value in checkpoint["state_dict"].items() if trainer.is_global_zero else ():
             if isinstance(value, Tensor) and not value.isfinite().all():
                 self._stop(trainer, f"{name.removeprefix('network.')} became infinite or NaN", trainer.global_step - 1)
 
