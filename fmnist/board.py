@@ -1,12 +1,19 @@
 """What TensorBoard is told besides curves and pictures: which curves stand in one chart, and what a run has chosen."""
 
+import contextlib
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from tensorboard.summary.writer import event_file_writer
 from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
 from fmnist.measures import metric_names
 
@@ -28,15 +35,50 @@ class RunLogger(TensorBoardLogger):
     """
 
     def __init__(self, folder: Path, config_file: Path, first_step: int | None) -> None:
-        super().__init__(folder, name="", version="", purge_step=first_step)
+        super().__init__(folder, name="", version="")
         self.NAME_HPARAMS_FILE = config_file.name
         self.folder = folder
+        self.first_step = first_step
 
     @property
     def log_dir(self) -> str:
         return str(self.folder)
 
     root_dir = log_dir
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        if self._experiment is None:
+            self._experiment = _Writer(self.log_dir, purge_step=self.first_step)
+        return self._experiment
+
+
+class _Writer(SummaryWriter):
+    """Begins each file under a name that comes after all that are there.
+
+    TensorBoard reads a folder's files in the order of their names, and never goes back. The names hold the second of
+    their beginning, which a clock that was set back repeats, and then numbers, of which as text the 10th is before the
+    9th.
+    """
+
+    def _get_file_writer(self) -> FileWriter:
+        if self.file_writer is not None:
+            return self.file_writer
+        stamps = [file.name.split(".")[3] for file in Path(self.log_dir).glob("events.out.tfevents.*")]
+        with _named_from(max((int(stamp) + 1 for stamp in stamps if stamp.isdigit()), default=0)):
+            writer: FileWriter = super()._get_file_writer()  # type: ignore[no-untyped-call]
+        return writer
+
+
+@contextlib.contextmanager
+def _named_from(second: int) -> Iterator[None]:
+    """A file of events gets this second for its name, where the clock is not that far."""
+    event_file_writer.time = SimpleNamespace(time=lambda: max(second, time.time()))
+    try:
+        yield
+    finally:
+        event_file_writer.time = time
 
 
 def log_charts(logger: Logger | None) -> None:

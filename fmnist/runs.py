@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -148,17 +147,6 @@ class Run:
         for file in [*self.folder.glob(".*.*.*"), *self.folder.glob("checkpoints/.*.*.*")]:
             if file.suffix[1:].isdigit():  # a process
                 file.unlink(missing_ok=True)
-
-    def order_events(self) -> None:
-        """Lets the files of curves that are there come before any new one, whatever the clock says.
-
-        They are read in the order of their names, which hold the second of their beginning.
-        """
-        files = sorted(self.folder.glob("events.out.tfevents.*"))
-        if files and int(files[-1].name.split(".")[3]) >= int(time.time()):
-            for number, file in enumerate(files):
-                parts = file.name.split(".")
-                file.rename(file.with_name(".".join([*parts[:3], f"{number:010}", *parts[4:]])))
 
     def discard(self) -> None:
         """Removes the folder, and the two above it (its name's and that of all runs) where they are left empty."""

@@ -23,6 +23,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from test_train import metrics_of, press_ctrl_c, record_of, rows_of
 
 from fmnist import checkpoints
+from fmnist.board import RunLogger
 from fmnist.memory import OutOfMemory, enough_memory
 from fmnist.models.cnn import CNN
 
@@ -260,6 +261,21 @@ def test_a_clock_that_was_set_back_mixes_up_no_curves(train: RunScript, run_scri
     assert_goes_on(run, run_script, steps=40)
     compared = run_script("compare", str(run.parent))
     assert (compared.status, compared.err) == (0, "")
+
+
+@pytest.mark.parametrize("second", ["1700000000", "4000000000"])
+def test_each_file_of_curves_comes_after_those_before(second: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1700000000.5)
+    there = tmp_path / f"events.out.tfevents.{second}.z-host.99.9"
+    there.touch()
+    logger = RunLogger(tmp_path, tmp_path / "config.yaml", first_step=None)
+    for step in range(3):  # closing a file begins the next one
+        logger.log_metrics({"loss": 1.0}, step)
+        logger.finalize("success")
+    files = sorted(tmp_path.glob("events.out.*"))
+    assert files[0] == there
+    shown = [EventAccumulator(str(file)).Reload() for file in files[1:]]
+    assert [[event.step for event in file.Scalars("loss")] for file in shown] == [[0], [1], [2]]
 
 
 def test_tensorboard_reads_while_a_run_writes(

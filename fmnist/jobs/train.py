@@ -173,7 +173,6 @@ def go_on(run: Run, overrides: Sequence[str], ranks: Ranks, changes: Mapping[str
         session.ranks = ranks
         ranks.start(session.trainer.world_size)
         run.clear_halves()
-        run.order_events()
         part = {**record.environment(), "overrides": list(overrides), "start": record.now()}
         run.update_record(resumed=[*run.load_record().get("resumed", []), part], error=None)
         if file is None:
