@@ -45,6 +45,7 @@ ARROWS = {
     "measures": "classes",
     "models": "",
     "losses": "",
+    "optimizers": "",
     "inspection": "",
     "memory": "",
     "schedules": "",

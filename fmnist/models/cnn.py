@@ -1,12 +1,12 @@
 """Convolution blocks, then linear layers."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, L2Pool2d, linear_head
+from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, L2Pool2d, linear_head, per_block
 from fmnist.models.sizes import output_size, same_padding
 
 Padding = Literal["same"] | Annotated[int, Ge(0)]
@@ -54,13 +54,13 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         blocks = len(channels)
-        kernels = _per_block("kernel_size", kernel_size, blocks)
-        strides = _per_block("stride", stride, blocks)
+        kernels = per_block("kernel_size", kernel_size, blocks)
+        strides = per_block("stride", stride, blocks)
         paddings = [
             same_padding(kernel) if pad == "same" else int(pad)
-            for pad, kernel in zip(_per_block("padding", padding, blocks), kernels, strict=True)
+            for pad, kernel in zip(per_block("padding", padding, blocks), kernels, strict=True)
         ]
-        poolings = _per_block("pooling", pooling, blocks)
+        poolings = per_block("pooling", pooling, blocks)
 
         incoming, *size = image_shape
         layers: list[nn.Module] = []
@@ -87,15 +87,6 @@ class CNN(nn.Module):
         """Normalised images (N, C, H, W) to logits (N, K)."""
         logits: Tensor = self.head(self.blocks(images).flatten(1))
         return logits
-
-
-def _per_block(name: str, value: Any, blocks: int) -> list[Any]:
-    """One value for each block."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return [value] * blocks
-    if len(value) != blocks:
-        raise ValueError(f"{name} has {len(value)} values for {blocks} blocks: give one value, or one for each block")
-    return list(value)
 
 
 def _shrink(size: list[int], layer: str, kernel: int, stride: int, padding: int = 0) -> list[int]:

@@ -1,6 +1,7 @@
 """What the networks share: the names of layers and the range of their arguments."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Le, Lt
@@ -52,3 +53,21 @@ def linear_head(
         layers += [nn.Linear(features, width), ACTIVATIONS[activation](), nn.Dropout(dropout)]
         features = width
     return nn.Sequential(*layers, nn.Linear(features, num_classes))
+
+
+def per_block(name: str, value: Any, blocks: int) -> list[Any]:
+    """One value for each of the blocks.
+
+    Args:
+        name: of the argument.
+        value: one for all of them, or a list.
+        blocks: how many there are.
+
+    Raises:
+        ValueError: if the list is of another length.
+    """
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return [value] * blocks
+    if len(value) != blocks:
+        raise ValueError(f"{name} has {len(value)} values for {blocks} blocks: give one value, or one for each block")
+    return list(value)
