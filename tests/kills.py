@@ -110,12 +110,20 @@ def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: ran
     for _ in range(kills):
         if forks.train(todo, log, draw.uniform(0, seconds)) == 0:
             break  # it was faster
-        todo = [f"resume={found[0].parent}"] if (found := [*outputs.glob("*/*/config.yaml")]) else begin
+        found = [config.parent for config in outputs.glob("*/*/config.yaml")]
+        if found and finished(found[0]):
+            break  # it only hadn't left yet
+        todo = [f"resume={found[0]}"] if found else begin
     else:
         if status := forks.train(todo, log):
             raise RuntimeError(f"exit status {status}: {log.read_text()[-2000:]}")
     (config,) = outputs.glob("*/*/config.yaml")
     return config.parent
+
+
+def finished(run: Path) -> bool:
+    record = run / "run.json"
+    return record.is_file() and json.loads(record.read_text()).get("status") == "finished"
 
 
 def main(folder: Path, trials: int, most: int, seed: int) -> int:
