@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from fmnist.benchmarks.bench import Bench, title, whole_batches
 from fmnist.benchmarks.clocks import EpochClock
 from fmnist.benchmarks.turns import contest
-from fmnist.benchmarks.usual import usual_loader, usual_optimizer, usual_order
+from fmnist.benchmarks.usual import Epoch, usual_loader, usual_loop
 from fmnist.data.augment import normalise
 from fmnist.data.batches import Batches
 from fmnist.training import Session
@@ -19,13 +19,6 @@ from fmnist.training import Session
 ONE_EPOCH = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2")
 """Without validation: a part of an epoch would pay for a whole one."""
 USUAL = "usual loop, 32-true"
-
-
-class Epoch(NamedTuple):
-    """What was trained on, and how long it took."""
-
-    images: int
-    seconds: float
 
 
 def compare(bench: Bench) -> dict[str, Any]:
@@ -63,20 +56,10 @@ def trainer_epoch(session: Session, clock: EpochClock, batches: int) -> Epoch:
 
 def usual_epoch(session: Session, clock: EpochClock | None, batches: int) -> Epoch:  # noqa: ARG001 (as the others)
     """The same network, loss, optimizer and batch size as the tutorials train them: the images one by one from a
-    DataLoader, float32, maxima after the activation, no fused optimizer, no schedule."""
+    DataLoader, the loop as everybody writes it."""
     classifier, datamodule = session.classifier, session.datamodule
-    network = usual_order(classifier.network).to(memory_format=torch.contiguous_format)
-    loader: Any = usual_loader(datamodule.root, datamodule.batch_size, datamodule.augment)
-    optimizer = usual_optimizer(classifier.optimizer)(network.parameters())
-    network.train()
-    start, images_seen = time.perf_counter(), 0
-    for images, labels in itertools.islice(loader, batches):
-        optimizer.zero_grad()
-        loss = classifier.loss(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        images_seen += len(labels)
-    return Epoch(images_seen, time.perf_counter() - start)
+    loader = usual_loader(datamodule.root, datamodule.batch_size, datamodule.augment)
+    return usual_loop(classifier.network, classifier.loss, classifier.optimizer, loader, batches)
 
 
 def epoch_by_hand(session: Session, clock: EpochClock | None, batches: int) -> Epoch:  # noqa: ARG001 (as the others)

@@ -1,9 +1,13 @@
 """The usual way, as the tutorials have it: image by image through torchvision's transforms."""
 
 import functools
-from collections.abc import Callable
+import itertools
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -12,6 +16,45 @@ from torchvision.datasets import FashionMNIST
 
 from fmnist.classes import IMAGE_SHAPE
 from fmnist.data.augment import Augmentation
+
+
+class Epoch(NamedTuple):
+    """What was trained on, and how long it took."""
+
+    images: int
+    seconds: float
+
+
+def usual_loop(
+    network: nn.Module,
+    loss_function: nn.Module,
+    optimizer: Callable[..., Optimizer],
+    loader: Iterable[Any],
+    batches: int,
+    device: str = "cpu",
+) -> Epoch:
+    """Trains in the tutorials' words: float32, maxima after the activation, no fused optimizer, no schedule.
+
+    Args:
+        network: is trained, and changed into what the tutorials write.
+        loss_function: of logits and labels.
+        optimizer: makes one for the weights, as a config describes it.
+        loader: of images and labels.
+        batches: at most that many, and at least one.
+        device: where the network computes; each batch is brought there.
+    """
+    network = usual_order(network).to(device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    steps = usual_optimizer(optimizer)(network.parameters())
+    network.train()
+    start, images_seen = time.perf_counter(), 0
+    for images, labels in itertools.islice(loader, batches):
+        steps.zero_grad()
+        loss = loss_function(network(images.to(device)), labels.to(device))
+        loss.backward()
+        steps.step()
+        images_seen += len(labels)
+    loss.item()  # a GPU may still be at work
+    return Epoch(images_seen, time.perf_counter() - start)
 
 
 def usual_loader(

@@ -108,10 +108,16 @@ def make_bench(cfg: DictConfig) -> Bench:
 
 
 class SessionsOf:
-    """Opens trainings that have the same words, and others of their own; see `OpenSession`."""
+    """Opens trainings that have the same words, and others of their own; see `OpenSession`.
 
-    def __init__(self, words: Sequence[str]) -> None:
+    Args:
+        words: of all.
+        keys: what a person has typed them as, which a mistake's message begins with.
+    """
+
+    def __init__(self, words: Sequence[str], keys: str = "overrides or networks: ") -> None:
         self.words = words
+        self.keys = keys
         self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     @contextlib.contextmanager
@@ -134,7 +140,7 @@ class SessionsOf:
             try:
                 self._composed[words] = compose("train", [*self.words, "pictures=none", *words])
             except HydraException as error:
-                raise ValueError(f"overrides or networks: {one_line(error)}") from error
+                raise ValueError(f"{self.keys}{one_line(error)}") from error
         return self._composed[words]
 
 
