@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-slow soak cluster test-browser board check audit lock clean
+.PHONY: help setup train results test test-slow soak cluster test-browser board check audit lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -24,6 +24,9 @@ setup: $(READY) ## Prepare the environment and the dataset
 
 train: $(READY) ## Train; ARGS are Hydra overrides (ARGS="--help" lists them)
 	@$(BIN)/python scripts/train.py $(args)
+
+results: $(READY) ## Measure the recipes again and write the tables; ARGS="recipes=[fast_92] seeds=10", "what=ablations"
+	@$(BIN)/python scripts/results.py $(args)
 
 test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
 	@$(BIN)/python -m pytest -n auto $(args)

@@ -27,22 +27,32 @@ def environment() -> dict[str, Any]:
         "git": git_state(Path(__file__).parent),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "hardware": {
-            "machine": platform.machine(),
-            "system": platform.platform(),
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        },
+        "hardware": hardware(),
     }
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit, and whether the code was exactly that; nothing where there is no git or no checkout."""
+def hardware() -> dict[str, Any]:
+    """The machine, and what of it torch uses."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def git_state(folder: Path, *parts: str) -> dict[str, Any] | None:
+    """The commit, and whether the code was exactly that; nothing where there is no git or no checkout.
+
+    Args:
+        folder: in the checkout.
+        parts: of it, as git's pathspecs, that are to be as they were committed; none are all.
+    """
     try:
         commit = _git(folder, "rev-parse", "HEAD")
-        return {"commit": commit, "clean": not _git(folder, "status", "--porcelain")}
+        return {"commit": commit, "clean": not _git(folder, "status", "--porcelain", "--", *parts)}
     except (OSError, subprocess.SubprocessError):
         return None
 

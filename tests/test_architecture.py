@@ -20,10 +20,11 @@ ARROWS = {
     "choices": "",
     "words": "",
     "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation files images logs "
-    "measures memory processes ranks record report reporting runs training trust tuning words",
+    "measures memory processes ranks record report reporting results runs training trust tuning words",
     "build": "arguments board callbacks checkpoints classes classifier data measures models ranks runs schedules "
     "training trust",
     "tuning": "arguments comparison files reporting runs words",
+    "results": "arguments comparison files reporting",
     "benchmarks": "classes data evaluation files logs runs training",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection memory processes ranks record "

@@ -183,6 +183,9 @@ def test_a_val_size_that_leaves_nothing_is_refused(train: RunScript) -> None:
         (["show_data", "index=x"], ["index=x", "integer"]),
         (["tune", "trials=x"], ["trials=x", "integer"]),
         (["get_data", "root=3"], ["root=3", "string"]),
+        (["results", "recipes=fast_92"], ["recipes=fast_92", "array"]),
+        (["results", "again=perhaps"], ["again=perhaps", "boolean"]),
+        (["results", "catalogue.fast_92.hardware=tpu"], ["catalogue.fast_92.hardware=tpu", "'gpu'"]),
         (["benchmark", "what=3"], ["what=3", "array"]),
         (["benchmark", "overrides=[3]"], ["overrides=[3]", "string"]),
         # Ranges, up to what no machine has.
@@ -207,6 +210,8 @@ def test_a_val_size_that_leaves_nothing_is_refused(train: RunScript) -> None:
         (["tune", "n_jobs=0"], ["n_jobs=0", "greater than or equal to 1"]),
         (["tune", "max_seconds=nan"], ["max_seconds=NaN", "finite"]),
         (["tune", "+search.data.eval_batch_size={low:2,high:1}"], ["search.data.eval_batch_size.low=2", "less than"]),
+        (["results", "seeds=0"], ["seeds=0", "greater than or equal to 1"]),
+        (["results", "recipes=[]"], ["recipes=[]", "at least 1"]),
         (["benchmark", "memory_epochs=1"], ["memory_epochs=1", "greater than or equal to 3"]),
         (["benchmark", "matrix_sizes=[0]"], ["matrix_sizes=[0]"]),
         # Nothing where there has to be something.
@@ -246,6 +251,10 @@ def test_a_val_size_that_leaves_nothing_is_refused(train: RunScript) -> None:
         (["tune", "~trials"], ["trials: there has to be one"]),
         (["tune", "sampler=nope"], ["sampler=nope", "did you mean tpe?"]),
         (["tune", "search=null"], ["search=null: there is no such option", "default"]),
+        (["results", "what=table"], ["what=table", "'tables'"]),
+        (["results", "recipes=[fast_29]"], ["recipes=fast_29", "did you mean fast_9"]),
+        (["results", "+catalogue.fast_92.seed=3"], ["catalogue.fast_92.seed", "did you mean seeds"]),
+        (["results", "~pages"], ["pages: there has to be one"]),
         (["benchmark", "~what"], ["what: there has to be one"]),
         (["get_data", "rot=x"], ["rot", "did you mean root"]),
         # What would be looked up.
@@ -269,6 +278,8 @@ def test_a_val_size_that_leaves_nothing_is_refused(train: RunScript) -> None:
         (["predict", "images=nowhere"], ["images=nowhere", "no such file"]),
         (["predict", "images=photo.png", "output=nowhere/x"], ["output=nowhere/x", "no folder nowhere"]),
         (["predict", "images=photo.png", "output=photo.png"], ["output=photo.png is one of the images"]),
+        (["results"], ["rows=docs/results.csv", "no folder docs"]),
+        (["results", "rows=rows.csv"], ["pages=RESULTS.md", "No such file"]),
         (["compare", "nowhere"], ["runs=nowhere", "no such folder"]),
         (["get_data", "root=/proc/nope"], ["data.root=/proc/nope cannot be written to"]),
         (["tune", "study=a/b"], ["study=a/b", "letters"]),

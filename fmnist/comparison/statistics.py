@@ -20,6 +20,11 @@ class Sample:
     sd: float
     """With n - 1; NaN for a single value."""
 
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return self.sd / math.sqrt(self.n) if self.n else NAN
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -1,0 +1,156 @@
+"""From rows to tables in Markdown. Trainings on different machines are never in one mean."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import TypeVar
+
+from fmnist.comparison.statistics import Sample, sample
+from fmnist.comparison.words import NOTHING, counted, number
+from fmnist.reporting.benchmarks import digits
+from fmnist.results.recipes import Recipe, train_words
+from fmnist.results.rows import Row
+
+NOT_YET = "not measured yet"
+Key = TypeVar("Key")
+
+
+def all_tables(catalogue: Mapping[str, Recipe], rows: Sequence[Row]) -> dict[str, str]:
+    """Every table by the name of its markers."""
+    return {
+        "recipes": recipes_table(catalogue, rows),
+        "recipes short": short_table(catalogue, rows),
+        **{f"ablations {name}": ablations_table(name, recipe, rows) for name, recipe in catalogue.items()},
+    }
+
+
+def recipes_table(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> str:
+    """Each recipe's tests: a line for each machine, precision and size that it was measured in."""
+    lines = []
+    for name, recipe, group in measured(catalogue, rows):
+        lines.append([code(name), *(_numbers(group) if group else [NOT_YET, *[""] * 5]), command(name, recipe)])
+    headings = ["recipe", "parameters", "epochs", "seconds", "tutorial epochs", "test accuracy", "measured on"]
+    return markdown([*headings, "command"], lines, {"recipe", "measured on", "command"})
+
+
+def _numbers(group: Sequence[Row]) -> list[str]:
+    first = group[0]
+    return [f"{first.parameters:,}", f"{first.epochs:,}", *_times(group), _score(group), hardware(first)]
+
+
+def _times(group: Sequence[Row]) -> tuple[str, str]:
+    """Seconds and tutorial epochs, the medians."""
+    return figures(median(row.seconds for row in group)), figures(median(row.tutorial_epochs for row in group))
+
+
+def _score(group: Sequence[Row]) -> str:
+    return accuracy([row.accuracy for row in group])
+
+
+def short_table(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> str:
+    """The same in fewer columns, for a page that has more to say."""
+    lines = []
+    for name, recipe, group in measured(catalogue, rows):
+        cells = [code(name), NOT_YET, ""]
+        if group:
+            size = f"{group[0].parameters:,} parameters, {counted(group[0].epochs, 'epoch')}"
+            seconds, units = _times(group)
+            time = f"{seconds} s, or {units} tutorial epochs; {hardware(group[0])}"
+            cells = [f"{code(name)}: {size}", _score(group), time]
+        lines.append([*cells, command(name, recipe)])
+    headings = ["recipe", "test accuracy", "training", "command"]
+    return markdown(headings, lines, headings)
+
+
+def ablations_table(name: str, recipe: Recipe, rows: Iterable[Row]) -> str:
+    """A recipe and its variants on validation images: what the recipe gains by what each of them leaves out."""
+    own = [row for row in rows if (row.recipe, row.split) == (name, "val")]
+    lines = []
+    for group in apart(own, lambda row: (row.machine, row.precision)):
+        by_variant = {variant: [row for row in group if row.variant == variant] for variant in ("", *recipe.variants)}
+        for variant, members in by_variant.items():
+            if members:
+                gain = points(paired(by_variant[""], members)) if variant else ""
+                lines.append([*_heading(name, recipe, variant), *_measured(members, gain)])
+    missing = {variant: words for variant, words in recipe.variants.items() if variant not in {r.variant for r in own}}
+    lines += [[*_heading(name, recipe, variant), NOT_YET, *[""] * 4] for variant in missing]
+    headings = ["without", "that is", "validation accuracy", "gain, points", "seconds", "tutorial epochs"]
+    return markdown([*headings, "measured on"], lines, {"without", "that is", "measured on"}) if lines else NOT_YET
+
+
+def _heading(name: str, recipe: Recipe, variant: str) -> list[str]:
+    return [variant.replace("_", " "), code(" ".join(recipe.variants[variant]))] if variant else [code(name), ""]
+
+
+def _measured(group: Sequence[Row], gain: str) -> list[str]:
+    return [_score(group), gain, *_times(group), hardware(group[0])]
+
+
+def measured(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> Iterable[tuple[str, Recipe, Sequence[Row]]]:
+    """Each recipe with the rows of its tests that can be one mean; once with none where there are none."""
+    rows = list(rows)
+    for name, recipe in catalogue.items():
+        tests = [row for row in rows if (row.recipe, row.variant, row.split) == (name, "", "test")]
+        groups = apart(tests, lambda row: (row.machine, row.precision, row.parameters, row.epochs))
+        yield from ((name, recipe, group) for group in groups or [[]])
+
+
+def apart(rows: Iterable[Row], key: Callable[[Row], Key]) -> list[list[Row]]:
+    """The rows in groups of an equal key, which stand in the order of their first ones."""
+    groups: dict[Key, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return [*groups.values()]
+
+
+def paired(ours: Iterable[Row], theirs: Iterable[Row]) -> Sample:
+    """Ours less theirs in accuracy, seed by seed, of the seeds that both have."""
+    other = {row.seed: row.accuracy for row in theirs}
+    return sample([row.accuracy - other[row.seed] for row in ours if row.seed in other])
+
+
+def points(difference: Sample) -> str:
+    """In percentage points, with its standard error."""
+    if math.isnan(difference.mean):
+        return NOTHING
+    spread = "" if math.isnan(difference.error) else f" ± {number('accuracy', difference.error)}"
+    return number("accuracy", difference.mean, signed=True) + spread
+
+
+def accuracy(values: Sequence[float]) -> str:
+    """Mean and standard deviation in percent, and how many there are."""
+    known = sample(values)
+    spread = "" if math.isnan(known.sd) else f" ± {number('accuracy', known.sd)}"
+    return f"{number('accuracy', known.mean)} %{spread} ({counted(known.n, 'seed')})"
+
+
+def command(name: str, recipe: Recipe) -> str:
+    """What a person types to train it once."""
+    return code(f"python scripts/train.py {' '.join(train_words(name, recipe))}")
+
+
+def hardware(row: Row) -> str:
+    return f"{row.machine}, {row.precision}"
+
+
+def figures(value: float) -> str:
+    """Three figures or so."""
+    return digits(value).format(value)
+
+
+def code(text: str) -> str:
+    return f"`{text}`"
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], words: Iterable[str]) -> str:
+    """A table.
+
+    Args:
+        headings: of the columns.
+        rows: a text for each column.
+        words: the headings of columns that are flush left; all others hold numbers.
+    """
+    left = {*words}
+    lines = [headings, ["---" if heading in left else "---:" for heading in headings], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
