@@ -28,7 +28,8 @@ class Classifier(LightningModule):
 
     Args:
         network: normalised images (N, C, H, W) to logits (N, K).
-        loss: logits (N, K) and labels (N) to the batch's mean loss ().
+        loss: logits (N, K) and labels (N) to the batch's mean loss (); where images are mixed, labels are the shares of
+            the classes (N, K).
         optimizer: makes the optimizer of the network's parameters.
         schedule: (step, total_steps) to the multiplier of the learning rate; see `fmnist.schedules`.
     """

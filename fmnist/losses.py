@@ -1,4 +1,4 @@
-"""Losses: logits (N, K) and labels (N) to the batch's mean ()."""
+"""Losses: logits (N, K) and labels (N), or shares of the classes (N, K), to the batch's mean ()."""
 
 from typing import Annotated
 
@@ -26,11 +26,12 @@ class CrossEntropy(nn.Module):
 
 
 class MeanSquaredError(nn.Module):
-    """Mean squared difference between the probabilities (softmax of the logits) and the one-hot label.
+    """Mean squared difference between the probabilities (softmax of the logits) and the one-hot label, or the shares.
 
     The mean is over images and classes, so that it lies between 0 and 2 / K.
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        expected = functional.one_hot(labels, logits.shape[1])
-        return functional.mse_loss(logits.softmax(dim=1), expected.to(logits.dtype))
+        probabilities = logits.softmax(dim=1)
+        expected = labels if labels.is_floating_point() else functional.one_hot(labels, logits.shape[1])
+        return functional.mse_loss(probabilities, expected.to(probabilities.dtype))

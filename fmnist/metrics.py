@@ -34,7 +34,12 @@ class ClassificationMetrics(Metric):
         return {"loss_sum": self.loss_sum, "confusion": self.confusion}
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Adds a batch: its mean loss (), its logits (N, K) and its labels (N)."""
+        """Adds a batch: its mean loss (), its logits (N, K) and its labels (N).
+
+        Of images that are mixed, shares of the classes (N, K) in the place of labels, the largest one counts.
+        """
+        if labels.ndim == 2:
+            labels = labels.argmax(1)
         self.loss_sum.add_(loss, alpha=len(labels))
         cells = labels * self.num_classes + logits.argmax(1)
         self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))

@@ -30,6 +30,41 @@ def test_label_smoothing_acts_in_training_alone() -> None:
     torch.testing.assert_close(smooth.eval()(LOGITS, LABELS), plain(LOGITS, LABELS))
 
 
+SHARES = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(0.1), MeanSquaredError()])
+def test_shares_of_one_class_are_its_label(loss: nn.Module) -> None:
+    shares = nn.functional.one_hot(LABELS, 3).float()
+    torch.testing.assert_close(loss(LOGITS, shares), loss(LOGITS, LABELS))
+
+
+def test_cross_entropy_of_shares_is_the_mean_of_the_classes_by_their_shares() -> None:
+    by_hand = -(SHARES * LOGITS.log_softmax(1)).sum(dim=1).mean()
+    torch.testing.assert_close(CrossEntropy()(LOGITS, SHARES), by_hand)
+    smooth = CrossEntropy(label_smoothing=0.2)
+    uniform = -LOGITS.log_softmax(1).mean()
+    torch.testing.assert_close(smooth.train()(LOGITS, SHARES), 0.8 * by_hand + 0.2 * uniform)
+    torch.testing.assert_close(smooth.eval()(LOGITS, SHARES), by_hand)
+
+
+def test_mean_squared_error_of_shares_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [100.0, 0.0]])  # probabilities 1/2 1/2, 1 0
+    shares = torch.tensor([[0.7, 0.3], [0.9, 0.1]])
+    assert MeanSquaredError()(logits, shares).item() == pytest.approx((0.2**2 + 0.1**2) / 2)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(0.1), MeanSquaredError()])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_shares_go_with_logits_of_any_precision(loss: nn.Module, dtype: torch.dtype) -> None:
+    logits = LOGITS.to(dtype).requires_grad_()
+    value = loss(logits, SHARES)
+    value.backward()
+    assert value.item() == pytest.approx(loss(LOGITS, SHARES).item(), rel=0.02)
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_mean_squared_error_is_between_probabilities_and_one_hot_labels() -> None:
     logits = torch.tensor([[0.0, 0.0], [100.0, 0.0], [0.0, 100.0]])  # probabilities 1/2 1/2, 1 0, 0 1
     labels = torch.tensor([0, 0, 0])

@@ -61,6 +61,22 @@ def test_one_image_more_or_less_shows_in_many() -> None:
     assert metrics.compute()["accuracy"].item() == pytest.approx(299_999 / 300_000, abs=1e-9)
 
 
+def test_of_a_mixed_image_the_largest_share_counts() -> None:
+    labels = torch.tensor([[0.6, 0.4, 0.0], [0.0, 0.3, 0.7], [0.0, 1.0, 0.0], [0.2, 0.8, 0.0]])
+    shares, whole = ClassificationMetrics(3), ClassificationMetrics(3)
+    shares.update(torch.tensor(0.5), logits_for([0, 1, 1, 0], 3), labels)
+    whole.update(torch.tensor(0.5), logits_for([0, 1, 1, 0], 3), torch.tensor([0, 2, 1, 1]))
+    assert shares.compute()["confusion"].tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]
+    assert torch.equal(shares.loss_sum, whole.loss_sum)
+    assert torch.equal(shares.confusion, whole.confusion)
+
+
+def test_a_part_without_mixed_images_adds_nothing() -> None:
+    metrics = ClassificationMetrics(3)
+    metrics.update(torch.tensor(0.0), torch.empty(0, 3), torch.empty(0, 3))
+    assert metrics.confusion.sum() == metrics.loss_sum == 0
+
+
 def test_reset_forgets_everything() -> None:
     metrics = three_classes()
     metrics.reset()
