@@ -5,10 +5,10 @@ from torch import Tensor
 from fmnist.data.batches import Batches
 
 
-def batches(count: int = 25, batch_size: int = 4, seed: int | None = 0) -> Batches:
+def batches(count: int = 25, batch_size: int = 4, seed: int | None = 0, **arguments: int) -> Batches:
     """Image i holds the value i, and has the label i + 100."""
     images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
-    return Batches(images, torch.arange(count) + 100, batch_size, seed)
+    return Batches(images, torch.arange(count) + 100, batch_size, seed, **arguments)
 
 
 def epoch(loader: Batches, number: int) -> list[list[int]]:
@@ -109,6 +109,41 @@ def test_epoch_begun_anew_begins_at_its_first_batch() -> None:
     loader = batches()
     next(iter(loader))
     assert epoch(loader, 0) == epoch(batches(), 0)
+
+
+def flips(loader: Batches, number: int) -> dict[int, bool]:
+    """Which images of an epoch are to be flipped."""
+    loader.set_epoch(number)
+    return {index: flip for *batch, part in loader for index, flip in zip(indices(batch), part.tolist(), strict=True)}
+
+
+def test_each_image_is_flipped_in_every_other_epoch() -> None:
+    loader = batches(150, 64, flip_seed=0)
+    first = flips(loader, 0)
+    assert len(first) == 150
+    assert sum(first.values()) == pytest.approx(75, abs=20)
+    assert flips(loader, 2) == flips(loader, 40) == first
+    assert flips(loader, 1) == flips(loader, 3) == {index: not flip for index, flip in first.items()}
+
+
+def test_flips_depend_on_their_seed_and_the_epoch_alone() -> None:
+    first = flips(batches(150, 7, seed=0, flip_seed=5), 3)
+    state = torch.get_rng_state()
+    assert flips(batches(150, 9, seed=None, flip_seed=5), 3) == first
+    assert flips(batches(150, 7, flip_seed=6), 3) != first
+    assert torch.equal(torch.get_rng_state(), state)
+    parts = [flips(batches(150, 7, rank=rank, ranks=9, flip_seed=5), 3) for rank in range(9)]  # two are always empty
+    assert {index: flip for part in parts for index, flip in part.items()} == first
+    assert [len(part) for part in parts][-2:] == [0, 0]
+
+
+def test_flips_go_on_in_the_middle_of_an_epoch_and_leave_the_order_alone() -> None:
+    whole, cut = batches(flip_seed=1), batches(flip_seed=1)
+    cut.load_state_dict({"epoch": 3, "served": 4})
+    rest = flips(cut, 3)
+    assert list(flips(whole, 3).items())[-len(rest) :] == list(rest.items())
+    assert len(rest) == 25 - 4 * 4
+    assert [*flips(whole, 3)] == flat(epoch(batches(), 3))
 
 
 def test_images_and_labels_of_different_number_are_refused() -> None:

@@ -215,6 +215,43 @@ def test_trainer_augments_training_batches_alone_and_normalises_all(data_root: P
     assert not torch.equal(val, val.flip(3))
 
 
+def test_trainer_flips_in_turns(data_root: Path) -> None:
+    recorder = Recorder()
+    for served in (2, 1):  # two epochs, then the second one again
+        module = data(data_root, augment=Augmentation(flip=0.5, alternate=True), seed=4)
+        trainer = quiet_trainer(max_epochs=served)
+        trainer.fit(recorder, module)
+    images, labels = module.splits["train"]
+    batches = Batches(images, labels, 64, 4, flip_seed=4)
+    expected = [
+        normalise(torch.where(batches.flipped(epoch)[:, None, None, None], images.flip(3), images))[
+            batches.order(epoch)
+        ]
+        for epoch in (0, 1, 0)
+    ]
+    assert torch.equal(recorder.images("train"), torch.cat(expected))
+
+
+def test_trainer_mixes_training_batches_alone(data_root: Path) -> None:
+    module, recorder = data(data_root, augment=Augmentation(mixup=1.0)), Recorder()
+    trainer = quiet_trainer(max_epochs=1)
+    torch.manual_seed(0)
+    trainer.fit(recorder, module)
+    images, labels = module.splits["train"]
+    order = Batches(images, labels, 64, 0).order(0)[:64]
+    mixed, shares = recorder.seen["train"][0]
+    own = shares.gather(1, labels[order][:, None])[:, 0]
+    assert (shares.sum(dim=1) - 1).abs().max() < 1e-6
+    assert ((shares > 0).sum(dim=1) <= 2).all()
+    other = labels[order].roll(1)
+    apart = other != labels[order]
+    kept = own[apart, None, None, None]
+    pair = (normalise(images[order])[apart], normalise(images[order.roll(1)])[apart])
+    torch.testing.assert_close(mixed[apart], kept * pair[0] + (1 - kept) * pair[1], atol=1e-4, rtol=0)
+    assert recorder.labels("val").dtype == torch.int64
+    assert torch.equal(recorder.images("val"), normalise(module.splits["val"][0]).repeat(2, 1, 1, 1))
+
+
 def test_without_a_trainer_batches_are_normalised_alone(data_root: Path) -> None:
     module = data(data_root, augment=Augmentation(flip=1.0))
     images, labels = module.splits["test"]

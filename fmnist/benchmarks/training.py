@@ -12,8 +12,6 @@ from fmnist.benchmarks.bench import Bench, title, whole_batches
 from fmnist.benchmarks.clocks import EpochClock
 from fmnist.benchmarks.turns import contest
 from fmnist.benchmarks.usual import Epoch, usual_loader, usual_loop
-from fmnist.data.augment import normalise
-from fmnist.data.batches import Batches
 from fmnist.training import Session
 
 ONE_EPOCH = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2")
@@ -65,15 +63,16 @@ def usual_epoch(session: Session, clock: EpochClock | None, batches: int) -> Epo
 def epoch_by_hand(session: Session, clock: EpochClock | None, batches: int) -> Epoch:  # noqa: ARG001 (as the others)
     """The same network, optimizer, schedule, batches and precision as the Trainer's, without it."""
     network, loss_function, datamodule = session.classifier.network, session.classifier.loss, session.datamodule
-    loader = Batches(*datamodule.splits["train"], datamodule.batch_size, datamodule.seed)
+    loader = datamodule.train_dataloader()
     optimizer = session.classifier.optimizer(network.parameters())
     schedule = LambdaLR(optimizer, lambda step: session.classifier.schedule(step, batches))
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=session.trainer.precision == "bf16-mixed")
     network.train()
     start, images_seen = time.perf_counter(), 0
-    for images, labels in itertools.islice(loader, batches):
+    for batch in itertools.islice(loader, batches):
+        images, labels = datamodule.prepared(batch, training=True)
         with autocast:
-            loss = loss_function(network(normalise(datamodule.augment(images))), labels)
+            loss = loss_function(network(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -62,6 +62,7 @@ def build_session(
     seed_everything(cfg.seed, verbose=False)
     classifier = build_classifier(cfg)
     datamodule = build_datamodule(cfg)
+    check_loss(cfg, classifier.loss, datamodule.augment)
     history = History(run.history_file)
     progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
     config = plain_config(cfg)
@@ -112,6 +113,22 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
         )
     if isinstance(trainer.strategy, FSDPStrategy) and cfg.pictures:
         raise ValueError("trainer.strategy=fsdp: no process has the whole network to draw: pictures=none")
+
+
+def check_loss(cfg: DictConfig, loss: nn.Module, augment: Augmentation) -> None:
+    """Tries the loss on labels as training has them, which of mixed images are shares of the classes.
+
+    Raises:
+        ValueError: if it can't take them.
+    """
+    _, labels = augment.mixed(torch.zeros(2, *IMAGE_SHAPE), torch.zeros(2, dtype=torch.long), torch.Generator())
+    try:
+        loss(torch.zeros(2, len(CLASSES)), labels)
+    except (ValueError, TypeError, RuntimeError) as error:
+        kind = (
+            "labels (N)" if labels.ndim == 1 else "shares of the classes (N, K), as augment.mixup and cutmix have them"
+        )
+        raise ValueError(f"loss._target_={cfg.loss._target_}: it doesn't take {kind}: {one_line(error)}") from error
 
 
 def build_classifier(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) -> Classifier:

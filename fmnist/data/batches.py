@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BEFORE_THE_FIRST = -1
+"""An epoch that has no order: its random numbers are those of the flips."""
+
 
 class Batches:
     """A data loader without workers: a batch is one index into the images and one into the labels, on their device.
@@ -16,6 +19,9 @@ class Batches:
 
     Of several processes each serves its part of every batch. Parts differ by an image at most, and may be empty.
 
+    With a `flip_seed`, a batch also says which of its images are to be flipped, (N), bool: each in every other epoch,
+    the even or the odd ones, which the seed alone decides.
+
     Args:
         images: uint8, (N, C, H, W).
         labels: int64, (N).
@@ -23,6 +29,7 @@ class Batches:
         shuffle_seed: the seed of the orders; None serves the images as they lie.
         rank: which part is served.
         ranks: of how many.
+        flip_seed: the seed of the flips; None says nothing of them.
     """
 
     def __init__(
@@ -33,6 +40,7 @@ class Batches:
         shuffle_seed: int | None = None,
         rank: int = 0,
         ranks: int = 1,
+        flip_seed: int | None = None,
     ) -> None:
         assert len(images) == len(labels)
         self.images = images
@@ -41,6 +49,7 @@ class Batches:
         self.shuffle_seed = shuffle_seed
         self.rank = rank
         self.ranks = ranks
+        self.flip_seed = flip_seed
         self.epoch = 0
         self._served = 0
         self._resume_at: dict[str, int] | None = None
@@ -48,16 +57,19 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.images) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         resume_at, self._resume_at = self._resume_at, None
         same_epoch = resume_at is not None and resume_at["epoch"] == self.epoch
         self._served = resume_at["served"] if resume_at is not None and same_epoch else 0
         order = self.order(self.epoch).to(self.images.device)
+        served = [self.images, self.labels]
+        if self.flip_seed is not None:
+            served.append(self.flipped(self.epoch).to(self.images.device))
         for index in order.split(self.batch_size)[self._served :]:
             self._served += 1
             part = index.tensor_split(self.ranks)[self.rank] if self.ranks > 1 else index
             # Image by image as a whole: images[part] goes pixel by pixel and takes 14 times as long.
-            yield self.images.index_select(0, part), self.labels.index_select(0, part)
+            yield tuple(values.index_select(0, part) for values in served)
 
     def images_in(self, number: int) -> int:
         """Images of the epoch's batch with this number, counted from 0, over all processes."""
@@ -73,9 +85,13 @@ class Batches:
         """The indices (N) of the images in the order that this epoch serves them."""
         if self.shuffle_seed is None:
             return torch.arange(len(self.images))
-        # Consecutive seeds give unrelated orders in torch's Mersenne Twister; the factor keeps runs' epochs apart.
-        generator = torch.Generator().manual_seed(self.shuffle_seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.images), generator=generator)
+        return torch.randperm(len(self.images), generator=_generator(self.shuffle_seed, epoch))
+
+    def flipped(self, epoch: int) -> Tensor:
+        """Which images this epoch flips, (N), bool."""
+        assert self.flip_seed is not None
+        bits = torch.randint(2, (len(self.images),), generator=_generator(self.flip_seed, BEFORE_THE_FIRST))
+        return (bits + epoch) % 2 == 0
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
@@ -91,3 +107,9 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._resume_at = dict(state)
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    """The random numbers of an epoch."""
+    # Consecutive seeds give unrelated orders in torch's Mersenne Twister; the factor keeps runs' epochs apart.
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)

@@ -21,7 +21,7 @@ class FashionMNISTDataModule(LightningDataModule):
     """Torchvision's FashionMNIST, split into training, validation and test images.
 
     The pixels stay in memory as uint8, the device's own in training; augmentation (training batches alone) and
-    normalisation act on whole batches, there.
+    normalisation act on whole batches, there. Labels (N) are shares of the classes (N, K) where images are mixed.
 
     Args:
         root: the folder that holds the files, or will.
@@ -83,7 +83,8 @@ class FashionMNISTDataModule(LightningDataModule):
     def train_dataloader(self) -> Batches:
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._batches("train", self.batch_size, None if overfit else self.seed)
+        flip_seed = self.seed if self.augment.alternate else None
+        return self._batches("train", self.batch_size, None if overfit else self.seed, flip_seed)
 
     def val_dataloader(self) -> Batches | list[Batches]:
         return self._batches("val", self.eval_batch_size) if self.val_size else []
@@ -91,27 +92,37 @@ class FashionMNISTDataModule(LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self._batches("test", self.eval_batch_size)
 
-    def _batches(self, split: str, batch_size: int, shuffle_seed: int | None = None) -> Batches:
+    def _batches(
+        self, split: str, batch_size: int, shuffle_seed: int | None = None, flip_seed: int | None = None
+    ) -> Batches:
         """On the Trainer's device, as a whole; of a training by several processes, this one's part of each batch."""
         images, labels = self.splits[split]
         if self.trainer is None:
-            return Batches(images, labels, batch_size, shuffle_seed)
+            return Batches(images, labels, batch_size, shuffle_seed, flip_seed=flip_seed)
         device = self.trainer.strategy.root_device
         place = (self.trainer.global_rank, self.trainer.world_size)
-        return Batches(images.to(device), labels.to(device), batch_size, shuffle_seed, *place)
+        return Batches(images.to(device), labels.to(device), batch_size, shuffle_seed, *place, flip_seed)
 
     def transfer_batch_to_device(
-        self, batch: tuple[Tensor, Tensor], device: torch.device, dataloader_idx: int
-    ) -> tuple[Tensor, Tensor]:
+        self, batch: tuple[Tensor, ...], device: torch.device, dataloader_idx: int
+    ) -> tuple[Tensor, ...]:
         """As it is: the images are there already."""
         return batch
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augments in training and normalises always, on the device: uint8 (N, C, H, W) to float32."""
-        images, labels = batch
-        if self.trainer is not None and self.trainer.training:
-            images = self.augment(images)
-        return normalise(images), labels
+    def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """What the network gets of a batch, on its device."""
+        return self.prepared(batch, training=self.trainer is not None and bool(self.trainer.training))
+
+    def prepared(self, batch: tuple[Tensor, ...], *, training: bool) -> tuple[Tensor, Tensor]:
+        """Normalised images, float32, and labels, of uint8 (N, C, H, W) and what else `Batches` serves with them.
+
+        In training they are augmented.
+        """
+        images, labels, *flipped = batch
+        if not training:
+            return normalise(images), labels
+        # Normalised before they are mixed, where it is the same, as the mean of two bytes needn't be one.
+        return self.augment.mixed(normalise(self.augment(images, None, *flipped)), labels)
 
 
 def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
