@@ -170,7 +170,7 @@ def test_class_means_are_the_means_of_the_classes() -> None:
 
 def test_augmented_images_stand_beneath_their_originals() -> None:
     images = torch.randint(1, 256, (2, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    seen, figure = show_data.augmented(images, ["Bag", "Coat"], Augmentation(flip=1.0), seed=0)
+    seen, figure = show_data.augmented(images, torch.tensor([8, 4]), Augmentation(flip=1.0), seed=0)
     assert "flip=1.0" in seen
     assert "shift" not in seen
     assert [text.get_text() for text in figure.axes[0].texts] == [
@@ -183,3 +183,41 @@ def test_augmented_images_stand_beneath_their_originals() -> None:
     for row in rows[1:]:
         assert np.array_equal(row[:, 0], rows[0, :, 0, ::-1])
         assert np.array_equal(row[:, 1], rows[0, :, 1, ::-1])
+
+
+def test_mixed_images_are_named_by_their_shares() -> None:
+    images = torch.stack([torch.zeros(1, 28, 28), torch.full((1, 28, 28), 255.0)]).to(torch.uint8)
+    augment = Augmentation(mixup=1.0)
+    seen, figure = show_data.augmented(images, torch.tensor([8, 4]), augment, seed=0)
+    assert "(mixup=1.0, mix=1.0)" in seen
+    texts = [text.get_text().split("\n") for text in figure.axes[0].texts]
+    assert texts[:2] == [["original", "Bag"], ["original", "Coat"]]
+    canvas = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
+    there = ~np.isnan(canvas)
+    rows = canvas[there.any(axis=1)][:, there.any(axis=0)][::4, ::4].reshape(4, 28, 2, 28)
+    for place, (_, *lines) in enumerate(texts[2:], 2):
+        shares = {name: int(share.rstrip("%")) / 100 for share, name in (line.split(maxsplit=1) for line in lines)}
+        assert sum(shares.values()) == pytest.approx(1, abs=0.011)
+        assert rows[place // 2, :, place % 2] == pytest.approx(np.full((28, 28), shares["Coat"]), abs=0.01)  # white
+
+
+def test_names_of_labels_and_of_shares() -> None:
+    shares = torch.zeros(3, 10)
+    shares[0, 8], shares[0, 4] = 0.304, 0.696
+    shares[1, 0] = 1.0
+    shares[2, 9], shares[2, 1] = 0.998, 0.002
+    assert show_data.named(torch.tensor([8, 0])) == ["Bag", "T-shirt/top"]
+    assert show_data.named(shares) == ["70% Coat\n30% Bag", "T-shirt/top", "Ankle boot"]
+
+
+def test_flips_in_turns_are_drawn_in_turns() -> None:
+    images = torch.randint(1, 256, (6, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    augment = Augmentation(flip=0.5, alternate=True)
+    seen, figure = show_data.augmented(images, torch.arange(6), augment, seed=0)
+    assert "flip=0.5, alternate=true" in seen
+    canvas = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
+    there = ~np.isnan(canvas)
+    rows = canvas[there.any(axis=1)][:, there.any(axis=0)][::4, ::4].reshape(4, 28, 6, 28)
+    flipped = [[not np.array_equal(row[:, i], rows[0, :, i]) for i in range(6)] for row in rows[1:]]
+    assert flipped[0] == flipped[2] == [not flip for flip in flipped[1]]
+    assert 0 < sum(flipped[0]) < 6

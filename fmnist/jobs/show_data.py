@@ -1,5 +1,6 @@
 """Show the data as pictures, in files and in TensorBoard."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -108,9 +109,8 @@ def pictures(
     """
     images, labels = splits["train"]
     batch, batch_labels = next(iter(Batches(images, labels, count, shuffle_seed=seed)))
-    names = [CLASSES[label] for label in batch_labels.tolist()]
     seen = f"{len(batch)} training images, the first batch of seed {seed}"
-    yield "batch", seen, tiles(batch[:, 0], names, suptitle=seen)
+    yield "batch", seen, tiles(batch[:, 0], named(batch_labels), suptitle=seen)
 
     seen = f"training image {index} with the values of its pixels: {CLASSES[labels[index]]}"
     yield "pixels", seen, pixel_values(images[index, 0], seen)
@@ -121,7 +121,7 @@ def pictures(
     seen = "the mean of each class's training images"
     yield "class_means", seen, tiles(class_means(images, labels), CLASSES, columns=5, suptitle=seen)
 
-    yield "augmented", *augmented(batch[:AUGMENTED], names[:AUGMENTED], augment, seed)
+    yield "augmented", *augmented(batch[:AUGMENTED], batch_labels[:AUGMENTED], augment, seed)
 
 
 def class_means(images: Tensor, labels: Tensor) -> Tensor:
@@ -134,19 +134,42 @@ def class_means(images: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([images[labels == label, 0].float().mean(dim=0) for label in range(len(CLASSES))])
 
 
-def augmented(images: Tensor, names: list[str], augment: Augmentation, seed: int) -> tuple[str, Figure]:
+def augmented(images: Tensor, labels: Tensor, augment: Augmentation, seed: int) -> tuple[str, Figure]:
     """What is seen, and a row of images above rows of what training makes of them.
 
     Args:
-        images: (N, 1, H, W).
-        names: their classes (N).
+        images: (N, 1, H, W), uint8.
+        labels: (N).
         augment: as in training.
         seed: of its random numbers.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = [images, *(augment(images, generator) for _ in range(DRAWS))]
-    titles = [f"{kind}\n{name}" for kind in ("original", *["augmented"] * DRAWS) for name in names]
-    changes = {"flip": augment.flip, "shift": augment.shift, "erase": augment.erase}
-    words = ", ".join(f"{name}={value}" for name, value in changes.items() if value)
-    seen = f"images, and {DRAWS} augmentations of each ({words or 'none: training leaves them as they are'})"
+    flipped = torch.randint(2, labels.shape, generator=generator).bool() if augment.alternate else None
+    rows, titles = [images], [f"original\n{name}" for name in named(labels)]
+    for _ in range(DRAWS):
+        changed = augment(images, generator, flipped).float()
+        mixed, mixed_labels = augment.mixed(changed, labels, generator)
+        rows.append(mixed.round().to(torch.uint8))
+        titles += [f"augmented\n{name}" for name in named(mixed_labels)]
+        flipped = None if flipped is None else ~flipped
+    seen = f"images, and {DRAWS} augmentations of each ({changes(augment) or 'none: training leaves them as they are'})"
     return seen, tiles(torch.cat(rows)[:, 0], titles, columns=len(images), suptitle=seen)
+
+
+def named(labels: Tensor) -> list[str]:
+    """The names of labels (N), or of shares of the classes (N, K): "70% Bag" above "30% Coat"."""
+    if labels.ndim == 1:
+        return [CLASSES[label] for label in labels.tolist()]
+    pairs = [sorted(zip(shares, CLASSES, strict=True), reverse=True)[:2] for shares in labels.tolist()]
+    return [
+        f"{share:.0%} {name}\n{rest:.0%} {other}" if f"{rest:.0%}" != "0%" else name
+        for (share, name), (rest, other) in pairs
+    ]
+
+
+def changes(augment: Augmentation) -> str:
+    """What an augmentation does, as it is typed."""
+    used = [name for name in ("flip", "alternate", "shift", "erase", "mixup", "cutmix") if getattr(augment, name)]
+    if augment.mixup or augment.cutmix:
+        used.append("mix")
+    return ", ".join(f"{name}={json.dumps(getattr(augment, name))}" for name in used)
