@@ -1,5 +1,6 @@
 """What several processes of a run need, as far as one process can tell."""
 
+import signal
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from fmnist.build.trainer import choose_strategy
-from fmnist.callbacks import RandomStates, pictures
+from fmnist.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
 from fmnist.data.batches import Batches
 from fmnist.models import CNN
 from fmnist.models.batch_norm import SyncedBatchNorm, synced
@@ -291,6 +292,21 @@ def test_random_numbers_go_on_in_as_many_processes_and_are_drawn_anew_in_others(
     assert [record.message for record in caplog.records] == [
         f"random numbers are drawn anew: {size} processes now, 2 before" for size in (1, 3)
     ]
+
+
+def test_a_signal_that_comes_while_processes_agree_is_not_lost(tmp_path: Path) -> None:
+    interruption, trainer = Interruption(tmp_path / "last.ckpt"), stub()
+
+    def agree(requested: bool, **_: bool) -> bool:
+        if not interruption.requested:
+            interruption._on_signal(signal.SIGTERM, None)
+        return requested
+
+    trainer.strategy = SimpleNamespace(reduce_boolean_decision=agree)
+    interruption.on_train_epoch_start(trainer, None)
+    with pytest.raises(TrainingInterrupted) as asked:
+        interruption.on_train_epoch_start(trainer, None)
+    assert asked.value.by_system
 
 
 def test_pictures_have_the_logits_of_all_processes_in_the_images_order(monkeypatch: pytest.MonkeyPatch) -> None:

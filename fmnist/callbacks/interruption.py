@@ -88,11 +88,14 @@ class Interruption(Checkpoint):
 
     def _agreed(self, trainer: Trainer) -> bool:
         """Whether any process was asked to end: all of them ask at the same time."""
-        if trainer.world_size > 1:
-            agree = trainer.strategy.reduce_boolean_decision
-            self.requested = agree(self.requested, all=False)
-            self.by_system = self.requested and agree(self.by_system, all=False)
-        return self.requested
+        if trainer.world_size == 1:
+            return self.requested
+        agree = trainer.strategy.reduce_boolean_decision
+        if not agree(self.requested, all=False):
+            return False  # a signal may have come meanwhile: it counts the next time
+        self.requested = True
+        self.by_system = agree(self.by_system, all=False)
+        return True
 
     def _restore(self) -> None:
         for name, handler in self._previous.items():
