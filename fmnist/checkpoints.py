@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 CONFIG_KEY = "fmnist_config"
 """Where a checkpoint holds the resolved config of its run, as plain values: enough to build everything again."""
+CURRENT_KEY = "current_model_state"
+"""Where it holds the network's weights to go on with, if those of its state are averaged ones; Lightning's name."""
+NETWORK = "network."
+"""What the names of the network's own part of a state begin with."""
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -139,14 +143,13 @@ def check_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The network's own part of the state, under the names that the network gives its parameters."""
-    prefix = "network."
     state = checkpoint["state_dict"]
     if not isinstance(state, dict):
         raise ValueError("the weights of the checkpoint have no names")
     weights = {
-        name.removeprefix(prefix): value
+        name.removeprefix(NETWORK): value
         for name, value in state.items()
-        if isinstance(name, str) and name.startswith(prefix)
+        if isinstance(name, str) and name.startswith(NETWORK)
     }
     if not all(isinstance(value, torch.Tensor) and value.layout == torch.strided for value in weights.values()):
         raise ValueError("the weights of the checkpoint aren't all tensors")

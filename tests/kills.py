@@ -3,7 +3,7 @@
     python tests/kills.py FOLDER [--trials 5] [--most 1] [--seed 0]
 
 Prints what was tried and lost as JSON. Weights, random states and curves have to be equal to the last bit; the table of
-the epochs and metrics.json in everything but times.
+the epochs and metrics.json in everything but times. Every second run averages its weights.
 """
 
 import argparse
@@ -40,6 +40,7 @@ WORDS = [
     "pictures.embedding=20",
     "report=false",
 ]
+AVERAGED = ("current_model_state", "averaging_state")  # in checkpoints of runs that average their weights
 TIMED = ("second",)  # what of names of columns and curves depends on the clock
 
 
@@ -48,8 +49,8 @@ def differences(one: Path, other: Path) -> list[str]:
     found = []
     for name in ("best.ckpt", "last.ckpt"):
         a, b = (checkpoints.load(folder / "checkpoints" / name) for folder in (one, other))
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
-            if not same(a[key], b[key]):
+        for key in ("state_dict", *AVERAGED, "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+            if not same(a.get(key), b.get(key)):
                 found.append(f"{name}: {key}")
         if not same(states(a, "RandomStates"), states(b, "RandomStates")):
             found.append(f"{name}: random states")
@@ -131,13 +132,15 @@ def main(folder: Path, trials: int, most: int, seed: int) -> int:
     draw = random.Random(seed)
     words = [*WORDS, f"data.root={synthetic.write(folder / 'data')}"]
     begun = time.monotonic()
-    untouched = killed(folder / "untouched", words, 0, 0, draw)
-    seconds = time.monotonic() - begun
+    kinds = [words, [*words, "callbacks=ema"]]
+    untouched = [killed(folder / f"untouched_{kind}", kinds[kind], 0, 0, draw) for kind in range(len(kinds))]
+    seconds = (time.monotonic() - begun) / len(kinds)
     lost = {}
     for trial in range(trials):
+        kind = trial % len(kinds)
         try:
-            run = killed(folder / str(trial), words, seconds, draw.randint(1, most), draw)
-            if found := differences(run, untouched):
+            run = killed(folder / str(trial), kinds[kind], seconds, draw.randint(1, most), draw)
+            if found := differences(run, untouched[kind]):
                 lost[trial] = ", ".join(found)
         except Exception as error:
             lost[trial] = f"{type(error).__name__}: {error}"

@@ -73,7 +73,10 @@ def rows(run: Run) -> list[dict[str, str]]:
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return checkpoints.network_weights(checkpoints.load(run.last_checkpoint))
+    """Of the network; where they are averaged, also those behind."""
+    checkpoint = checkpoints.load(run.last_checkpoint)
+    found = checkpoints.network_weights(checkpoint)
+    return found | checkpoint.get(checkpoints.CURRENT_KEY, {})
 
 
 def distance(one: Run, other: Run) -> float:
@@ -91,7 +94,7 @@ PLAIN = ["augment=none", "model.dropout=0", "trainer.max_epochs=3", "trainer.max
 
 
 def test_two_processes_train_what_one_trains(tmp_path: Path, words: list[str], run_script: RunScript) -> None:
-    words = [*words, *PLAIN, "trainer.precision=64-true"]
+    words = [*words, *PLAIN, "trainer.precision=64-true", "callbacks=ema"]
     one = run_script("train", *words, "trainer=cpu")
     assert one.status == 0, one.err
     two = finished(train(tmp_path / "two", *words, "trainer=ddp_cpu"))
@@ -183,6 +186,7 @@ def test_ctrl_c_ends_all_after_the_same_step_and_the_run_goes_on_as_if_nothing_h
     tmp_path: Path, words: list[str], asked: int, status: int
 ) -> None:
     long = [*words, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
+    long.append("callbacks=ema")
     whole = finished(train(tmp_path / "whole", *long))
     process = train(tmp_path / "cut", *long)
     wait_for(lambda: has_checkpoint(tmp_path / "cut"))

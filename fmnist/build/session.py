@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
 from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 from torch import nn
@@ -22,6 +22,7 @@ from fmnist.build.compiler import check_compiler
 from fmnist.build.nodes import build, one_line, plain_config
 from fmnist.build.trainer import build_measuring_trainer, build_trainer, hardware_precision
 from fmnist.callbacks import (
+    AveragedWeights,
     Divergence,
     History,
     Interruption,
@@ -41,6 +42,9 @@ from fmnist.measures import direction, metric_names
 from fmnist.ranks.place import check_processes
 from fmnist.runs import Run
 from fmnist.training import Session
+
+COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
+"""Precisions of weights whose last digit is more than a step of an average."""
 
 
 def build_session(
@@ -111,6 +115,14 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
             f"trainer.gradient_clip_val={trainer.gradient_clip_val}: with trainer.precision=16-mixed it needs "
             "optimizer.fused=false"
         )
+    averages = any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if averages and trainer.precision in COARSE:
+        raise ValueError(
+            f"trainer.precision={trainer.precision}: too coarse for callbacks=ema, whose average moves by less than "
+            "the last digit; bf16-mixed and 32-true aren't"
+        )
+    if isinstance(trainer.strategy, FSDPStrategy) and averages:
+        raise ValueError("trainer.strategy=fsdp: no process has the whole network to average: callbacks=none")
     if isinstance(trainer.strategy, FSDPStrategy) and cfg.pictures:
         raise ValueError("trainer.strategy=fsdp: no process has the whole network to draw: pictures=none")
 
@@ -188,6 +200,11 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
             if not cfg.data.val_size:
                 raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")
             callback = callback(monitor=cfg.monitor, mode=direction(cfg.monitor))
+        if isinstance(callback, WeightAveraging) and not isinstance(callback, AveragedWeights):
+            raise ValueError(
+                f"callbacks.{name}._target_={node._target_}: with a late start it validates the initial weights; "
+                "callbacks=ema averages weights"
+            )
         callbacks.append(callback)
     return callbacks
 

@@ -1,5 +1,9 @@
-"""What happens around training: the table of its epochs, checkpoints, pictures, interruption, the progress bar."""
+"""What happens around training: the table of its epochs, checkpoints, pictures, interruption, the progress bar.
 
+And, where they are asked for, averaged weights.
+"""
+
+from fmnist.callbacks.averaged_weights import AveragedWeights
 from fmnist.callbacks.divergence import Divergence, TrainingDiverged
 from fmnist.callbacks.history import History
 from fmnist.callbacks.interruption import Interruption, TrainingInterrupted
@@ -12,6 +16,7 @@ from fmnist.callbacks.regular_checkpoint import RegularCheckpoint
 from fmnist.callbacks.run_config import RunConfig
 
 __all__ = [
+    "AveragedWeights",
     "Divergence",
     "History",
     "Interruption",

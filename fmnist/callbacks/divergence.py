@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from fmnist.checkpoints import CURRENT_KEY, NETWORK
+
 AT_HAND = {"cpu"}
 """Devices whose values can be looked at without waiting."""
 
@@ -51,9 +53,10 @@ class Divergence(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._look(trainer)
-        for name, value in checkpoint["state_dict"].items() if trainer.is_global_zero else ():
+        states = [checkpoint["state_dict"], checkpoint.get(CURRENT_KEY, {})] if trainer.is_global_zero else []
+        for name, value in (item for state in states for item in state.items()):
             if isinstance(value, Tensor) and not value.isfinite().all():
-                self._stop(trainer, f"{name.removeprefix('network.')} became infinite or NaN", trainer.global_step - 1)
+                self._stop(trainer, f"{name.removeprefix(NETWORK)} became infinite or NaN", trainer.global_step - 1)
 
     def _look(self, trainer: Trainer) -> None:
         if self._first is not None and (step := int(self._first)) >= 0:

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from fmnist import inspection
+from fmnist.callbacks.averaged_weights import as_validated
 from fmnist.callbacks.projector import write_embedding
 from fmnist.classes import CLASSES, IMAGE_SHAPE
 from fmnist.classifier import Classifier
@@ -99,7 +100,8 @@ class Pictures(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module)
+            with as_validated(trainer, pl_module):
+                self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._drawn_at != trainer.global_step:
