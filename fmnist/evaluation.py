@@ -2,17 +2,20 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from fmnist.classes import CLASSES
 from fmnist.classifier import Classifier
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.measures import metric_names
+from fmnist.metrics import ClassificationMetrics
 from fmnist.reporting.tables import class_table
+from fmnist.views import mean_answer
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +48,34 @@ def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDa
     return result | {"logits": torch.cat(kept.batches)}
 
 
-def show(split: str, subject: str, result: Result) -> None:
-    """Logs the result of a checkpoint on a split: a table of the classes, then the whole."""
+def together(results: Sequence[Result], losses: Sequence[nn.Module], labels: Tensor) -> Result:
+    """What several networks that were measured on the same images are worth together: the mean of their probabilities.
+
+    Args:
+        results: one for each network.
+        losses: those of the networks, whose mean is the loss.
+        labels: (N) of the images, of which the first ones may have been measured alone.
+    """
+    logits = mean_answer([result["logits"] for result in results])
+    labels = labels[: len(logits)].cpu()
+    metrics = ClassificationMetrics()
+    metrics.update(torch.stack([loss.eval()(logits, labels) for loss in losses]).mean(), logits, labels)
+    found: Result = metrics.compute()
+    return found | {"logits": logits}
+
+
+def show(split: str, subject: str, result: Result, *how: str) -> None:
+    """Logs the result of a checkpoint on a split: a table of the classes, then the whole.
+
+    Args:
+        split: "val" or "test".
+        subject: what was measured.
+        result: what came out.
+        how: what is to be known about it besides.
+    """
     log.info("%s of %s:\n%s", split, subject, class_table(result["confusion"]))
-    log.info("%s: loss %.4f, accuracy %.2f%%", split, result["loss"].item(), 100 * result["accuracy"].item())
+    note = f" ({'; '.join(how)})" if how else ""
+    log.info("%s: loss %.4f, accuracy %.2f%%%s", split, result["loss"].item(), 100 * result["accuracy"].item(), note)
 
 
 def scalars(split: str, result: Result) -> dict[str, float]:

@@ -20,7 +20,7 @@ ARROWS = {
     "choices": "",
     "words": "",
     "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation files images logs "
-    "measures memory processes ranks record report reporting results runs training trust tuning words",
+    "measures memory processes ranks record report reporting results runs training trust tuning views words",
     "build": "arguments board callbacks checkpoints classes classifier data measures models ranks runs schedules "
     "training trust",
     "tuning": "arguments comparison files reporting runs words",
@@ -31,7 +31,7 @@ ARROWS = {
     "report runs",
     "report": "classes classifier data evaluation files inspection metrics reporting runs trust",
     "comparison": "arguments files measures reporting runs trust",  # no torch: it opens ten thousand runs in seconds
-    "evaluation": "classes classifier data measures reporting",
+    "evaluation": "classes classifier data measures metrics reporting views",
     "classifier": "classes measures metrics",
     "callbacks": "checkpoints classes classifier data files inspection measures ranks reporting",
     "ranks": "",
@@ -48,6 +48,7 @@ ARROWS = {
     "losses": "",
     "optimizers": "",
     "inspection": "",
+    "views": "classes",
     "memory": "",
     "schedules": "",
     "classes": "",
