@@ -81,7 +81,8 @@ def suites(*files: str, examples: int = 0) -> Callable[[Path], Outcome]:
         environment = ENVIRONMENT | ({"FMNIST_FUZZ_EXAMPLES": str(examples)} if examples else {})
         subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, check=False)
         cases = [case for case in ElementTree.parse(report).iter("testcase") if case.find("skipped") is None]
-        lost = [case.get("name", "") for case in cases if len(case.findall("failure") + case.findall("error"))]
+        failures = [(case, found) for case in cases for found in [*case.findall("failure"), *case.findall("error")]]
+        lost = [f"{case.get('name')}: {(found.text or '')[-2000:]}" for case, found in failures]
         return Outcome(len(cases) * (examples or 1), lost)
 
     return line
