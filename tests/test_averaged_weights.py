@@ -137,7 +137,10 @@ def break_down() -> None:
 
 @pytest.mark.parametrize(
     ("what", "words"),
-    [(press_ctrl_c, ["trainer.accumulate_grad_batches=2"]), (break_down, ["data.val_size=0"])],
+    [
+        (press_ctrl_c, ["trainer.accumulate_grad_batches=2", "trainer.precision=64-true"]),
+        (break_down, ["data.val_size=0"]),
+    ],
     ids=["within an epoch", "from the end of one, without validation"],
 )
 def test_a_run_that_was_cut_off_ends_with_the_same_weights_averaged_and_not(

@@ -43,6 +43,8 @@ from fmnist.ranks.place import check_processes
 from fmnist.runs import Run
 from fmnist.training import Session
 
+DOUBLE = ("64", "64-true")
+"""Lightning's words for double precision."""
 COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
 """Precisions of weights whose last digit is more than a step of an average."""
 
@@ -158,7 +160,9 @@ def build_classifier(cfg: DictConfig, checkpoint: dict[str, Any] | None = None) 
         optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"optimizer: {one_line(error)}") from error
-    return Classifier(network, loss, optimizer, schedule)
+    classifier = Classifier(network, loss, optimizer, schedule)
+    # Lightning does it after it has loaded a checkpoint, whose weights would have gone through single precision.
+    return classifier.double() if str(cfg.trainer.get("precision")) in DOUBLE else classifier
 
 
 def build_network(node: DictConfig, checkpoint: dict[str, Any] | None = None) -> nn.Module:
