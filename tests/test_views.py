@@ -120,11 +120,14 @@ def by_hand(runs: list[Path], mirrored: bool) -> str:
 def test_what_evaluate_says_of_views_and_of_several_runs(runs: list[Path], run_script: RunScript) -> None:
     one, both = str(runs[0]), f"[{runs[0]},{runs[1]}]"
     said = {}
-    for run, views in [(one, "none"), (f"[{one}]", "none"), (one, "flip"), (both, "none"), (both, "flip")]:
+    pattern = f"{runs[0].parent}/*"  # outputs/, which is beside them, is no run folder
+    some = [(one, "none"), (f"[{one}]", "none"), (one, "flip"), (both, "none"), (pattern, "none"), (both, "flip")]
+    for run, views in some:
         done = run_script("evaluate", f"run={run}", f"views={views}", "accelerator=cpu")
         assert (done.status, done.err) == (0, "")
         said[run, views] = done.out.splitlines()
     assert said[one, "none"] == said[f"[{one}]", "none"]
+    assert said[both, "none"] == said[pattern, "none"]
     last = {key: lines[-1] for key, lines in said.items()}
     assert last[one, "none"] == f"test: {by_hand(runs[:1], mirrored=False)}"
     augmented = "test-time augmentation, 2 views of each image"

@@ -339,6 +339,8 @@ def test_every_script_refuses(run_script: RunScript, command: list[str], fragmen
         (["run=nowhere"], ["run=nowhere", "no such folder"]),
         (["run=[nowhere]"], ["run=nowhere", "no such folder"]),
         (["run=[.,nowhere]"], ["run=.", "not a run folder"]),
+        (["run=*.ckpt"], ["run=*.ckpt", "no run folder"]),
+        (["run=[a*]", "views=flip"], ["run=a*", "no run folder"]),
         (["run=[a,b]", "checkpoint=b"], ["either"]),
         (["run=."], ["run=.", "not a run folder"]),
         (["checkpoint=nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from fmnist.build import build_datamodule, build_measuring_trainer, restore
 from fmnist.data.sources import check_root
 from fmnist.evaluation import measure, show, together
 from fmnist.memory import enough_memory
-from fmnist.runs import checkpoint_file
+from fmnist.runs import Run, checkpoint_file
 from fmnist.views import VIEWS, SeveralViews
 
 log = logging.getLogger(__name__)
@@ -72,18 +73,37 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (what eve
 def find_files(run: str | Sequence[str] | None, checkpoint: str | None) -> list[Path]:
     """The checkpoints that a person names.
 
+    Args:
+        run: a folder, a pattern (as of all runs of a sweep), or several of both.
+        checkpoint: or one file.
+
     Raises:
         ValueError: if there is no such run, or one is named twice.
     """
-    if run is None or isinstance(run, str):
+    if run is None:
         return [checkpoint_file(run, checkpoint)]
     files: dict[Path, Path] = {}
-    for folder in run:
+    for folder in (folder for name in ([run] if isinstance(run, str) else run) for folder in matching(name)):
         file = checkpoint_file(folder, checkpoint)
         if file.resolve() in files:
             raise ValueError(f"run={folder} stands there twice")
         files[file.resolve()] = file
     return list(files.values())
+
+
+def matching(name: str) -> list[str]:
+    """The run folders that fit a pattern; what is none stands for itself.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if "*" not in name or Path(name).exists():
+        return [name]
+    folders = sorted(glob(name))  # noqa: PTH207 (absolute, too)
+    found = [folder for folder in folders if Run(Path(folder)).config_file.is_file()]
+    if not found:
+        raise ValueError(f"run={name}: no run folder has such a name")
+    return found
 
 
 def check_images(saved: DictConfig, cfg: DictConfig) -> None:
