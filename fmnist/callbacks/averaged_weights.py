@@ -47,7 +47,7 @@ class AveragedWeights(WeightAveraging):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._average_model is not None
-        self._average_model.module.to(device=pl_module.device, dtype=pl_module.dtype)  # type: ignore[arg-type]
+        self._average_model.module.to(pl_module.device)
         # Of a number on a GPU the processor would have to wait for the device in each step.
         self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
