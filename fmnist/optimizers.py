@@ -37,12 +37,12 @@ class Muon(Optimizer):
     def __init__(
         self,
         params: Iterable[nn.Parameter],
-        lr: Rate = 0.02,
+        lr: Rate = 0.1,
         momentum: Momentum = 0.95,
         weight_decay: Rate = 0.0,
         steps: Annotated[int, Ge(1), Lt(100)] = 5,
-        adam_lr: Rate = 0.004,
-        adam_betas: Annotated[tuple[Momentum, Momentum], MinLen(2), MaxLen(2)] = (0.9, 0.999),
+        adam_lr: Rate = 0.01,
+        adam_betas: Annotated[tuple[Momentum, Momentum], MinLen(2), MaxLen(2)] = (0.9, 0.99),
         adam_weight_decay: Rate = 0.0,
     ) -> None:
         parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}

@@ -29,6 +29,7 @@ ROOT = CONF.parent
 OPTIONS = [(group, option) for group in groups("train") for option in options(group)]
 TUNED = [(group, option) for group in groups("tune") if group not in groups("train") for option in options(group)]
 EXPERIMENTS = options("experiment")
+RESIDUAL = {"gpu_96", "record"}  # those of them whose network doesn't pool, and is too large for a test
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -63,8 +64,11 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root: Path) -> None:
     words = [f"experiment={experiment}", "data=folder", f"data.root={data_root}", "trainer.fast_dev_run=true"]
-    if composed(words[0]).data.val_size:
+    cfg = composed(words[0])
+    if cfg.data.val_size:
         words.append("data.val_size=100")
+    if experiment in RESIDUAL:
+        words += ["model.depth=10", "model.width=1"]
     done = run_script("train", *words)
     assert done.status == 0, done.err
     assert done.run.parent.name == experiment
@@ -162,7 +166,7 @@ def test_other_choices_go_with_every_experiment(experiment: str, words: list[str
     built(f"experiment={experiment}", *words)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - RESIDUAL))
 def test_another_pooling_goes_with_every_experiment(experiment: str) -> None:
     pooling = composed(f"experiment={experiment}").model.pooling
     other = "l2" if pooling == "max" else f"[{','.join(pooling).replace('max', 'l2')}]"
