@@ -319,7 +319,7 @@ def test_trainer_words() -> None:
 
 
 def test_scaled_gradients_of_a_fused_optimizer_are_not_clipped() -> None:
-    place = {"num_devices": 1, "num_nodes": 1, "world_size": 1, "strategy": None}
+    place = {"num_devices": 1, "num_nodes": 1, "world_size": 1, "strategy": None, "callbacks": []}
     trainer: Any = SimpleNamespace(precision="16-mixed", gradient_clip_val=0.5, **place)
     with pytest.raises(ValueError, match=r"gradient_clip_val=0.5: .* optimizer.fused=false"):
         check_parts(composed(), trainer)
