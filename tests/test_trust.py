@@ -336,6 +336,14 @@ def test_a_config_file_that_names_what_does_not_belong_there(
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.parametrize("key", ["trainer.max_steps", "trainer.max_epochs", "seed", "data.val_size", "optimizer.lr"])
+def test_a_config_file_with_a_list_where_a_number_belongs(run: Path, run_script: RunScript, key: str) -> None:
+    cfg = OmegaConf.load(run / "config.yaml")
+    OmegaConf.update(cfg, key, [])
+    OmegaConf.save(cfg, run / "config.yaml")
+    run_script("train", f"resume={run}", "trainer.max_time=00:01:00:00").assert_refused(f"{key}=[]")
+
+
 def test_a_hydra_node_in_a_config_file_is_not_heard(run: Path, run_script: RunScript, tmp_path: Path) -> None:
     with (run / "config.yaml").open("a") as file:
         file.write("hydra: {launcher: {_target_: os.system, command: touch trace}, run: {dir: elsewhere}}\n")

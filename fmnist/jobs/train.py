@@ -248,8 +248,8 @@ def check_progress(saved: DictConfig, checkpoint: dict[str, Any], run: Run, chan
     """
     done = {"max_epochs": run.epochs, "max_steps": checkpoint["global_step"]}
     for name, amount in done.items():
-        limit = saved.trainer[name]
-        if limit is not None and 0 <= limit < amount:
+        limit = OmegaConf.select(saved, f"trainer.{name}")
+        if isinstance(limit, int) and 0 <= limit < amount:  # what it is else is refused with the Trainer's arguments
             raise ValueError(f"trainer.{name}={limit}: the run has done {amount} already")
     if run.status == "finished" and not any(f"trainer.{name}" in changed for name in (*done, "max_time")):
         raise ValueError(f"{run.folder} is finished; trainer.max_epochs=N lets it go on to N epochs")
