@@ -108,6 +108,7 @@ def test_benchmark_shows_and_writes_rates_and_ratios(run_benchmark: RunScript) -
     assert results["input"]["input, plain"]["ratios"]["ours"]["usual"]["median"] > 2  # whole batches, on any machine
 
 
+@pytest.mark.slow
 def test_benchmark_shows_and_writes_arithmetic_evaluation_and_growth(
     run_benchmark: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +347,7 @@ def test_resident_memory_is_what_there_is_now(monkeypatch: pytest.MonkeyPatch, t
     assert resident_mib() is None
 
 
+@pytest.mark.slow
 def test_a_training_process_tells_its_times_and_its_memory(bench: Bench) -> None:
     trained = train_process(bench, "pictures=none", "report=false", "trainer.max_epochs=2", memory.WITH_MEMORY)
     assert trained.process.status == 0

@@ -326,6 +326,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return commands
 
 
+@pytest.mark.slow
 def test_a_real_training_becomes_a_row(measure: Measure) -> None:
     done = measure("seeds=1")
     assert done.status == 0, done.err

@@ -213,6 +213,7 @@ def test_a_job_that_was_cut_off_goes_on_where_it_was(train: RunScript, monkeypat
         assert tables[0] == tables[1]
 
 
+@pytest.mark.slow
 def test_damaged_files_of_a_job_stop_neither_it_nor_the_others(train: RunScript) -> None:
     first = train(*SHORT, "seed=0,1,2")
     for seed in (0, 1):

@@ -164,6 +164,7 @@ def test_a_study_goes_on_as_if_it_had_not_stopped(tune: Tune) -> None:
     assert (done.status, lines_of(done)) == (0, [])
 
 
+@pytest.mark.slow
 def test_another_study_of_the_same_name_is_refused(tune: Tune) -> None:
     folder = tune("trials=1").folder / "outputs" / "tune" / "learning_rate"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -394,6 +395,7 @@ def test_few_trials_of_a_choice_are_no_warning() -> None:
     assert said == []
 
 
+@pytest.mark.slow
 def test_a_database_that_another_program_holds_is_told(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tune("trials=1").folder / "outputs" / "tune" / "learning_rate" / "study.db"
     monkeypatch.setattr(storage, "PATIENCE", 0.2)
