@@ -58,9 +58,13 @@ def run(job: str, words: str | None = None) -> None:
     sys.argv[1:] = flags_first(typed)
     parser = get_args_parser()
     parser.error = lambda message: fail(f"{message} (--help lists what there is)")  # type: ignore[method-assign]
-    if parser.parse_args().help:  # not by Hydra: it would look for its groups, twice, for most of a second
+    given = parser.parse_args()
+    if given.help:  # not by Hydra: it would look for its groups, twice, for most of a second
         print(help_text(job))
         return
+    for word in given.overrides:
+        if not key_of(word):  # Hydra stumbles over some of them
+            fail(unreadable(word))
     end = QuickEnd()
     full_error = os.environ.get(FULL_ERROR)
     raises = full_error == "1"
@@ -183,6 +187,12 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def unreadable(word: str) -> str:
+    """The message for a word that is no key=value."""
+    typed = " ".join(word.split())
+    return f"""{typed} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
+
+
 def explain(error: Exception, job: str) -> str:
     """A mistake as one line that names what is near; what is said by the project itself is left as it is."""
     from fmnist.arguments import did_you_mean
@@ -207,8 +217,7 @@ def explain(error: Exception, job: str) -> str:
             return f"hydra/launcher={option}: `make cluster` installs it"
         return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
     if isinstance(error, OverrideParseException):
-        typed = " ".join((error.override or "").split())
-        return f"""{typed} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
+        return unreadable(error.override or "")
     if found := re.match(r"Ambiguous value for argument '(.*?)'", message):
         return first_mistake(job) or f"{found[1]}: add -m to run each of the values; a list is written [1,2]"
     if found := re.search(r"Could not (?:override|append to config|delete from config)[. ]*.*?'(.+?)'", message):
