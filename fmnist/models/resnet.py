@@ -80,7 +80,7 @@ class _Block(nn.Module):
         shortcut: list[nn.Module] = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         if incoming != outgoing:
             shortcut += [nn.Conv2d(incoming, outgoing, 1, bias=False), nn.BatchNorm2d(outgoing)]
-        self.shortcut = nn.Sequential(*shortcut)
+        self.shortcut = nn.Sequential(*shortcut) if shortcut else nn.Identity()
         self.activation = ACTIVATIONS[activation]()
 
     def forward(self, features: Tensor) -> Tensor:
