@@ -504,7 +504,7 @@ def test_a_killed_trial_is_done_again(tune: Tune, tmp_path: Path, data_root: Pat
 def test_ctrl_c_shows_the_result_so_far_and_the_study_goes_on(
     tune: Tune, tmp_path: Path, data_root: Path, n_jobs: int, how: signal.Signals
 ) -> None:
-    words = ("trials=4", "trainer.max_epochs=8")
+    words = ("trials=4", "trainer.max_epochs=30")  # that two at once don't end before they are asked to
     folder = tmp_path / "outputs" / "tune" / "learning_rate"
     process = start(tmp_path, data_root, *words, f"n_jobs={n_jobs}")
     wait_until(lambda: (folder / "0002" / "metrics.csv").is_file(), process)
