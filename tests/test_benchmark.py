@@ -309,7 +309,11 @@ def test_a_process_that_fails_is_told_by_its_last_line() -> None:
 def test_a_process_ends_with_the_benchmark(end: signal.Signals, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
-    code = "import sys; from fmnist.benchmarks.processes import run_process; run_process(sys.argv[1:])"
+    code = (
+        "import signal, sys; from fmnist.benchmarks.processes import run_process; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # which is ignored in the background of a shell
+        "run_process(sys.argv[1:])"
+    )
     command = [sys.executable, "-c", code, sys.executable, "-S", "-c", sleeper]
     started = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     try:
