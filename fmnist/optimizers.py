@@ -25,7 +25,8 @@ class Muon(Optimizer):
 
     Args:
         params: of a network. Those of four axes are filters.
-        lr: of the filters: how far each step moves them, as the spectral norm of their matrix.
+        lr: of the filters: how far each step moves them, as about the spectral norm of their matrix; a matrix with more
+            rows than columns moves farther, by the root of their ratio.
         momentum: Nesterov's, of the filters.
         weight_decay: of the filters, apart from the gradient.
         steps: of Newton and Schulz's iteration, which orthogonalises.
