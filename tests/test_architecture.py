@@ -24,7 +24,7 @@ ARROWS = {
     "build": "arguments board callbacks checkpoints classes classifier data measures models ranks runs schedules "
     "training trust",
     "tuning": "arguments comparison files reporting runs words",
-    "results": "arguments comparison files reporting",
+    "results": "arguments classes comparison files reporting",
     "benchmarks": "classes data evaluation files logs runs training",
     "board": "measures",
     "training": "board callbacks checkpoints classifier data evaluation inspection memory processes ranks record "

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,10 +21,13 @@ from fmnist.build import plain_config
 from fmnist.choices import CONF
 from fmnist.comparison.statistics import sample
 from fmnist.jobs import results_runs
+from fmnist.results import mistakes
+from fmnist.results.mistake_tables import mistake_tables
+from fmnist.results.mistakes import Miss, Twin, find_misses, find_twins, nearest
 from fmnist.results.pages import filled
 from fmnist.results.recipes import Recipe, ablation_tasks, choose, left, read_catalogue, recipe_tasks
-from fmnist.results.rows import COLUMNS, Row, as_csv, put, read_rows, write_rows
-from fmnist.results.tables import ablations_table, all_tables, points, recipes_table, short_table
+from fmnist.results.rows import Row, as_csv, put, read_rows, write_rows
+from fmnist.results.tables import ablations_table, points, recipes_table, result_tables, short_table, views_table
 from fmnist.runs import Run
 
 ROW = Row(
@@ -31,6 +35,8 @@ ROW = Row(
     variant="",
     seed=0,
     split="test",
+    views="none",
+    runs=1,
     parameters=12345,
     epochs=3,
     seconds=30.0,
@@ -134,6 +140,97 @@ def test_a_difference_without_pairs_is_none() -> None:
     assert math.isnan(sample([1.0]).error)
 
 
+def test_networks_in_other_views_and_together_have_lines_of_their_own() -> None:
+    plain = [replace(ROW, seed=seed, accuracy=accuracy) for seed, accuracy in enumerate([0.92, 0.94])]
+    flipped = [
+        replace(row, views="flip", accuracy=row.accuracy + gain)
+        for row, gain in zip(plain, [0.001, 0.003], strict=True)
+    ]
+    together = replace(ROW, runs=2, accuracy=0.9333)
+    elsewhere = replace(together, machine=ELSEWHERE, accuracy=0.5)
+    rows = [*plain, *flipped, together, replace(together, views="flip", accuracy=0.935), elsewhere]
+    test = "python scripts/evaluate.py 'run=outputs/results/quick/test_seed_"
+    assert cells(views_table({"quick": QUICK, "other": Recipe()}, rows)) == [
+        ["`quick`", "1", "none", "93.00 % ± 1.41 (2 seeds)", "", f"`{test}0/*'`"],
+        ["`quick`", "1", "flip", "93.20 % ± 1.56 (2 seeds)", "+0.20 ± 0.10", f"`{test}0/*' views=flip`"],
+        ["`quick`", "2", "none", "93.33 %", "+0.33", f"`{test}*/*'`"],
+        ["`quick`", "2", "flip", "93.50 %", "+0.50", f"`{test}*/*' views=flip`"],
+    ]
+    assert views_table({"quick": QUICK}, plain) == "not measured yet"
+    assert cells(recipes_table({"quick": QUICK}, rows)) == cells(recipes_table({"quick": QUICK}, plain))
+    assert cells(short_table({"quick": QUICK}, rows)) == cells(short_table({"quick": QUICK}, plain))
+
+
+# What is missed.
+
+
+def one_hot(answers: Sequence[int]) -> torch.Tensor:
+    """Logits (N, 10) that answer so."""
+    return 5 * nn.functional.one_hot(torch.tensor(answers), 10).float()
+
+
+def twin(image: int, label: str, nearest_label: str, distance: float = 0.5, split: str = "test") -> Twin:
+    return Twin(split, image, label, 100 + image, nearest_label, distance)
+
+
+def test_what_networks_miss() -> None:
+    twins = [twin(0, "Coat", "Coat"), twin(1, "Shirt", "Dress", 0.25), twin(2, "Bag", "Bag")]
+    networks = [one_hot([4, 3, 8]), one_hot([4, 3, 8]), one_hot([2, 0, 8])]
+    first, second = find_misses(networks, torch.tensor([4, 6, 8]), twins)
+    assert (first.image, first.label, first.networks, first.missed, first.answer, first.gave) == (
+        *(0, "Coat", 3, 1, "Pullover", 1),
+    )
+    assert (second.image, second.label, second.missed, second.answer, second.gave) == (1, "Shirt", 3, "Dress", 2)
+    assert (second.nearest, second.nearest_label, second.distance) == (101, "Dress", 0.25)
+    high = math.exp(5) / (math.exp(5) + 9)
+    low = (1 - high) / 9
+    assert first.label_probability == pytest.approx((2 * high + low) / 3)
+    assert second.answer_probability == pytest.approx((2 * high + low) / 3)
+    assert second.label_probability == pytest.approx(low)
+
+
+def test_the_nearest_image_is_found_and_none_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mistakes, "AT_ONCE", 2)
+    images = torch.tensor([0, 250, 10, 252], dtype=torch.uint8)[:, None, None, None].expand(4, 1, 2, 2)
+    distance, place = nearest(images, images)
+    assert (distance.tolist(), place.tolist()) == ([0, 0, 0, 0], [0, 1, 2, 3])
+    distance, place = nearest(images, images, apart=True)
+    assert place.tolist() == [2, 3, 0, 1]
+    assert distance.tolist() == pytest.approx([10 / 255, 2 / 255, 10 / 255, 2 / 255])
+    labels = torch.tensor([0, 1, 2, 3])
+    twins = find_twins("train", images, labels, images, labels)
+    assert twins[3] == Twin("train", 3, "Dress", 1, "Trouser", pytest.approx(2 / 255))
+    assert find_twins("test", images[:1], labels[1:2], images, labels)[0] == Twin(
+        "test", 0, "Trouser", 0, "T-shirt/top", 0
+    )
+
+
+def test_tables_of_what_is_missed() -> None:
+    def miss(label: str, missed: int, answer: str, nearest_label: str, gave: int | None = None) -> Miss:
+        return Miss(7, label, 4, missed, answer, gave or missed, 0.5, 0.1, 3, nearest_label, 0.1)
+
+    misses = [
+        miss("Shirt", 4, "Coat", "Shirt"),
+        miss("Shirt", 4, "Dress", "Dress", gave=3),
+        miss("Shirt", 3, "Dress", "Bag"),
+        miss("Bag", 4, "Shirt", "Bag"),
+        miss("Bag", 2, "Shirt", "Shirt"),
+    ]
+    twins = [twin(0, "Bag", "Bag", 0.005), twin(1, "Bag", "Coat", 0.035), twin(2, "Bag", "Coat", 0.015, "train")]
+    tables = mistake_tables(misses, twins)
+    assert cells(tables["missed"]) == [
+        ["none", "9,995", "99.95 %", "", "", ""],
+        ["some, at most half", "1", "0.01 %", "1", "0", "1"],
+        ["more than half", "1", "0.01 %", "1", "0", "0"],
+        ["all 4", "3", "0.03 %", "2", "2", "1"],
+    ]
+    by_class = cells(tables["missed classes"])
+    assert by_class[:2] == [["Shirt", "99.72 %", "3", "2", "Coat 1, Dress 1"], ["Bag", "99.85 %", "2", "1", "Shirt 1"]]
+    assert len(by_class) == 10
+    assert cells(tables["twins"])[::3] == [["0.01", "1", "0", "0", "0"], ["0.04", "2", "1", "1", "1"]]
+    assert set(mistake_tables([], []).values()) == {"not measured yet"}
+
+
 # The pages.
 
 
@@ -169,7 +266,9 @@ def test_markers_that_can_not_be_are_refused(text: str, message: str) -> None:
 def test_the_pages_of_the_project_show_the_rows_that_it_has() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("results")
-    tables = all_tables(read_catalogue(plain_config(cfg)["catalogue"]), read_rows(CONF.parent / cfg.rows))
+    docs = CONF.parent / cfg.docs
+    results = result_tables(read_catalogue(plain_config(cfg)["catalogue"]), read_rows(Row, docs / "results.csv"))
+    tables = results | mistake_tables(read_rows(Miss, docs / "missed.csv"), read_rows(Twin, docs / "twins.csv"))
     texts = [(CONF.parent / page).read_text() for page in cfg.pages]
     assert [filled(text, tables) for text in texts] == texts, "make results ARGS=what=tables writes them"
     assert [name for name in tables if f"<!-- {name} -->" not in "".join(texts)] == []
@@ -181,18 +280,18 @@ def test_the_pages_of_the_project_show_the_rows_that_it_has() -> None:
 def test_rows_are_written_with_fixed_decimals_and_read_again(tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     rows = [replace(ROW, seconds=1.23456, loss=math.nan), replace(ROW, seed=1, variant="flip", version="")]
-    write_rows(file, rows)
+    write_rows(Row, file, rows)
     heading, first, second = file.read_text().splitlines()
-    assert heading.split(",") == COLUMNS
+    assert heading.startswith("recipe,variant,seed,split,views,")
     assert first == (
-        'quick,,0,test,12345,3,1.235,12.000,0.9200,nan,bf16-mixed,"AMD EPYC, 2 cores",2026-11-23,57709d7b9'
+        'quick,,0,test,none,1,12345,3,1.2346,12.0000,0.9200,nan,bf16-mixed,"AMD EPYC, 2 cores",2026-11-23,57709d7b9'
     )
     assert second.endswith("2026-11-23,")
-    read = read_rows(file)
-    assert as_csv(read) == file.read_text()
+    read = read_rows(Row, file)
+    assert as_csv(Row, read) == file.read_text()
     assert read[1] == rows[1]
     assert [type(value) for value in (read[0].seed, read[0].seconds)] == [int, float]
-    assert read_rows(tmp_path / "none.csv") == []
+    assert read_rows(Row, tmp_path / "none.csv") == []
 
 
 @pytest.mark.parametrize(
@@ -200,14 +299,17 @@ def test_rows_are_written_with_fixed_decimals_and_read_again(tmp_path: Path) -> 
     [
         ("", "its columns should be recipe,"),
         ("a,b\n", "its columns should be recipe,"),
-        (f"{','.join(COLUMNS)}\nquick,,x", "results.csv, line 2: "),
-        (as_csv([ROW]) + as_csv([replace(ROW, seed=1)]).splitlines()[1].replace("30.000", "long"), "line 3: .*long"),
+        (as_csv(Row, []) + "quick,,x", "results.csv, line 2: "),
+        (
+            as_csv(Row, [ROW]) + as_csv(Row, [replace(ROW, seed=1)]).splitlines()[1].replace("30.000", "long"),
+            "line 3: .*long",
+        ),
     ],
 )
 def test_a_file_that_holds_something_else_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_rows(tmp_path / "results.csv")
+        read_rows(Row, tmp_path / "results.csv")
 
 
 def test_a_training_has_one_row_of_each_machine() -> None:
@@ -262,6 +364,16 @@ def test_a_catalogue_is_checked() -> None:
             read_catalogue(entries)
 
 
+def test_what_was_told_of_a_network_goes_when_it_is_trained_anew() -> None:
+    flipped, together = replace(ROW, views="flip"), replace(ROW, runs=3)
+    elsewhere, other = replace(flipped, machine=ELSEWHERE), replace(flipped, recipe="other")
+    rows = [ROW, flipped, together, elsewhere, other]
+    again = replace(ROW, accuracy=0.93)
+    assert put(rows, again) == [again, elsewhere, other]
+    validated = replace(ROW, split="val")
+    assert put(rows, validated) == [*rows, validated]
+
+
 # The unit.
 
 
@@ -295,7 +407,15 @@ def measure(run_script: RunScript, data_root: Path, tmp_path: Path, monkeypatch:
     small = [
         f"+catalogue.quick={{seeds: 2, ablation_seeds: 1, words: [{quoted}], variants: {{flip: ['augment=none']}}}}",
         f"data_root={data_root}",
-        *("recipes=[quick]", "rows=rows.csv", "pages=[page.md]", "unit_steps=2", "unit_warm_up=1", "val_size=100"),
+        *(
+            "recipes=[quick]",
+            "docs=.",
+            "mistakes_of=[quick]",
+            "pages=[page.md]",
+            "unit_steps=2",
+            "unit_warm_up=1",
+            "val_size=100",
+        ),
     ]
 
     def run(*arguments: str) -> Done:
@@ -330,7 +450,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_real_training_becomes_a_row(measure: Measure) -> None:
     done = measure("seeds=1")
     assert done.status == 0, done.err
-    (row,) = read_rows(done.folder / "rows.csv")
+    (row,) = read_rows(Row, done.folder / "results.csv")
     (folder,) = done.folder.glob("outputs/results/quick/test_seed_0/*")
     metrics = Run(folder).load_metrics()
     assert (row.recipe, row.variant, row.seed, row.split) == ("quick", "", 0, "test")
@@ -357,13 +477,13 @@ def test_what_was_cut_off_goes_on_with_the_seeds_that_are_left(
     monkeypatch.setattr(results_runs, "run_process", interrupted)
     done = measure()
     assert done.status == 130
-    assert [row.seed for row in read_rows(done.folder / "rows.csv")] == [0]
+    assert [row.seed for row in read_rows(Row, done.folder / "results.csv")] == [0]
     assert "| 90.00 % (1 seed) |" in (done.folder / "page.md").read_text()
     monkeypatch.setattr(results_runs, "run_process", train)
     done = measure()
     assert done.status == 0, done.err
     assert ["seed=0" in words for words in trained] == [True, False]
-    rows = read_rows(done.folder / "rows.csv")
+    rows = read_rows(Row, done.folder / "results.csv")
     # Units are 10, then 12 after the first training; 14 after the one that never was, or rather before the next; 16.
     assert [(row.accuracy, row.seconds, row.tutorial_epoch_seconds) for row in rows] == [(0.9, 10, 11), (0.91, 10, 15)]
     assert math.isnan(rows[0].loss)
@@ -373,13 +493,13 @@ def test_what_was_cut_off_goes_on_with_the_seeds_that_are_left(
     assert len(trained) == 2
     assert measure("again=true", "seeds=1").status == 0
     assert len(trained) == 3
-    assert [row.tutorial_epoch_seconds for row in read_rows(done.folder / "rows.csv")] == [19, 15]
+    assert [row.tutorial_epoch_seconds for row in read_rows(Row, done.folder / "results.csv")] == [19, 15]
 
 
 def test_ablations_see_no_test_image_and_no_choice_of_an_epoch(measure: Measure, trained: list[list[str]]) -> None:
     done = measure("what=ablations")
     assert done.status == 0, done.err
-    rows = read_rows(done.folder / "rows.csv")
+    rows = read_rows(Row, done.folder / "results.csv")
     assert [(row.variant, row.split, row.accuracy) for row in rows] == [("", "val", 0.9), ("flip", "val", 0.88)]
     assert "augment=none" in trained[1]
     for words in trained:
@@ -401,6 +521,36 @@ def test_only_the_last_epoch_of_an_ablation_is_validated(train: RunScript) -> No
     assert "test/accuracy" not in metrics
 
 
+@pytest.mark.slow
+def test_the_networks_of_recipes_are_looked_at_again(measure: Measure) -> None:
+    measure("what=mistakes").assert_refused("what=mistakes: none of quick has been measured on this machine")
+    measure()
+    done = measure("what=mistakes")
+    assert done.status == 0, done.err
+    rows = read_rows(Row, done.folder / "results.csv")
+    assert [(row.views, row.runs, row.seed) for row in rows] == [
+        *[("none", 1, 0), ("none", 1, 1), ("flip", 1, 0), ("flip", 1, 1), ("flip_shift", 1, 0), ("flip_shift", 1, 1)],
+        *[("none", 2, 0), ("flip", 2, 0), ("flip_shift", 2, 0)],
+    ]
+    assert (rows[6].parameters, rows[6].seconds) == (
+        2 * rows[0].parameters,
+        pytest.approx(rows[0].seconds + rows[1].seconds),
+    )
+    misses = read_rows(Miss, done.folder / "missed.csv")
+    wrong = sum(miss.missed for miss in misses)
+    images = 100
+    assert wrong / (2 * images) == pytest.approx(1 - (rows[0].accuracy + rows[1].accuracy) / 2, abs=1e-4)
+    assert (done.folder / "missed.png").read_bytes()[:4] == b"\x89PNG"
+    kept = (done.folder / "results.csv").read_text()
+    assert measure("what=mistakes").status == 0
+    assert (done.folder / "results.csv").read_text() == kept
+    changed = kept.replace(f",{rows[0].accuracy:.4f},", ",0.9999,", 1)
+    (done.folder / "results.csv").write_text(changed)
+    measure("what=mistakes").assert_refused("and 0.9999 in the results: train it anew")
+    shutil.rmtree(done.folder / "outputs/results/quick/test_seed_1")
+    measure("what=mistakes").assert_refused("test_seed_1: the run is gone")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_needs_a_gpu_is_left_out_with_a_line(measure: Measure, trained: list[list[str]]) -> None:
     done = measure("+catalogue.quick.hardware=gpu")
@@ -419,7 +569,8 @@ def test_what_needs_a_gpu_is_left_out_with_a_line(measure: Measure, trained: lis
         ),
         (["catalogue.quick.words=['experiment=nope']"], ["catalogue.quick: ", "experiment/nope"]),
         (["catalogue.quick.words=['model.dropout=2']"], ["catalogue.quick: model.dropout=2", "less than 1"]),
-        (["rows=page.md"], ["page.md: its columns should be recipe,variant,"]),
+        (["docs=none"], ["docs=none: there is no such folder"]),
+        (["mistakes_of=[quik]"], ["quik: there is no such recipe; did you mean quick"]),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_measured(
@@ -443,7 +594,7 @@ def test_a_training_that_fails_is_one_line_and_what_was_measured_stays(
     monkeypatch.setattr(results_runs, "run_process", fail)
     done = measure()
     done.assert_refused("the loss isn't finite")
-    assert len(read_rows(done.folder / "rows.csv")) == 1
+    assert len(read_rows(Row, done.folder / "results.csv")) == 1
 
 
 def test_two_do_not_measure_at_once(measure: Measure, trained: list[list[str]], tmp_path: Path) -> None:

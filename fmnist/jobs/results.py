@@ -1,5 +1,6 @@
 """Measure the recipes again, a real training after the other, and write the tables that show them."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,26 +9,36 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, MinLen
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
+from torch import Tensor
 
 from fmnist import logs
 from fmnist.arguments import check_arguments
 from fmnist.build import plain_config
+from fmnist.classes import CLASSES
+from fmnist.jobs.results_mistakes import gather, look, trained_here
 from fmnist.jobs.results_runs import Sitting, check_words, machine_name
+from fmnist.reporting.style import save_png
+from fmnist.reporting.tiles import prediction_tiles
+from fmnist.results.mistake_tables import DISTANCES, mistake_tables
+from fmnist.results.mistakes import Miss, Twin
 from fmnist.results.pages import read_page, write_pages
 from fmnist.results.recipes import Recipe, Task, ablation_tasks, choose, left, read_catalogue, recipe_tasks
 from fmnist.results.rows import Row, put, read_rows, write_rows
-from fmnist.results.tables import all_tables
+from fmnist.results.tables import result_tables
 from fmnist.runs import Run
 
 log = logging.getLogger(__name__)
 
+SHOWN = 72
+"""Images in the picture of those that are missed."""
 Count = Annotated[int, Ge(1)]
 Text = Annotated[str, MinLen(1)]
 
 
 def settings(
-    what: Literal["recipes", "ablations", "tables"],
+    what: Literal["recipes", "ablations", "mistakes", "tables"],
     recipes: Annotated[Sequence[str], MinLen(1)] | None,
     seeds: Count | None,
     again: bool,
@@ -35,7 +46,8 @@ def settings(
     unit_steps: Count,
     unit_warm_up: Count,
     data_root: Text,
-    rows: Text,
+    docs: Text,
+    mistakes_of: Annotated[Sequence[str], MinLen(1)],
     pages: Sequence[Text],
     outputs: Text,
     catalogue: Mapping[str, Mapping[str, Any]],
@@ -45,19 +57,35 @@ def settings(
 
 @dataclass(frozen=True)
 class Book:
-    """The rows, and the pages that show them."""
+    """What has been measured, and the pages that show it."""
 
-    file: Path
+    docs: Path
     pages: Sequence[Path]
     catalogue: Mapping[str, Recipe]
 
+    @property
+    def rows_file(self) -> Path:
+        return self.docs / "results.csv"
+
+    @property
+    def missed_file(self) -> Path:
+        return self.docs / "missed.csv"
+
+    @property
+    def twins_file(self) -> Path:
+        return self.docs / "twins.csv"
+
+    @property
+    def missed_picture(self) -> Path:
+        return self.docs / "missed.png"
+
     def rows(self) -> list[Row]:
         """What has been measured; see `read_rows`."""
-        return read_rows(self.file)
+        return read_rows(Row, self.rows_file)
 
-    def add(self, row: Row) -> None:
-        """Keeps a row, and shows it."""
-        write_rows(self.file, put(self.rows(), row))
+    def add(self, *rows: Row) -> None:
+        """Keeps rows, and shows them."""
+        write_rows(Row, self.rows_file, functools.reduce(put, rows, self.rows()))
         write_pages(self.texts())
 
     def texts(self) -> dict[Path, str]:
@@ -66,7 +94,9 @@ class Book:
         Raises:
             ValueError: if one can't be read, or its markers can't be.
         """
-        tables = all_tables(self.catalogue, self.rows())
+        tables = result_tables(self.catalogue, self.rows()) | mistake_tables(
+            read_rows(Miss, self.missed_file), read_rows(Twin, self.twins_file)
+        )
         return {page: read_page(page, tables) for page in self.pages}
 
 
@@ -81,15 +111,17 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what ever
     check_arguments("", settings, config)
     catalogue = read_catalogue(config["catalogue"])
     recipes = choose(catalogue, config["recipes"])
-    if not Path(cfg.rows).parent.is_dir():
-        raise ValueError(f"rows={cfg.rows}: there is no folder {Path(cfg.rows).parent}")
-    book = Book(Path(cfg.rows), [Path(page) for page in cfg.pages], catalogue)
-    texts = book.texts()
-    if cfg.what != "tables":
+    choose(catalogue, cfg.mistakes_of)
+    if not Path(cfg.docs).is_dir():
+        raise ValueError(f"docs={cfg.docs}: there is no such folder")
+    book = Book(Path(cfg.docs), [Path(page) for page in cfg.pages], catalogue)
+    book.texts()
+    if cfg.what == "mistakes":
+        look_again(cfg, recipes, book)
+    elif cfg.what != "tables":
         measure(cfg, find_tasks(cfg, recipes, book.rows()), book)
-        texts = book.texts()
-    write_pages(texts)
-    log.info("%s", "\n".join(map(str, (book.file, *book.pages))))
+    write_pages(book.texts())
+    log.info("%s", "\n".join(map(str, (book.docs, *book.pages))))
 
 
 def find_tasks(cfg: DictConfig, recipes: Mapping[str, Recipe], rows: Sequence[Row]) -> list[Task]:
@@ -134,3 +166,33 @@ def measure(cfg: DictConfig, tasks: Sequence[Task], book: Book) -> None:
                 "  %s accuracy %.2f%%, %.2f s, or %.2f tutorial epochs of %.2f s",
                 *(row.split, 100 * row.accuracy, row.seconds, row.tutorial_epochs, row.tutorial_epoch_seconds),
             )
+
+
+def look_again(cfg: DictConfig, recipes: Mapping[str, Recipe], book: Book) -> None:
+    """Tests the networks of the recipes in several views and together, and gathers what those of `mistakes_of` miss.
+
+    Raises:
+        ValueError: if none of the recipes has been measured here, or a network of them is gone.
+    """
+    measured = {name: trained_here(name, recipe, book.rows()) for name, recipe in recipes.items()}
+    looks = {name: look(cfg, recipes[name], rows) for name, rows in measured.items() if rows}
+    if not looks:
+        raise ValueError(f"what=mistakes: none of {', '.join(recipes)} has been measured on this machine")
+    stale = {(name, rows[0].machine) for name, rows in measured.items() if rows}
+    write_rows(Row, book.rows_file, [row for row in book.rows() if row.plain or (row.recipe, row.machine) not in stale])
+    book.add(*(row for seen in looks.values() for row in seen.rows))
+    asked = [seen for name, seen in looks.items() if name in cfg.mistakes_of]
+    if not asked:
+        return
+    misses, twins = gather(asked, max(DISTANCES))
+    write_rows(Miss, book.missed_file, misses)
+    write_rows(Twin, book.twins_file, twins)
+    save_png(missed_tiles(misses, *asked[0].datamodule.splits["test"]), book.missed_picture)
+
+
+def missed_tiles(misses: Sequence[Miss], images: Tensor, labels: Tensor) -> Figure:
+    """Of the test images that all networks miss those that they are the surest of."""
+    by_all = sorted((m for m in misses if m.missed == m.networks), key=lambda miss: -miss.answer_probability)[:SHOWN]
+    places = [miss.image for miss in by_all]
+    answers = torch.tensor([CLASSES.index(miss.answer) for miss in by_all], dtype=torch.long)
+    return prediction_tiles(images[places, 0], answers, labels[places], columns=12)

@@ -115,6 +115,8 @@ def row_of(run: Run, task: Task, tutorial_epoch_seconds: float, version: str) ->
         variant=task.variant,
         seed=task.seed,
         split=task.split,
+        views="none",
+        runs=1,
         parameters=metrics["parameters"],
         epochs=metrics["epochs"],
         seconds=metrics["train/seconds"],

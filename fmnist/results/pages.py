@@ -7,7 +7,7 @@ from pathlib import Path
 from fmnist.arguments import did_you_mean
 from fmnist.files import write_whole
 
-NAMES = r"recipes short|recipes|ablations \S+"
+NAMES = r"recipes short|recipes|test time|ablations \S+|missed classes|missed|twins"
 BEGIN = re.compile(f"<!-- ({NAMES}) -->")
 BETWEEN = re.compile(rf"<!-- ({NAMES}) -->(?:(?!<!-- (?:{NAMES}) -->).)*?<!-- /\1 -->", re.DOTALL)
 

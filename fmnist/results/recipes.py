@@ -136,5 +136,5 @@ def left(tasks: Iterable[Task], rows: Iterable[Row], machines: Mapping[Hardware,
     return [
         task
         for task in tasks
-        if (task.recipe, task.variant, task.seed, task.split, machines[task.hardware]) not in known
+        if (task.recipe, task.variant, task.seed, task.split, "none", 1, machines[task.hardware]) not in known
     ]

@@ -16,11 +16,12 @@ NOT_YET = "not measured yet"
 Key = TypeVar("Key")
 
 
-def all_tables(catalogue: Mapping[str, Recipe], rows: Sequence[Row]) -> dict[str, str]:
-    """Every table by the name of its markers."""
+def result_tables(catalogue: Mapping[str, Recipe], rows: Sequence[Row]) -> dict[str, str]:
+    """The tables of the trainings by the names of their markers."""
     return {
         "recipes": recipes_table(catalogue, rows),
         "recipes short": short_table(catalogue, rows),
+        "test time": views_table(catalogue, rows),
         **{f"ablations {name}": ablations_table(name, recipe, rows) for name, recipe in catalogue.items()},
     }
 
@@ -63,6 +64,40 @@ def short_table(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> str:
     return markdown(headings, lines, headings)
 
 
+def views_table(catalogue: Mapping[str, Recipe], rows: Sequence[Row]) -> str:
+    """The recipes' networks in several views and together, beside what one of them is worth that sees an image once."""
+    lines = []
+    for name, _, plain in measured(catalogue, rows):
+        machine = plain[0].machine if plain else ""
+        others = [row for row in rows if row.recipe == name and not row.plain and row.machine == machine]
+        lines += [at_test_time(plain, group) for group in ([plain, *apart(others, _how)] if others else [])]
+    headings = ["recipe", "networks", "views", "test accuracy", "gain, points", "command"]
+    return markdown(headings, lines, {"recipe", "views", "command"}) if lines else NOT_YET
+
+
+def _how(row: Row) -> tuple[int, str]:
+    return row.runs, row.views
+
+
+def at_test_time(plain: Sequence[Row], group: Sequence[Row]) -> list[str]:
+    """A line of that table. Several networks together are compared with the mean of them.
+
+    Args:
+        plain: of each network.
+        group: the same in another way.
+    """
+    row = group[0]
+    words = [f"'run=outputs/results/{row.recipe}/test_seed_{'0' if row.runs == 1 else '*'}/*'"]
+    words += [f"views={row.views}"] * (row.views != "none")
+    if row.runs == 1:
+        score, gain = _score(group), "" if row.plain else points(paired(group, plain))
+    else:
+        score = f"{number('accuracy', row.accuracy)} %"
+        gain = number("accuracy", row.accuracy - sample([one.accuracy for one in plain]).mean, signed=True)
+    command_line = code(f"python scripts/evaluate.py {' '.join(words)}")
+    return [code(row.recipe), str(row.runs), row.views, score, gain, command_line]
+
+
 def ablations_table(name: str, recipe: Recipe, rows: Iterable[Row]) -> str:
     """A recipe and its variants on validation images: what the recipe gains by what each of them leaves out."""
     own = [row for row in rows if (row.recipe, row.split) == (name, "val")]
@@ -91,7 +126,7 @@ def measured(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> Iterable[t
     """Each recipe with the rows of its tests that can be one mean; once with none where there are none."""
     rows = list(rows)
     for name, recipe in catalogue.items():
-        tests = [row for row in rows if (row.recipe, row.variant, row.split) == (name, "", "test")]
+        tests = [row for row in rows if (row.recipe, row.variant, row.split) == (name, "", "test") and row.plain]
         groups = apart(tests, lambda row: (row.machine, row.precision, row.parameters, row.epochs))
         yield from ((name, recipe, group) for group in groups or [[]])
 
