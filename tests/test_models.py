@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fmnist.models.cnn import CNN
+from fmnist.models.cnn import CNN, Overall
 from fmnist.models.layers import ACTIVATIONS, L2Pool2d
 from fmnist.models.mlp import MLP
 from fmnist.models.sizes import output_size, same_padding
@@ -166,6 +166,25 @@ def test_cnn_has_any_number_of_blocks_and_hidden_layers(blocks: int, hidden: int
 def test_pooling_takes_what_its_name_says_of_2x2_windows(pooling: str, expected: float) -> None:
     network = CNN((1, 2, 2), 1, [1], kernel_size=1, batch_norm=False, pooling=pooling)
     assert constant_weights(network)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "expected"),
+    [("none", [1, 2, 3, 6, -4, -3, -2, 1]), ("mean", [3, -2]), ("max", [6, 1]), ("mean_max", [3, -2, 6, 1])],
+)
+def test_global_pooling_takes_what_its_name_says_of_each_channel(pooling: Overall, expected: list[float]) -> None:
+    network = CNN((2, 2, 2), 3, [2], global_pooling=pooling, pooling="none")
+    network.blocks = nn.Identity()
+    network.head = nn.Identity()
+    images = torch.tensor([[[1.0, 2.0], [3.0, 6.0]], [[-4.0, -3.0], [-2.0, 1.0]]])
+    assert network(images[None]).tolist() == [expected]
+    assert (
+        sum(
+            weights.numel()
+            for weights in CNN((2, 2, 2), 3, [2], global_pooling=pooling, pooling="none").head.parameters()
+        )
+        == 3 * len(expected) + 3
+    )
 
 
 def test_batch_norm_normalises_after_each_convolution() -> None:

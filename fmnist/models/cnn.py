@@ -6,17 +6,27 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, L2Pool2d, linear_head, per_block
+from fmnist.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    Count,
+    DropoutRate,
+    GlobalPooling,
+    L2Pool2d,
+    linear_head,
+    per_block,
+)
 from fmnist.models.sizes import output_size, same_padding
 
 Padding = Literal["same"] | Annotated[int, Ge(0)]
 Pooling = Literal["max", "average", "l2", "none"]
 POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "l2": L2Pool2d}
 POOLING_SIZE = 2
+Overall = Literal["none", "mean", "max", "mean_max"]
 
 
 class CNN(nn.Module):
-    """Blocks of convolution, pooling, batch norm and activation, then linear layers on the flattened features.
+    """Blocks of convolution, pooling, batch norm and activation, then linear layers on the features.
 
     An argument that describes blocks is one value for all of them or a list with one for each.
 
@@ -31,8 +41,10 @@ class CNN(nn.Module):
         activation: in each block and after each hidden layer.
         pooling: 2x2 windows at stride 2; maxima are taken before batch norm and activation, averages and
             L2 norms after them.
+        global_pooling: what the linear layers see of each of the last channels: "none" is all its pixels, others are
+            the mean of them, the largest, or both.
         hidden: widths of the linear layers between the blocks and the logits.
-        dropout: rate after each hidden layer, or on the flattened features where there is none.
+        dropout: rate after each hidden layer, or on the features where there is none.
 
     Raises:
         ValueError: if a list hasn't one value for each block, or a kernel doesn't fit what reaches it.
@@ -49,6 +61,7 @@ class CNN(nn.Module):
         batch_norm: bool = True,
         activation: Activation = "relu",
         pooling: Pooling | Sequence[Pooling] = "max",
+        global_pooling: Overall = "none",
         hidden: Sequence[Count] = (),
         dropout: DropoutRate = 0.0,
     ) -> None:
@@ -81,11 +94,18 @@ class CNN(nn.Module):
                 layers += [*normalised, ACTIVATIONS[activation](), *pooled]
             incoming = channels[i]
         self.blocks = nn.Sequential(*layers)
-        self.head = linear_head(incoming * size[0] * size[1], tuple(hidden), num_classes, activation, dropout)
+        if global_pooling == "none":
+            self.features: nn.Module = nn.Flatten()
+            width = incoming * size[0] * size[1]
+        else:
+            kinds = global_pooling.split("_")
+            self.features = GlobalPooling(mean="mean" in kinds, maximum="max" in kinds)
+            width = incoming * len(kinds)
+        self.head = linear_head(width, tuple(hidden), num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, K)."""
-        logits: Tensor = self.head(self.blocks(images).flatten(1))
+        logits: Tensor = self.head(self.features(self.blocks(images)))
         return logits
 
 

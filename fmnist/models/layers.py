@@ -41,6 +41,20 @@ class L2Pool2d(nn.Module):
         return (squares + self.EPSILON).sqrt().to(features.dtype)
 
 
+class GlobalPooling(nn.Module):
+    """What each channel has over all its pixels: (N, C, H, W) -> (N, C), or (N, 2C) for its mean and its maximum."""
+
+    def __init__(self, mean: bool, maximum: bool) -> None:
+        super().__init__()
+        self.mean = mean
+        self.maximum = maximum
+
+    def forward(self, features: Tensor) -> Tensor:
+        means = [features.mean(dim=(2, 3))] if self.mean else []
+        maxima = [features.amax(dim=(2, 3))] if self.maximum else []
+        return torch.cat([*means, *maxima], dim=1)
+
+
 def linear_head(
     features: int, hidden: tuple[int, ...], num_classes: int, activation: Activation, dropout: float
 ) -> nn.Sequential:
