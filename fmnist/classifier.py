@@ -10,10 +10,12 @@ from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fmnist.classes import CLASSES
+from fmnist.data.pruned_batches import PrunedBatches
 from fmnist.measures import PHASES
 from fmnist.metrics import ClassificationMetrics
 
@@ -83,10 +85,13 @@ class Classifier(LightningModule):
         return loss, logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, _ = self.shared_step(batch, "train")
+        loss, logits = self.shared_step(batch, "train")
         trainer = self.trainer
+        loader = trainer.train_dataloader
+        if isinstance(loader, PrunedBatches):
+            loader.note(batch_idx, functional.cross_entropy(logits.detach().float(), batch[1], reduction="none"))
         if trainer.world_size > 1:  # whose gradients are averaged
-            loss = loss * trainer.train_dataloader.weight(batch_idx)  # type: ignore[union-attr]
+            loss = loss * loader.weight(batch_idx)  # type: ignore[union-attr]
         self._recent_loss = self._recent_loss + loss.detach().float()
         self._recent_batches += 1
         return loss

@@ -1,5 +1,7 @@
 import logging
+import os
 import runpy
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -106,6 +108,10 @@ def train(run_script: RunScript, data_root: Path) -> RunScript:
         return run_script("train", *flags, *(word for word in small if word.split("=")[0] not in keys), *given)
 
     return run
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class AtBatch(Callback):

@@ -4,15 +4,13 @@ import contextlib
 import copy
 import csv
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Done, RunScript
+from conftest import Done, RunScript, press_ctrl_c
 from kills import same
 from lightning.pytorch import Callback, Trainer
 from test_classifier import data, linear, quiet_trainer
@@ -125,10 +123,6 @@ def test_the_training_goes_as_without_it_and_its_results_are_those_of_the_averag
     evaluated = run_script("evaluate", f"run={run.folder}")
     said = f"test: loss {found['test/loss']:.4f}, accuracy {found['test/accuracy']:.2%}"
     assert evaluated.out.splitlines()[-1] == said
-
-
-def press_ctrl_c() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def break_down() -> None:

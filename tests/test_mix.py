@@ -1,13 +1,11 @@
 """Mixup, cutmix and alternating flips: by value, and in trainings."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import RunScript
+from conftest import RunScript, press_ctrl_c
 from kills import same
 from torch import Tensor
 
@@ -173,10 +171,6 @@ def test_flips_in_turns_need_half_of_the_images() -> None:
     for flip in (0.0, 0.3, 1.0):
         with pytest.raises(ValueError, match=f"^alternate=true .* needs flip=0.5, not flip={flip}$"):
             Augmentation(flip=flip, alternate=True)
-
-
-def press_ctrl_c() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def last_state(run: Path) -> dict[str, Tensor]:

@@ -3,14 +3,13 @@
 import csv
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import Done, RunScript
+from conftest import Done, RunScript, press_ctrl_c
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist import checkpoints
@@ -255,10 +254,6 @@ def test_a_finished_run_goes_on_in_its_folder(train: RunScript, run_script: RunS
     whole = train("trainer.max_epochs=4", "scheduler=constant", "name=whole")
     whole_run = next(whole.folder.glob("outputs/whole/*"))
     assert_same_weights(run / "checkpoints" / "last.ckpt", whole_run / "checkpoints" / "last.ckpt")
-
-
-def press_ctrl_c() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,18 @@ class Batches:
         self._resume_at: dict[str, int] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.images) // self.batch_size)
+        return -(-self.count // self.batch_size)
+
+    @property
+    def count(self) -> int:
+        """Images in an epoch."""
+        return len(self.images)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         resume_at, self._resume_at = self._resume_at, None
         same_epoch = resume_at is not None and resume_at["epoch"] == self.epoch
         self._served = resume_at["served"] if resume_at is not None and same_epoch else 0
-        order = self.order(self.epoch).to(self.images.device)
+        order = self.begin(self._served)
         served = [self.images, self.labels]
         if self.flip_seed is not None:
             served.append(self.flipped(self.epoch).to(self.images.device))
@@ -73,7 +78,7 @@ class Batches:
 
     def images_in(self, number: int) -> int:
         """Images of the epoch's batch with this number, counted from 0, over all processes."""
-        return min(self.batch_size, len(self.images) - number * self.batch_size)
+        return min(self.batch_size, self.count - number * self.batch_size)
 
     def weight(self, number: int) -> float:
         """What the mean over this process's part counts in the mean of all processes, to give that of the batch."""
@@ -81,16 +86,24 @@ class Batches:
         part = images // self.ranks + (self.rank < images % self.ranks)
         return part * self.ranks / images
 
+    def begin(self, served: int) -> Tensor:
+        """The order of this epoch on the images' device.
+
+        Args:
+            served: batches of it that have been served before.
+        """
+        return self.order(self.epoch).to(self.images.device)
+
     def order(self, epoch: int) -> Tensor:
         """The indices (N) of the images in the order that this epoch serves them."""
         if self.shuffle_seed is None:
             return torch.arange(len(self.images))
-        return torch.randperm(len(self.images), generator=_generator(self.shuffle_seed, epoch))
+        return torch.randperm(len(self.images), generator=random_numbers(self.shuffle_seed, epoch))
 
     def flipped(self, epoch: int) -> Tensor:
         """Which images this epoch flips, (N), bool."""
         assert self.flip_seed is not None
-        bits = torch.randint(2, (len(self.images),), generator=_generator(self.flip_seed, BEFORE_THE_FIRST))
+        bits = torch.randint(2, (len(self.images),), generator=random_numbers(self.flip_seed, BEFORE_THE_FIRST))
         return (bits + epoch) % 2 == 0
 
     @property
@@ -109,7 +122,7 @@ class Batches:
         self._resume_at = dict(state)
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
+def random_numbers(seed: int, epoch: int) -> torch.Generator:
     """The random numbers of an epoch."""
     # Consecutive seeds give unrelated orders in torch's Mersenne Twister; the factor keeps runs' epochs apart.
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)

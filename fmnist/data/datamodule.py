@@ -11,6 +11,7 @@ from torchvision.datasets import FashionMNIST
 
 from fmnist.data.augment import Augmentation, normalise
 from fmnist.data.batches import Batches
+from fmnist.data.pruned_batches import PrunedBatches, Share
 from fmnist.data.sources import CHECKSUMS, ensure_files
 
 TRAINING_IMAGES = 60_000
@@ -30,6 +31,8 @@ class FashionMNISTDataModule(LightningDataModule):
         eval_batch_size: images in a validation or test batch; changes speed and memory, not results.
         val_size: how many of the training images validate, stratified by class; 0 trains on all.
         split_seed: which ones; its own seed, so that runs with different seeds validate on the same images.
+        prune: the share of the training images that each epoch leaves out, of those that were easy to tell; see
+            `PrunedBatches`.
         verify: take only the published Fashion-MNIST, by its checksums, and get it where it is missing. False takes
             the four files in `root` as they are.
         seed: of the order of training images.
@@ -46,6 +49,7 @@ class FashionMNISTDataModule(LightningDataModule):
         eval_batch_size: Annotated[int, Ge(1)] = 1000,
         val_size: Annotated[int, Ge(0), Le(TRAINING_IMAGES - 1)] = 5000,
         split_seed: Annotated[int, Ge(0), Le(MAX_SEED)] = 0,
+        prune: Share = 0.0,
         verify: bool = True,
         seed: int = 0,
     ) -> None:
@@ -56,6 +60,7 @@ class FashionMNISTDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
         self.split_seed = split_seed
+        self.prune = prune
         self.verify = verify
         self.seed = seed
         self.hashes: dict[str, str] = {}
@@ -84,7 +89,26 @@ class FashionMNISTDataModule(LightningDataModule):
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         flip_seed = self.seed if self.augment.alternate else None
+        if self.prune and not overfit:
+            return self._pruned(flip_seed)
         return self._batches("train", self.batch_size, None if overfit else self.seed, flip_seed)
+
+    def _pruned(self, flip_seed: int | None) -> PrunedBatches:
+        """Those of a training by one process.
+
+        Raises:
+            ValueError: if there are several.
+        """
+        images, labels = self.splits["train"]
+        if self.trainer is not None:
+            if self.trainer.world_size > 1:
+                raise ValueError(
+                    f"data.prune={self.prune} needs a training by one process, as none of several knows the losses of "
+                    "all images: it should be 0 there"
+                )
+            device = self.trainer.strategy.root_device
+            images, labels = images.to(device), labels.to(device)
+        return PrunedBatches(images, labels, self.batch_size, self.seed, self.prune, flip_seed)
 
     def val_dataloader(self) -> Batches | list[Batches]:
         return self._batches("val", self.eval_batch_size) if self.val_size else []
