@@ -63,6 +63,16 @@ def test_the_hard_ones_are_spread_over_the_epoch() -> None:
     assert sum(places) / 100 == pytest.approx(74.5, abs=10)
 
 
+def test_towards_the_end_all_images_are_drawn_alike() -> None:
+    loader = batches(20, 4, prune=0.25)
+    loader.until = 3
+    losses = [float(index) for index in range(20)]
+    left_out = [{*range(20)} - {*learn(loader, number, losses)} for number in range(30)]
+    assert all(len(indices) == 5 for indices in left_out)
+    assert max(left_out[2]) < 10
+    assert set.union(*left_out[3:]) == {*range(20)}
+
+
 def test_the_last_batch_may_be_smaller() -> None:
     loader = batches(21, 4, prune=0.3)  # leaves 6 out
     assert [len(batch) for batch in epoch(loader, 0)] == [4, 4, 4, 3]
@@ -146,6 +156,10 @@ def test_several_processes_can_not_prune(data_root: Path) -> None:
     module.prepare_data()
     module.setup()
     assert len(module.train_dataloader()) == 8  # 360 of 600 images
+    device = SimpleNamespace(root_device=torch.device("cpu"))
+    for epochs, until in ((20, 17), (3, 3), (1, 1), (-1, None)):
+        module.trainer = SimpleNamespace(world_size=1, overfit_batches=0, max_epochs=epochs, strategy=device)
+        assert module.train_dataloader().until == until
     module.trainer = SimpleNamespace(world_size=2, overfit_batches=0)
     with pytest.raises(ValueError, match=r"^data.prune=0.4 needs a training by one process"):
         module.train_dataloader()

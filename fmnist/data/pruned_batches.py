@@ -18,6 +18,8 @@ class PrunedBatches(Batches):
     All epochs have the same number of images. Their orders depend on the seed, the epoch and those losses, which
     whoever trains has to tell (see `note`), and which are a part of the state.
 
+    Towards the end the images are drawn from all alike: the hard ones are no fair sample, wrong labels are among them.
+
     Source: Qin et al., InfoBatch, https://arxiv.org/abs/2303.04947. There the easy images are those whose loss is less
     than the mean, those that stay count double, and the last epochs have all images.
 
@@ -27,6 +29,7 @@ class PrunedBatches(Batches):
         batch_size: images in a batch; the last one of an epoch may be smaller.
         shuffle_seed: the seed of the orders.
         prune: the share of the images that an epoch leaves out.
+        until: the epoch from which on all images are alike; None is never.
         flip_seed: as in `Batches`.
     """
 
@@ -37,9 +40,11 @@ class PrunedBatches(Batches):
         batch_size: int,
         shuffle_seed: int,
         prune: float,
+        until: int | None = None,
         flip_seed: int | None = None,
     ) -> None:
         super().__init__(images, labels, batch_size, shuffle_seed, flip_seed=flip_seed)
+        self.until = until
         self.left_out = int(prune * len(images))
         self.losses = torch.full((len(images),), torch.inf, device=images.device)
         """Of each image, when it was served last."""
@@ -60,6 +65,8 @@ class PrunedBatches(Batches):
         assert self.shuffle_seed is not None
         generator = random_numbers(self.shuffle_seed, epoch)
         order = torch.randperm(len(self.images), generator=generator)
+        if self.until is not None and epoch >= self.until:
+            return order[: self.count]
         # Of those with the same loss the first ones in the order, which is drawn.
         easiest = self.losses.cpu()[order].argsort(stable=True)[: 2 * self.left_out]
         drawn = torch.randperm(len(easiest), generator=generator)[: self.left_out]
