@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fmnist.models.cnn import CNN, Overall
+from fmnist.models.cnn import CNN
 from fmnist.models.layers import ACTIVATIONS, L2Pool2d
 from fmnist.models.mlp import MLP
 from fmnist.models.sizes import output_size, same_padding
@@ -172,7 +172,7 @@ def test_pooling_takes_what_its_name_says_of_2x2_windows(pooling: str, expected:
     ("pooling", "expected"),
     [("none", [1, 2, 3, 6, -4, -3, -2, 1]), ("mean", [3, -2]), ("max", [6, 1]), ("mean_max", [3, -2, 6, 1])],
 )
-def test_global_pooling_takes_what_its_name_says_of_each_channel(pooling: Overall, expected: list[float]) -> None:
+def test_global_pooling_takes_what_its_name_says_of_each_channel(pooling: str, expected: list[float]) -> None:
     network = CNN((2, 2, 2), 3, [2], global_pooling=pooling, pooling="none")
     network.blocks = nn.Identity()
     network.head = nn.Identity()

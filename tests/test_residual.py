@@ -58,6 +58,26 @@ def test_stem_leaves_its_share_of_the_pixels(kernel: int, stride: int, side: int
         assert network(torch.zeros(2, *SHAPE)).shape == (2, 10)
 
 
+def test_stem_may_have_its_own_channels_and_keep_the_largest_of_2x2_pixels() -> None:
+    network = ResNet(SHAPE, 10, [4, 6], 1, stem_channels=3, stem_pooling=True)
+    assert sizes(network) == [(4, 14, 14), (6, 7, 7)]
+    convolution, pooling, norm, _ = network.stem
+    assert (convolution.out_channels, norm.num_features) == (3, 3)
+    images = torch.randn(2, *SHAPE)
+    torch.testing.assert_close(pooling(images), nn.functional.max_pool2d(images, 2))
+    with pytest.raises(ValueError, match="shrinks to nothing: 7 pixels a side are left by the stem"):
+        ResNet(SHAPE, 10, [4, 4, 4], 1, stem_kernel=4, stem_stride=4, stem_pooling=True)
+
+
+def test_the_linear_layer_sees_means_or_maxima_of_the_channels() -> None:
+    images = torch.randn(2, *SHAPE)
+    for kind, expected in (("mean", ["mean"]), ("max", ["amax"]), ("mean_max", ["mean", "amax"])):
+        network = ResNet(SHAPE, 10, [4], 1, global_pooling=kind).eval()
+        features = network.blocks(network.stem(images))
+        pooled = torch.cat([getattr(features, name)(dim=(2, 3)) for name in expected], dim=1)
+        torch.testing.assert_close(network(images), network.head(pooled))
+
+
 def test_a_block_adds_to_what_it_is_given() -> None:
     """Where the residual is nothing, a block of the same shape is its input; the wide one's adds before the next."""
     features = torch.rand(2, 4, 5, 5)

@@ -13,6 +13,7 @@ from fmnist.models.layers import (
     DropoutRate,
     GlobalPooling,
     L2Pool2d,
+    Overall,
     linear_head,
     per_block,
 )
@@ -22,7 +23,6 @@ Padding = Literal["same"] | Annotated[int, Ge(0)]
 Pooling = Literal["max", "average", "l2", "none"]
 POOLINGS: dict[Pooling, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "l2": L2Pool2d}
 POOLING_SIZE = 2
-Overall = Literal["none", "mean", "max", "mean_max"]
 
 
 class CNN(nn.Module):
@@ -61,7 +61,7 @@ class CNN(nn.Module):
         batch_norm: bool = True,
         activation: Activation = "relu",
         pooling: Pooling | Sequence[Pooling] = "max",
-        global_pooling: Overall = "none",
+        global_pooling: Overall | Literal["none"] = "none",
         hidden: Sequence[Count] = (),
         dropout: DropoutRate = 0.0,
     ) -> None:
@@ -98,9 +98,8 @@ class CNN(nn.Module):
             self.features: nn.Module = nn.Flatten()
             width = incoming * size[0] * size[1]
         else:
-            kinds = global_pooling.split("_")
-            self.features = GlobalPooling(mean="mean" in kinds, maximum="max" in kinds)
-            width = incoming * len(kinds)
+            self.features = GlobalPooling(global_pooling)
+            width = incoming * len(self.features.kinds)
         self.head = linear_head(width, tuple(hidden), num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 DropoutRate = Annotated[float, Ge(0), Lt(1)]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
 
+Overall = Literal["mean", "max", "mean_max"]
+
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
@@ -44,15 +46,18 @@ class L2Pool2d(nn.Module):
 class GlobalPooling(nn.Module):
     """What each channel has over all its pixels: (N, C, H, W) -> (N, C), or (N, 2C) for its mean and its maximum."""
 
-    def __init__(self, mean: bool, maximum: bool) -> None:
+    def __init__(self, kind: Overall) -> None:
         super().__init__()
-        self.mean = mean
-        self.maximum = maximum
+        self.kind = kind
+        self.kinds = kind.split("_")
 
     def forward(self, features: Tensor) -> Tensor:
-        means = [features.mean(dim=(2, 3))] if self.mean else []
-        maxima = [features.amax(dim=(2, 3))] if self.maximum else []
-        return torch.cat([*means, *maxima], dim=1)
+        pixels = (2, 3)
+        found = [features.mean(pixels) if kind == "mean" else features.amax(pixels) for kind in self.kinds]
+        return torch.cat(found, dim=1)
+
+    def extra_repr(self) -> str:
+        return self.kind
 
 
 def linear_head(

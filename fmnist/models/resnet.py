@@ -6,14 +6,14 @@ from typing import Annotated
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, per_block
+from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, GlobalPooling, Overall, per_block
 from fmnist.models.sizes import output_size
 
 WIDE_RESNET_CHANNELS = (16, 32, 64)  # of each stage, at width 1
 
 
 class ResNet(nn.Module):
-    """A stem, stages of residual blocks, the mean over the pixels, and a linear layer.
+    """A stem, stages of residual blocks, one pooling over all pixels, and a linear layer.
 
     A block is convolution, batch norm, activation, convolution, batch norm; then its input is added, and the activation
     follows. The first block of each stage but the first halves height and width.
@@ -24,10 +24,13 @@ class ResNet(nn.Module):
     Args:
         image_shape: channels, height and width of the images.
         num_classes: K, the number of logits.
-        channels: filters in each stage; the stem has those of the first one.
+        channels: filters in each stage.
         depth: blocks in each stage, one value for all or a list.
         stem_kernel: width and height of the stem's filters.
         stem_stride: 2 lets everything after the stem see a quarter of the pixels.
+        stem_channels: filters of the stem; None takes those of the first stage.
+        stem_pooling: take the largest of each 2x2 pixels of the stem, for the same end.
+        global_pooling: what the linear layer sees of each channel: the mean over its pixels, the largest, or both.
         activation: after the stem and in each block.
         dropout: rate before the logits.
 
@@ -43,13 +46,17 @@ class ResNet(nn.Module):
         depth: Count | Sequence[Count] = 2,
         stem_kernel: Count = 3,
         stem_stride: Count = 1,
+        stem_channels: Count | None = None,
+        stem_pooling: bool = False,
+        global_pooling: Overall = "mean",
         activation: Activation = "relu",
         dropout: DropoutRate = 0.0,
     ) -> None:
         super().__init__()
-        incoming = channels[0]
+        incoming = stem_channels or channels[0]
         self.stem = nn.Sequential(
-            _stem(image_shape, incoming, stem_kernel, stem_stride, halvings=len(channels) - 1),
+            _stem(image_shape, incoming, stem_kernel, stem_stride, halvings=len(channels) - 1 + stem_pooling),
+            *([nn.MaxPool2d(2, ceil_mode=True)] if stem_pooling else []),
             nn.BatchNorm2d(incoming),
             ACTIVATIONS[activation](),
         )
@@ -59,11 +66,12 @@ class ResNet(nn.Module):
                 blocks.append(_Block(incoming, outgoing, 2 if stage and i == 0 else 1, activation))
                 incoming = outgoing
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(incoming, num_classes))
+        self.features = GlobalPooling(global_pooling)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(incoming * len(self.features.kinds), num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, K)."""
-        logits: Tensor = self.head(self.blocks(self.stem(images)).mean((2, 3)))
+        logits: Tensor = self.head(self.features(self.blocks(self.stem(images))))
         return logits
 
 
