@@ -25,6 +25,7 @@ def test_layers_are_listed_in_order_with_the_sizes_worked_out_by_hand() -> None:
         ("MaxPool2d", (6, 5, 5), 0),
         ("BatchNorm2d", (6, 5, 5), 12),
         ("ReLU", (6, 5, 5), 0),
+        ("Flatten", (150,), 0),
         ("Linear", (12,), 150 * 12 + 12),
         ("ReLU", (12,), 0),
         ("Dropout", (12,), 0),
