@@ -336,7 +336,7 @@ def test_trainings_of_recipes_and_of_ablations() -> None:
     names = [(task.variant, task.seed) for task in tasks]
     assert names == [("", 0), ("flip", 0), ("smooth_loss", 0), ("", 1), ("flip", 1), ("smooth_loss", 1)]
     assert [task.name for task in tasks[:2]] == ["val_seed_0", "val_flip_seed_0"]
-    assert tasks[4].title == "quick without flip, seed 1"
+    assert tasks[4].title == "quick, flip, seed 1"
     assert tasks[4].words[:3] == ["experiment=quick", "augment=none", "data.val_size=100"]
     assert tasks[4].words[-2:] == ["test=false", "seed=1"]
 

@@ -28,7 +28,7 @@ class Recipe:
     words: Words | None = None
     """Of scripts/train.py; None takes the experiment of its name."""
     variants: Mapping[str, Words] = field(default_factory=dict)
-    """More words that leave something out, by what that is called."""
+    """More words that change something, by what that is called."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Task:
 
     @property
     def title(self) -> str:
-        return f"{' without '.join(filter(None, [self.recipe, self.variant]))}, seed {self.seed}"
+        return f"{', '.join(filter(None, [self.recipe, self.variant]))}, seed {self.seed}"
 
 
 def read_catalogue(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Recipe]:

@@ -99,7 +99,7 @@ def at_test_time(plain: Sequence[Row], group: Sequence[Row]) -> list[str]:
 
 
 def ablations_table(name: str, recipe: Recipe, rows: Iterable[Row]) -> str:
-    """A recipe and its variants on validation images: what the recipe gains by what each of them leaves out."""
+    """A recipe and its variants on validation images: what the recipe gains over each of them."""
     own = [row for row in rows if (row.recipe, row.split) == (name, "val")]
     lines = []
     for group in apart(own, lambda row: (row.machine, row.precision)):
@@ -110,8 +110,8 @@ def ablations_table(name: str, recipe: Recipe, rows: Iterable[Row]) -> str:
                 lines.append([*_heading(name, recipe, variant), *_measured(members, gain)])
     missing = {variant: words for variant, words in recipe.variants.items() if variant not in {r.variant for r in own}}
     lines += [[*_heading(name, recipe, variant), NOT_YET, *[""] * 4] for variant in missing]
-    headings = ["without", "that is", "validation accuracy", "gain, points", "seconds", "tutorial epochs"]
-    return markdown([*headings, "measured on"], lines, {"without", "that is", "measured on"}) if lines else NOT_YET
+    headings = ["change", "that is", "validation accuracy", "the recipe's gain, points", "seconds", "tutorial epochs"]
+    return markdown([*headings, "measured on"], lines, {"change", "that is", "measured on"}) if lines else NOT_YET
 
 
 def _heading(name: str, recipe: Recipe, variant: str) -> list[str]:
