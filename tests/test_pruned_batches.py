@@ -33,9 +33,9 @@ def learn(loader: PrunedBatches, number: int, losses: Sequence[float]) -> list[i
     return served
 
 
-def test_an_epoch_leaves_out_its_share_of_the_easy_half() -> None:
+def test_an_epoch_leaves_out_its_share_of_the_easiest_three_quarters() -> None:
     loader = batches(20, 4, prune=0.25)
-    hard = {0, 3, 6, 9, 12, 13, 14, 15, 16, 19}
+    hard = {0, 3, 13, 16, 19}
     losses = [2.0 + index if index in hard else 0.01 * index for index in range(20)]
     assert (len(loader), loader.count) == (4, 15)
     for number in (0, 1):  # after which every image has been served, as what hasn't comes first
@@ -47,9 +47,9 @@ def test_an_epoch_leaves_out_its_share_of_the_easy_half() -> None:
 
 
 def test_what_was_never_served_is_served_next() -> None:
-    loader = batches(20, 4, prune=0.3)
+    loader = batches(20, 4, prune=0.25)
     first = learn(loader, 0, [1.0] * 20)
-    assert len(first) == 14
+    assert len(first) == 15
     assert {*first, *learn(loader, 1, [1.0] * 20)} == {*range(20)}
 
 
@@ -58,9 +58,9 @@ def test_the_hard_ones_are_spread_over_the_epoch() -> None:
     losses = [0.01 * (index + 1) for index in range(200)]
     for number in range(4):
         learn(loader, number, losses)
-    places = [place for place, index in enumerate(learn(loader, 4, losses)) if index >= 100]
-    assert len(places) == 100
-    assert sum(places) / 100 == pytest.approx(74.5, abs=10)
+    places = [place for place, index in enumerate(learn(loader, 4, losses)) if index >= 150]
+    assert len(places) == 50
+    assert sum(places) / 50 == pytest.approx(74.5, abs=10)
 
 
 def test_towards_the_end_all_images_are_drawn_alike() -> None:
@@ -69,7 +69,7 @@ def test_towards_the_end_all_images_are_drawn_alike() -> None:
     losses = [float(index) for index in range(20)]
     left_out = [{*range(20)} - {*learn(loader, number, losses)} for number in range(30)]
     assert all(len(indices) == 5 for indices in left_out)
-    assert max(left_out[2]) < 10
+    assert max(left_out[2]) < 15
     assert set.union(*left_out[3:]) == {*range(20)}
 
 

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from fmnist.data.batches import Batches, random_numbers
 
-Share = Annotated[float, Ge(0), Le(0.5)]
+EASY = 0.75
+"""The share of the images that counts as easy."""
+Share = Annotated[float, Ge(0), Le(EASY)]
 
 
 class PrunedBatches(Batches):
-    """Batches of epochs that leave images out: half of the easiest ones, drawn anew for each epoch.
+    """Batches of epochs that leave images out, drawn anew for each epoch from the easiest three quarters.
 
     An image is the easier the smaller its loss was when it was served last; one that has never been is the hardest.
     All epochs have the same number of images. Their orders depend on the seed, the epoch and those losses, which
@@ -68,7 +70,7 @@ class PrunedBatches(Batches):
         if self.until is not None and epoch >= self.until:
             return order[: self.count]
         # Of those with the same loss the first ones in the order, which is drawn.
-        easiest = self.losses.cpu()[order].argsort(stable=True)[: 2 * self.left_out]
+        easiest = self.losses.cpu()[order].argsort(stable=True)[: int(EASY * len(order))]
         drawn = torch.randperm(len(easiest), generator=generator)[: self.left_out]
         stays = torch.ones(len(order), dtype=torch.bool)
         stays[easiest[drawn]] = False
