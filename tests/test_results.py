@@ -544,9 +544,8 @@ def test_the_networks_of_recipes_are_looked_at_again(measure: Measure) -> None:
     kept = (done.folder / "results.csv").read_text()
     assert measure("what=mistakes").status == 0
     assert (done.folder / "results.csv").read_text() == kept
-    changed = kept.replace(f",{rows[0].accuracy:.4f},", ",0.9999,", 1)
-    (done.folder / "results.csv").write_text(changed)
-    measure("what=mistakes").assert_refused("and 0.9999 in the results: train it anew")
+    write_rows(Row, done.folder / "results.csv", [replace(rows[0], accuracy=0.0123), *rows[1:]])
+    measure("what=mistakes").assert_refused("and 0.0123 in the results: train it anew")
     shutil.rmtree(done.folder / "outputs/results/quick/test_seed_1")
     measure("what=mistakes").assert_refused("test_seed_1: the run is gone")
 
