@@ -33,9 +33,10 @@ def missed_table(misses: Sequence[Miss]) -> str:
     right = TEST_IMAGES - len(misses)
     lines = [["none", f"{right:,}", percent(right, TEST_IMAGES), "", "", ""]]
     for name, group in groups.items():
-        nearest = Counter(miss.nearest_label for miss in group if miss.nearest_label == miss.label)
-        wrong = sum(miss.nearest_label == miss.answer for miss in group)
-        cells = [len(group), sum(miss.gave == miss.missed for miss in group), nearest.total(), wrong]
+        agreed = sum(miss.gave == miss.missed for miss in group)
+        right_near = sum(miss.nearest_label == miss.label for miss in group)
+        wrong_near = sum(miss.nearest_label == miss.answer for miss in group)
+        cells = [len(group), agreed, right_near, wrong_near]
         count, *others = (f"{cell:,}" for cell in cells)
         lines.append([name, count, percent(len(group), TEST_IMAGES), *others])
     headings = ["missed by", "images", "of all", "of these, all who missed it say the same"]
