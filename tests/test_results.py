@@ -496,6 +496,23 @@ def test_what_was_cut_off_goes_on_with_the_seeds_that_are_left(
     assert [row.tutorial_epoch_seconds for row in read_rows(Row, done.folder / "results.csv")] == [19, 15]
 
 
+@pytest.mark.usefixtures("trained")
+def test_a_run_goes_when_the_row_of_a_later_one_is_there(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = measure("seeds=1").folder / "outputs/results/quick/test_seed_0"
+    train = results_runs.run_process
+
+    def cut_off(command: Sequence[str]) -> None:
+        train(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results_runs, "run_process", cut_off)
+    assert measure("seeds=1", "again=true").status == 130
+    assert [run.name for run in sorted(runs.iterdir())] == ["run_1", "run_2"]
+    monkeypatch.setattr(results_runs, "run_process", train)
+    assert measure("seeds=1", "again=true").status == 0
+    assert [run.name for run in runs.iterdir()] == ["run_3"]
+
+
 def test_ablations_see_no_test_image_and_no_choice_of_an_epoch(measure: Measure, trained: list[list[str]]) -> None:
     done = measure("what=ablations")
     assert done.status == 0, done.err

@@ -40,7 +40,8 @@ class FashionMNISTDataModule(LightningDataModule):
         seed: of the order of training images.
 
     Raises:
-        ValueError: if the files can't be had, or `val_size` leaves nothing to train on.
+        ValueError: if the files can't be had, or `val_size` leaves nothing to train on; or `prune` is asked of several
+            processes.
     """
 
     def __init__(

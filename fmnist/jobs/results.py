@@ -18,7 +18,7 @@ from fmnist.arguments import check_arguments
 from fmnist.build import plain_config
 from fmnist.classes import CLASSES
 from fmnist.jobs.results_mistakes import gather, look, trained_here
-from fmnist.jobs.results_runs import Sitting, check_words, machine_name
+from fmnist.jobs.results_runs import Sitting, check_words, machine_name, remove_others
 from fmnist.reporting.style import save_png
 from fmnist.reporting.tiles import prediction_tiles
 from fmnist.results.mistake_tables import DISTANCES, mistake_tables
@@ -160,8 +160,9 @@ def measure(cfg: DictConfig, tasks: Sequence[Task], book: Book) -> None:
         sitting = Sitting(cfg)
         for number, task in enumerate(tasks, start=1):
             log.info("%s (%d of %d)", task.title, number, len(tasks))
-            row = sitting.measure(task)
+            run, row = sitting.measure(task)
             book.add(row)
+            remove_others(run)
             log.info(
                 "  %s accuracy %.2f%%, %.2f s, or %.2f tutorial epochs of %.2f s",
                 *(row.split, 100 * row.accuracy, row.seconds, row.tutorial_epochs, row.tutorial_epoch_seconds),

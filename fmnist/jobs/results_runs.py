@@ -1,6 +1,7 @@
 """The trainings that measure the recipes: real ones, each between two measurements of the tutorial's epoch."""
 
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,8 @@ class Sitting:
         self._before: tuple[Hardware, float] | None = None
         """Of the tutorial's last epoch: where, and its seconds."""
 
-    def measure(self, task: Task) -> Row:
-        """Makes a training.
+    def measure(self, task: Task) -> tuple[Run, Row]:
+        """Makes a training: its run, and what that has measured.
 
         Raises:
             ValueError: if it fails.
@@ -51,7 +52,7 @@ class Sitting:
         run = train(self.cfg, task)
         after = unit_seconds(self.cfg, task.hardware)
         before, self._before = self._before[1], (task.hardware, after)
-        return row_of(run, task, (before + after) / 2, version)
+        return run, row_of(run, task, (before + after) / 2, version)
 
 
 def check_words(cfg: DictConfig, tasks: Sequence[Task]) -> None:
@@ -98,6 +99,13 @@ def train(cfg: DictConfig, task: Task) -> Run:
     run_process([sys.executable, str(TRAIN), *task.words, *place(cfg, task), *folder])
     (made,) = {*outputs.glob(f"{task.name}/*")} - before
     return Run(made)
+
+
+def remove_others(run: Run) -> None:
+    """Removes the earlier runs of the same training, of which there is no row any more, and those that were cut off."""
+    for folder in run.folder.parent.iterdir():
+        if folder != run.folder:
+            shutil.rmtree(folder)
 
 
 def row_of(run: Run, task: Task, tutorial_epoch_seconds: float, version: str) -> Row:
