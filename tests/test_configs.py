@@ -29,7 +29,8 @@ ROOT = CONF.parent
 OPTIONS = [(group, option) for group in groups("train") for option in options(group)]
 TUNED = [(group, option) for group in groups("tune") if group not in groups("train") for option in options(group)]
 EXPERIMENTS = options("experiment")
-RESIDUAL = {"gpu_96", "record"}  # those of them whose network doesn't pool, and is too large for a test
+LARGE = {"gpu_96", "record"}  # those of them whose network is too large for a test
+RESIDUAL = LARGE | {"cpu_95", "gpu_95", "small_100k"}  # which have no choice of pooling
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -67,7 +68,7 @@ def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root
     cfg = composed(words[0])
     if cfg.data.val_size:
         words.append("data.val_size=100")
-    if experiment in RESIDUAL:
+    if experiment in LARGE:
         words += ["model.depth=10", "model.width=1"]
     done = run_script("train", *words)
     assert done.status == 0, done.err

@@ -52,12 +52,20 @@ class GlobalPooling(nn.Module):
         self.kinds = kind.split("_")
 
     def forward(self, features: Tensor) -> Tensor:
-        pixels = (2, 3)
-        found = [features.mean(pixels) if kind == "mean" else features.amax(pixels) for kind in self.kinds]
+        found = [features.mean((2, 3)) if kind == "mean" else _largest(features) for kind in self.kinds]
         return torch.cat(found, dim=1)
 
     def extra_repr(self) -> str:
         return self.kind
+
+
+def _largest(features: Tensor) -> Tensor:
+    """Of all pixels: (N, C, H, W) -> (N, C).
+
+    Not `amax`, which looks for equal ones on the way back: a training step of `experiment=fast_94` then takes
+    1.05 times as long (2 cores, bf16).
+    """
+    return functional.max_pool2d(features, features.shape[2:]).flatten(1)
 
 
 def linear_head(
