@@ -10,12 +10,11 @@ from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from fmnist.classes import CLASSES
-from fmnist.data.pruned_batches import PrunedBatches
+from fmnist.data.remembering import RememberingBatches
 from fmnist.measures import PHASES
 from fmnist.metrics import ClassificationMetrics
 
@@ -88,8 +87,8 @@ class Classifier(LightningModule):
         loss, logits = self.shared_step(batch, "train")
         trainer = self.trainer
         loader = trainer.train_dataloader
-        if isinstance(loader, PrunedBatches):
-            loader.note(batch_idx, functional.cross_entropy(logits.detach().float(), batch[1], reduction="none"))
+        if isinstance(loader, RememberingBatches):
+            loader.note(batch_idx, logits.detach(), batch[1])
         if trainer.world_size > 1:  # whose gradients are averaged
             loss = loss * loader.weight(batch_idx)  # type: ignore[union-attr]
         self._recent_loss = self._recent_loss + loss.detach().float()

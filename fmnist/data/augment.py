@@ -69,6 +69,11 @@ class Augmentation:
         self.mix = mix
         self._maps: dict[tuple[int, int, torch.device], Tensor] = {}
 
+    @property
+    def mixes(self) -> bool:
+        """Whether an image may be mixed."""
+        return bool(self.mix and (self.mixup or self.cutmix))
+
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, flipped: Tensor | None = None
     ) -> Tensor:
@@ -92,7 +97,7 @@ class Augmentation:
 
         Where neither mixup nor cutmix is on, as they are.
         """
-        if not self.mix or not (self.mixup or self.cutmix):
+        if not self.mixes:
             return images, labels
         n, _, height, width = images.shape
         device = images.device

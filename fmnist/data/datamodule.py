@@ -11,12 +11,10 @@ from torchvision.datasets import FashionMNIST
 
 from fmnist.data.augment import Augmentation, normalise
 from fmnist.data.batches import Batches
-from fmnist.data.pruned_batches import PrunedBatches, Share
+from fmnist.data.remembering import Distillation, Prune, RememberingBatches
 from fmnist.data.sources import CHECKSUMS, ensure_files
 
 TRAINING_IMAGES = 60_000
-PRUNED = 0.85
-"""The share of all epochs that leaves easy images out, where `prune` does; the others draw from all alike."""
 MAX_SEED = 2**32 - 1  # NumPy's
 
 
@@ -24,7 +22,8 @@ class FashionMNISTDataModule(LightningDataModule):
     """Torchvision's FashionMNIST, split into training, validation and test images.
 
     The pixels stay in memory as uint8, the device's own in training; augmentation (training batches alone) and
-    normalisation act on whole batches, there. Labels (N) are shares of the classes (N, K) where images are mixed.
+    normalisation act on whole batches, there. Labels (N) are shares of the classes (N, K) where images are mixed, or
+    the network's own answers join them.
 
     Args:
         root: the folder that holds the files, or will.
@@ -34,14 +33,16 @@ class FashionMNISTDataModule(LightningDataModule):
         val_size: how many of the training images validate, stratified by class; 0 trains on all.
         split_seed: which ones; its own seed, so that runs with different seeds validate on the same images.
         prune: the share of the training images that each epoch leaves out, of those that were easy to tell; see
-            `PrunedBatches`.
+            `RememberingBatches`.
+        self_distillation: the part of a label that the network's own last answer to the image takes in the end; see
+            there.
         verify: take only the published Fashion-MNIST, by its checksums, and get it where it is missing. False takes
             the four files in `root` as they are.
         seed: of the order of training images.
 
     Raises:
-        ValueError: if the files can't be had, or `val_size` leaves nothing to train on; or `prune` is asked of several
-            processes.
+        ValueError: if the files can't be had, or `val_size` leaves nothing to train on; or `prune` or
+            `self_distillation` is asked of several processes, or the latter with images that are mixed.
     """
 
     def __init__(
@@ -52,11 +53,17 @@ class FashionMNISTDataModule(LightningDataModule):
         eval_batch_size: Annotated[int, Ge(1)] = 1000,
         val_size: Annotated[int, Ge(0), Le(TRAINING_IMAGES - 1)] = 5000,
         split_seed: Annotated[int, Ge(0), Le(MAX_SEED)] = 0,
-        prune: Share = 0.0,
+        prune: Prune = 0.0,
+        self_distillation: Distillation = 0.0,
         verify: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if self_distillation and augment.mixes:
+            raise ValueError(
+                f"data.self_distillation={self_distillation} needs images that aren't mixed, as an answer to a mixture "
+                "is none to the image: augment.mixup and augment.cutmix should be 0"
+            )
         self.root = Path(root)
         self.augment = augment
         self.batch_size = batch_size
@@ -64,6 +71,7 @@ class FashionMNISTDataModule(LightningDataModule):
         self.val_size = val_size
         self.split_seed = split_seed
         self.prune = prune
+        self.self_distillation = self_distillation
         self.verify = verify
         self.seed = seed
         self.hashes: dict[str, str] = {}
@@ -92,29 +100,30 @@ class FashionMNISTDataModule(LightningDataModule):
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         flip_seed = self.seed if self.augment.alternate else None
-        if self.prune and not overfit:
-            return self._pruned(flip_seed)
+        if (self.prune or self.self_distillation) and not overfit:
+            return self._remembering(flip_seed)
         return self._batches("train", self.batch_size, None if overfit else self.seed, flip_seed)
 
-    def _pruned(self, flip_seed: int | None) -> PrunedBatches:
+    def _remembering(self, flip_seed: int | None) -> RememberingBatches:
         """Those of a training by one process.
 
         Raises:
             ValueError: if there are several.
         """
         images, labels = self.splits["train"]
-        until = None
+        epochs = None
         if self.trainer is not None:
             if self.trainer.world_size > 1:
+                key = "prune" if self.prune else "self_distillation"
                 raise ValueError(
-                    f"data.prune={self.prune} needs a training by one process, as none of several knows the losses of "
-                    "all images: it should be 0 there"
+                    f"data.{key}={getattr(self, key)} needs a training by one process, as none of several knows the "
+                    "answers to all images: it should be 0 there"
                 )
             device = self.trainer.strategy.root_device
             images, labels = images.to(device), labels.to(device)
-            epochs = self.trainer.max_epochs or -1
-            until = round(PRUNED * epochs) if epochs > 0 else None
-        return PrunedBatches(images, labels, self.batch_size, self.seed, self.prune, until, flip_seed)
+            epochs = self.trainer.max_epochs if (self.trainer.max_epochs or -1) > 0 else None
+        parts = (self.prune, self.self_distillation, epochs, flip_seed)
+        return RememberingBatches(images, labels, self.batch_size, self.seed, *parts)
 
     def val_dataloader(self) -> Batches | list[Batches]:
         return self._batches("val", self.eval_batch_size) if self.val_size else []
