@@ -196,3 +196,20 @@ def test_one_augmentation_serves_images_of_several_sizes() -> None:
     for height, width in ((4, 6), (6, 4), (4, 6)):
         images = random_images(3, height=height, width=width)
         assert torch.equal(augment(images), images.flip(3))
+
+
+def test_the_last_epochs_have_flips_alone() -> None:
+    images, labels = random_images(50), torch.arange(50) % 10
+    strong = Augmentation(flip=0.5, shift=2, erase=1.0, cutmix=1.0, until=0.7)
+    assert [strong.in_epoch(epoch, 8) is strong for epoch in range(8)] == [True] * 6 + [False] * 2
+    for epochs in (5, 9, None):
+        assert Augmentation(shift=2).in_epoch(4, epochs).shift == 2
+    assert strong.in_epoch(100, None) is strong
+    late = strong.in_epoch(7, 8)
+    turned = torch.arange(50) % 2 == 0
+    assert torch.equal(late(images, None, turned)[turned], images[turned].flip(3))
+    assert torch.equal(late(images, None, turned)[~turned], images[~turned])
+    flips = (late(images) == images).flatten(1).all(1).float().mean().item()
+    assert flips == pytest.approx(0.5, abs=0.25)
+    assert late.mixed(images.float(), labels)[1] is labels
+    assert Augmentation(flip=0.5, alternate=True, until=0.1).in_epoch(7, 8).alternate

@@ -299,7 +299,7 @@ def test_data_and_augment_words() -> None:
     assert (datamodule.batch_size, datamodule.split_seed, datamodule.seed) == (7, 9, 5)
     none = build.build_datamodule(composed("augment=none")).augment
     assert (none.flip, none.shift, none.erase) == (0.0, 0, 0.0)
-    assert (none.alternate, none.mixup, none.cutmix, none.mix) == (False, 0.0, 0.0, 1.0)
+    assert (none.alternate, none.mixup, none.cutmix, none.mix, none.until) == (False, 0.0, 0.0, 1.0, 1.0)
     both = build.build_datamodule(composed("augment=mixup", "augment.cutmix=1", "augment.alternate=true")).augment
     assert (both.flip, both.shift, both.mixup, both.cutmix, both.mix) == (0.5, 2, 0.2, 1, 1.0)
     cut = build.build_datamodule(composed("augment=cutmix")).augment

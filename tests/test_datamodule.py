@@ -232,6 +232,18 @@ def test_trainer_flips_in_turns(data_root: Path) -> None:
     assert torch.equal(recorder.images("train"), torch.cat(expected))
 
 
+def test_trainer_shows_the_images_as_they_are_in_the_last_epochs(data_root: Path) -> None:
+    module, recorder = data(data_root, augment=Augmentation(erase=1.0, until=0.6)), Recorder()
+    quiet_trainer(max_epochs=3).fit(recorder, module)
+    images, labels = module.splits["train"]
+    orders = [Batches(images, labels, 64, 0).order(epoch) for epoch in range(3)]
+    served = recorder.images("train").split(len(images))
+    as_they_are = [
+        (seen == normalise(images)[order]).flatten(1).all(1) for seen, order in zip(served, orders, strict=True)
+    ]
+    assert [same.float().mean().item() for same in as_they_are] == pytest.approx([0, 0, 1], abs=0.02)
+
+
 def test_trainer_mixes_training_batches_alone(data_root: Path) -> None:
     module, recorder = data(data_root, augment=Augmentation(mixup=1.0)), Recorder()
     trainer = quiet_trainer(max_epochs=1)

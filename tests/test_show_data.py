@@ -212,9 +212,9 @@ def test_names_of_labels_and_of_shares() -> None:
 
 def test_flips_in_turns_are_drawn_in_turns() -> None:
     images = torch.randint(1, 256, (6, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    augment = Augmentation(flip=0.5, alternate=True)
+    augment = Augmentation(flip=0.5, alternate=True, until=0.5)
     seen, figure = show_data.augmented(images, torch.arange(6), augment, seed=0)
-    assert "flip=0.5, alternate=true" in seen
+    assert "flip=0.5, alternate=true, until=0.5" in seen
     canvas = np.ma.filled(figure.axes[0].images[0].get_array(), np.nan)
     there = ~np.isnan(canvas)
     rows = canvas[there.any(axis=1)][:, there.any(axis=0)][::4, ::4].reshape(4, 28, 6, 28)

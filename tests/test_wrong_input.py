@@ -63,6 +63,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
             ["loss=mean_squared_error", "loss._target_=torch.nn.BCEWithLogitsLoss"],
             ["torch.nn.BCEWithLogitsLoss", "labels (N)"],
         ),
+        (["augment.until=0"], ["augment.until=0", "greater than 0"]),
         (["augment=mixup", "augment.mix=1.1"], ["augment.mix=1.1", "less than or equal to 1"]),
         (["pictures.every_n_epochs=0"], ["pictures.every_n_epochs=0", "greater than or equal to 1"]),
         (["pictures.embedding=-1"], ["pictures.embedding=-1", "greater than or equal to 0"]),

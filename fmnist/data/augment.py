@@ -1,9 +1,10 @@
 """What happens to a batch of images on its device: augmentation, normalisation, mixing."""
 
+import functools
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,6 +39,9 @@ class Augmentation:
             Beta(cutmix, cutmix). With mixup, a batch takes one of the two. 0 is off.
             Source: Yun et al., CutMix, https://arxiv.org/abs/1905.04899
         mix: probability that an image is mixed at all, where mixup or cutmix is on.
+        until: the share of the epochs that shift, erase and mix. Those after them have flips alone, so that the
+            training ends on images like those that are asked for.
+            Source: He et al., Data Augmentation Revisited, https://arxiv.org/abs/1909.09148
 
     Raises:
         ValueError: if flips in turns are asked for and `flip` isn't 0.5.
@@ -55,6 +59,7 @@ class Augmentation:
         mixup: Alpha = 0.0,
         cutmix: Alpha = 0.0,
         mix: Probability = 1.0,
+        until: Annotated[float, Gt(0), Le(1)] = 1.0,
     ) -> None:
         if alternate and flip != 0.5:
             raise ValueError(
@@ -67,12 +72,23 @@ class Augmentation:
         self.mixup = mixup
         self.cutmix = cutmix
         self.mix = mix
+        self.until = until
         self._maps: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    @functools.cached_property
+    def _flips_alone(self) -> "Augmentation":
+        return Augmentation(flip=self.flip, alternate=self.alternate)
 
     @property
     def mixes(self) -> bool:
         """Whether an image may be mixed."""
         return bool(self.mix and (self.mixup or self.cutmix))
+
+    def in_epoch(self, epoch: int, epochs: int | None) -> "Augmentation":
+        """What happens in the epoch with that number, counted from 0, of so many; None is without an end."""
+        if epochs is None or epoch < round(self.until * epochs):
+            return self
+        return self._flips_alone
 
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, flipped: Tensor | None = None

@@ -111,7 +111,6 @@ class FashionMNISTDataModule(LightningDataModule):
             ValueError: if there are several.
         """
         images, labels = self.splits["train"]
-        epochs = None
         if self.trainer is not None:
             if self.trainer.world_size > 1:
                 key = "prune" if self.prune else "self_distillation"
@@ -121,9 +120,14 @@ class FashionMNISTDataModule(LightningDataModule):
                 )
             device = self.trainer.strategy.root_device
             images, labels = images.to(device), labels.to(device)
-            epochs = self.trainer.max_epochs if (self.trainer.max_epochs or -1) > 0 else None
-        parts = (self.prune, self.self_distillation, epochs, flip_seed)
+        parts = (self.prune, self.self_distillation, self._epochs, flip_seed)
         return RememberingBatches(images, labels, self.batch_size, self.seed, *parts)
+
+    @property
+    def _epochs(self) -> int | None:
+        """Of the whole training; None is without an end, or no training."""
+        epochs = -1 if self.trainer is None else self.trainer.max_epochs or -1
+        return epochs if epochs > 0 else None
 
     def val_dataloader(self) -> Batches | list[Batches]:
         return self._batches("val", self.eval_batch_size) if self.val_size else []
@@ -160,8 +164,9 @@ class FashionMNISTDataModule(LightningDataModule):
         images, labels, *flipped = batch
         if not training:
             return normalise(images), labels
+        augment = self.augment.in_epoch(0 if self.trainer is None else self.trainer.current_epoch, self._epochs)
         # Normalised before they are mixed, where it is the same, as the mean of two bytes needn't be one.
-        return self.augment.mixed(normalise(self.augment(images, None, *flipped)), labels)
+        return augment.mixed(normalise(augment(images, None, *flipped)), labels)
 
 
 def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:

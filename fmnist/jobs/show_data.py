@@ -172,4 +172,6 @@ def changes(augment: Augmentation) -> str:
     used = [name for name in ("flip", "alternate", "shift", "erase", "mixup", "cutmix") if getattr(augment, name)]
     if augment.mixup or augment.cutmix:
         used.append("mix")
+    if augment.until < 1:
+        used.append("until")
     return ", ".join(f"{name}={json.dumps(getattr(augment, name))}" for name in used)
