@@ -52,11 +52,20 @@ class GlobalPooling(nn.Module):
         self.kinds = kind.split("_")
 
     def forward(self, features: Tensor) -> Tensor:
-        found = [features.mean((2, 3)) if kind == "mean" else _largest(features) for kind in self.kinds]
+        found = [_mean(features) if kind == "mean" else _largest(features) for kind in self.kinds]
         return torch.cat(found, dim=1)
 
     def extra_repr(self) -> str:
         return self.kind
+
+
+def _mean(features: Tensor) -> Tensor:
+    """Over all pixels: (N, C, H, W) -> (N, C).
+
+    Not `mean((2, 3))`, whose gradient comes with the channels first and is then copied: a training step of
+    `experiment=fast_94` takes 1.03 times as long (2 cores, bf16).
+    """
+    return features.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 def _largest(features: Tensor) -> Tensor:

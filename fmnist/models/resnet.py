@@ -139,11 +139,12 @@ class WideResNet(nn.Module):
                 incoming = channels * width
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Sequential(nn.BatchNorm2d(incoming), ACTIVATIONS[activation]())
+        self.features = GlobalPooling("mean")
         self.head = nn.Linear(incoming, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, H, W) to logits (N, K)."""
-        logits: Tensor = self.head(self.last(self.blocks(self.stem(images))).mean((2, 3)))
+        logits: Tensor = self.head(self.features(self.last(self.blocks(self.stem(images)))))
         return logits
 
 
