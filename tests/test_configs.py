@@ -30,7 +30,8 @@ OPTIONS = [(group, option) for group in groups("train") for option in options(gr
 TUNED = [(group, option) for group in groups("tune") if group not in groups("train") for option in options(group)]
 EXPERIMENTS = options("experiment")
 LARGE = {"gpu_96", "record"}  # those of them whose network is too large for a test
-RESIDUAL = LARGE | {"fast_94", "cpu_95", "gpu_94", "gpu_95", "small_100k", "small_300k"}  # which have no choice of pooling
+# Those that have no choice of pooling.
+RESIDUAL = LARGE | {"fast_94", "cpu_95", "gpu_94", "gpu_95", "small_100k", "small_300k"}
 
 
 def composed(*overrides: str) -> DictConfig:
