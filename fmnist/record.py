@@ -57,15 +57,23 @@ def git_state(folder: Path, *parts: str) -> dict[str, Any] | None:
         return None
 
 
-def cpu_name() -> str:
-    """The processor's model, or what Python knows of it."""
+def cpu_name(told: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's model, or what Python knows of it.
+
+    A cloud may say no more than `AMD EPYC`, which processors of very different speeds are: its family and model follow.
+
+    Args:
+        told: what Linux says of it.
+    """
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = [line.partition(":") for line in told.read_text().splitlines()]
     except OSError:
         return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    first = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    name = first.get("model name", platform.processor())
+    if any(letter.isdigit() for letter in name) or not {"cpu family", "model"} <= first.keys():
+        return name
+    return f"{name} (family {first['cpu family']}, model {first['model']})"
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -374,7 +375,30 @@ def test_what_was_told_of_a_network_goes_when_it_is_trained_anew() -> None:
     assert put(rows, validated) == [*rows, validated]
 
 
-# The unit.
+# The machine and the unit.
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        (
+            "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\ncpu family\t: 9",
+            "AMD EPYC (family 25, model 17)",
+        ),
+        (
+            "cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7763 64-Core Processor\n",
+            "AMD EPYC 7763 64-Core Processor",
+        ),
+        ("model name\t: Neoverse\n", "Neoverse"),
+        ("processor\t: 0\n", platform.processor()),
+        (None, platform.processor()),
+    ],
+)
+def test_processors_of_one_name_are_told_apart(told: str | None, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "cpuinfo"
+    if told is not None:
+        file.write_text(told)
+    assert record.cpu_name(file) == name
 
 
 def test_a_tutorial_epoch_is_told_from_some_steps(monkeypatch: pytest.MonkeyPatch) -> None:
