@@ -60,20 +60,21 @@ def git_state(folder: Path, *parts: str) -> dict[str, Any] | None:
 def cpu_name(told: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's model, or what Python knows of it.
 
-    A cloud may say no more than `AMD EPYC`, which processors of very different speeds are: its family and model follow.
+    Its family and model follow, by number: a cloud may say no more than `AMD EPYC` or `Intel(R) Xeon(R) CPU @ 2.20GHz`,
+    which processors of very different speeds are.
 
     Args:
-        told: what Linux says of it.
+        told: what Linux says of each core.
     """
     try:
-        lines = [line.partition(":") for line in told.read_text().splitlines()]
+        first_core = told.read_text().partition("\n\n")[0]
     except OSError:
         return platform.processor()
-    first = {key.strip(): value.strip() for key, _, value in reversed(lines)}
-    name = first.get("model name", platform.processor())
-    if any(letter.isdigit() for letter in name) or not {"cpu family", "model"} <= first.keys():
-        return name
-    return f"{name} (family {first['cpu family']}, model {first['model']})"
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first_core.splitlines())}
+    name = known.get("model name", platform.processor())
+    if "cpu family" in known and "model" in known:
+        name += f" (family {known['cpu family']}, model {known['model']})"
+    return name
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -382,12 +382,12 @@ def test_what_was_told_of_a_network_goes_when_it_is_trained_anew() -> None:
     ("told", "name"),
     [
         (
-            "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\ncpu family\t: 9",
+            "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\ncpu family\t: 9\nmodel name\t: other\n",
             "AMD EPYC (family 25, model 17)",
         ),
         (
-            "cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7763 64-Core Processor\n",
-            "AMD EPYC 7763 64-Core Processor",
+            "cpu family\t: 6\nmodel\t\t: 85\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\n",
+            "Intel(R) Xeon(R) CPU @ 2.20GHz (family 6, model 85)",
         ),
         ("model name\t: Neoverse\n", "Neoverse"),
         ("processor\t: 0\n", platform.processor()),
