@@ -112,30 +112,46 @@ def val(variant: str, accuracies: Sequence[float], **values: object) -> list[Row
     return [replace(row, seed=seed, accuracy=accuracy) for seed, accuracy in enumerate(accuracies)]
 
 
-def test_a_gain_is_the_mean_of_the_differences_seed_by_seed_with_its_standard_error() -> None:
+def test_a_gain_is_the_difference_of_the_means_and_its_error_is_told_from_all_lines_together() -> None:
     rows = [
-        *val("", [0.930, 0.920, 0.940]),
-        *val("flip", [0.921, 0.914, 0.925], seconds=60.0),  # 0.9, 0.6 and 1.5 points: mean 1, sd 0.4583
+        *val("", [0.930, 0.920, 0.940]),  # squares from the mean: 1 + 1 points
+        *val("flip", [0.921, 0.914, 0.925, 0.920], seconds=60.0),  # 0.01 + 0.36 + 0.25
+        *val("smooth_loss", [0.950]),
         *val("", [0.95], machine=ELSEWHERE),
         *val("flip", [0.96, 0.91], machine=ELSEWHERE),
-        *val("forgotten", [0.5]),
+        *val("flip", [0.96], precision="32-true"),
+        *val("forgotten", [0.5, 0.7]),
         replace(ROW, accuracy=0.1),  # of the test images
     ]
-    here, there = "AMD EPYC, 2 cores, bf16-mixed", "Fast One, 8 cores, bf16-mixed"
-    error = math.sqrt((0.1**2 + 0.4**2 + 0.5**2) / 2) / math.sqrt(3)
+    here, there, single = (
+        "AMD EPYC, 2 cores, bf16-mixed",
+        "Fast One, 8 cores, bf16-mixed",
+        "AMD EPYC, 2 cores, 32-true",
+    )
+    sd = math.sqrt((2 + 0.62) / (2 + 3))
+    few, one = sd * math.sqrt(1 / 3 + 1 / 4), sd * math.sqrt(1 / 3 + 1)
+    away = 2.5 * math.sqrt(2) * math.sqrt(1 + 1 / 2)
+    smooth = r"`loss=cross_entropy seed=\|`"
     assert cells(ablations_table("quick", QUICK, rows)) == [
         ["`quick`", "", "93.00 % ± 1.00 (3 seeds)", "", "30.0", "2.50", here],
-        ["flip", "`augment=none`", "92.00 % ± 0.56 (3 seeds)", f"+1.00 ± {error:.2f}", "60.0", "5.00", here],
+        ["flip", "`augment=none`", "92.00 % ± 0.45 (4 seeds)", f"+1.00 ± {few:.2f}", "60.0", "5.00", here],
+        ["smooth loss", smooth, "95.00 % (1 seed)", f"-2.00 ± {one:.2f}", "30.0", "2.50", here],
         ["`quick`", "", "95.00 % (1 seed)", "", "30.0", "2.50", there],
-        ["flip", "`augment=none`", "93.50 % ± 3.54 (2 seeds)", "-1.00", "30.0", "2.50", there],
-        ["smooth loss", r"`loss=cross_entropy seed=\|`", "not measured yet", "", "", "", ""],
+        ["flip", "`augment=none`", "93.50 % ± 3.54 (2 seeds)", f"+1.50 ± {away:.2f}", "30.0", "2.50", there],
+        ["flip", "`augment=none`", "96.00 % (1 seed)", "-", "30.0", "2.50", single],
     ]
+    assert cells(ablations_table("quick", QUICK, [rows[0], rows[3]]))[:2] == [
+        ["`quick`", "", "93.00 % (1 seed)", "", "30.0", "2.50", here],
+        ["flip", "`augment=none`", "92.10 % (1 seed)", "+0.90", "60.0", "5.00", here],
+    ]
+    assert cells(ablations_table("quick", QUICK, []))[1] == ["smooth loss", smooth, "not measured yet", "", "", "", ""]
     assert ablations_table("quick", Recipe(), []) == "not measured yet"
 
 
-def test_a_difference_without_pairs_is_none() -> None:
-    assert points(sample([])) == "-"
-    assert points(sample([-0.0012])) == "-0.12"
+def test_a_difference_of_nothing_is_none() -> None:
+    assert points(math.nan, 0.1) == "-"
+    assert points(-0.0012, math.nan) == "-0.12"
+    assert points(0.0012, 0.0204) == "+0.12 ± 2.04"
     assert sample([0.01, 0.03]).error == pytest.approx(0.01)
     assert math.isnan(sample([]).error)
     assert math.isnan(sample([1.0]).error)

@@ -1,7 +1,7 @@
 """Whether a difference between two settings is more than noise."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,19 @@ def sample(values: Sequence[float]) -> Sample:
         return Sample(len(values), values[0], 0.0)  # summing them up would make a spread of rounding errors
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
     return Sample(len(values), math.fsum(values) / len(values) if values else NAN, sd)
+
+
+def pooled_sd(samples: Iterable[Sample]) -> float:
+    """The standard deviation that settings have in common, each around its own mean; NaN if none has two values.
+
+    A few seeds tell their own only roughly (what two say is less than a third of it in a quarter of all cases), those
+    of all settings together better, so far as no setting changes it much.
+
+    Source: https://en.wikipedia.org/wiki/Pooled_variance
+    """
+    several = [known for known in samples if known.n > 1]
+    freedom = sum(known.n - 1 for known in several)
+    return math.sqrt(math.fsum((known.n - 1) * known.sd**2 for known in several) / freedom) if freedom else NAN
 
 
 def welch(a: Sample, b: Sample) -> Difference:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TypeVar
 
-from fmnist.comparison.statistics import Sample, sample
+from fmnist.comparison.statistics import Sample, pooled_sd, sample
 from fmnist.comparison.words import NOTHING, counted, number
 from fmnist.reporting.benchmarks import digits
 from fmnist.results.recipes import Recipe, train_words
@@ -90,7 +90,7 @@ def at_test_time(plain: Sequence[Row], group: Sequence[Row]) -> list[str]:
     words = [f"'run=outputs/results/{row.recipe}/test_seed_{'0' if row.runs == 1 else '*'}/*'"]
     words += [f"views={row.views}"] * (row.views != "none")
     if row.runs == 1:
-        score, gain = _score(group), "" if row.plain else points(paired(group, plain))
+        score, gain = _score(group), "" if row.plain else points(*paired(group, plain))
     else:
         score = f"{number('accuracy', row.accuracy)} %"
         gain = number("accuracy", row.accuracy - sample([one.accuracy for one in plain]).mean, signed=True)
@@ -104,9 +104,11 @@ def ablations_table(name: str, recipe: Recipe, rows: Iterable[Row]) -> str:
     lines = []
     for group in apart(own, lambda row: (row.machine, row.precision)):
         by_variant = {variant: [row for row in group if row.variant == variant] for variant in ("", *recipe.variants)}
+        known = {variant: sample([row.accuracy for row in members]) for variant, members in by_variant.items()}
+        sd = pooled_sd(known.values())
         for variant, members in by_variant.items():
             if members:
-                gain = points(paired(by_variant[""], members)) if variant else ""
+                gain = points(*difference(known[""], known[variant], sd)) if variant else ""
                 lines.append([*_heading(name, recipe, variant), *_measured(members, gain)])
     missing = {variant: words for variant, words in recipe.variants.items() if variant not in {r.variant for r in own}}
     lines += [[*_heading(name, recipe, variant), NOT_YET, *[""] * 4] for variant in missing]
@@ -139,18 +141,31 @@ def apart(rows: Iterable[Row], key: Callable[[Row], Key]) -> list[list[Row]]:
     return [*groups.values()]
 
 
-def paired(ours: Iterable[Row], theirs: Iterable[Row]) -> Sample:
-    """Ours less theirs in accuracy, seed by seed, of the seeds that both have."""
+def paired(ours: Iterable[Row], theirs: Iterable[Row]) -> tuple[float, float]:
+    """Ours less theirs in accuracy, of the networks that both have, and the standard error of its mean."""
     other = {row.seed: row.accuracy for row in theirs}
-    return sample([row.accuracy - other[row.seed] for row in ours if row.seed in other])
+    known = sample([row.accuracy - other[row.seed] for row in ours if row.seed in other])
+    return known.mean, known.error
 
 
-def points(difference: Sample) -> str:
+def difference(ours: Sample, theirs: Sample, sd: float) -> tuple[float, float]:
+    """Ours less theirs, and its standard error. Trainings that differ don't get closer by an equal seed: no pairs here.
+
+    Args:
+        ours: the accuracy over seeds.
+        theirs: the same of others.
+        sd: of one seed, of both.
+    """
+    error = sd * math.sqrt(1 / ours.n + 1 / theirs.n) if ours.n and theirs.n else math.nan
+    return ours.mean - theirs.mean, error
+
+
+def points(gain: float, error: float) -> str:
     """In percentage points, with its standard error."""
-    if math.isnan(difference.mean):
+    if math.isnan(gain):
         return NOTHING
-    spread = "" if math.isnan(difference.error) else f" ± {number('accuracy', difference.error)}"
-    return number("accuracy", difference.mean, signed=True) + spread
+    spread = "" if math.isnan(error) else f" ± {number('accuracy', error)}"
+    return number("accuracy", gain, signed=True) + spread
 
 
 def accuracy(values: Sequence[float]) -> str:
