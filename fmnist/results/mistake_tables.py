@@ -39,7 +39,7 @@ def missed_table(misses: Sequence[Miss]) -> str:
         cells = [len(group), agreed, right_near, wrong_near]
         count, *others = (f"{cell:,}" for cell in cells)
         lines.append([name, count, percent(len(group), TEST_IMAGES), *others])
-    headings = ["missed by", "images", "of all", "of these, all who missed it say the same"]
+    headings = ["missed by", "images", "of all", "all wrong answers agree"]
     headings += ["the nearest training image has the label", "it has the wrong answer"]
     return markdown(headings, lines, {"missed by"})
 
@@ -56,8 +56,8 @@ def classes_table(misses: Sequence[Miss]) -> str:
         cells = [percent(right, networks * IN_A_CLASS), f"{len(own):,}", f"{len(always):,}"]
         lines.append([name, *cells, ", ".join(f"{answer} {count}" for answer, count in answers)])
     lines.sort(key=lambda line: -int(line[3].replace(",", "")))
-    headings = ["class", "right, on average", "images missed by any", "by all", "and taken by all for"]
-    return markdown(headings, lines, {"class", "and taken by all for"})
+    headings = ["class", "right, on average", "images missed by any", "by all", "most frequent answers to these"]
+    return markdown(headings, lines, {"class", "most frequent answers to these"})
 
 
 def twins_table(twins: Sequence[Twin]) -> str:
