@@ -11,6 +11,7 @@ PYTHON ?=
 ARGS ?=
 # `value`: make leaves every $ in ARGS alone, so that ${...} reaches Hydra when quoted for the shell.
 args = $(value ARGS)
+# `exec`: no shell stands between make and the program, so that a signal that ends make reaches it.
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=...]'
@@ -23,29 +24,29 @@ setup: $(READY) ## Prepare the environment and the dataset
 	@$(BIN)/python scripts/get_data.py
 
 train: $(READY) ## Train; ARGS are Hydra overrides (ARGS="--help" lists them)
-	@$(BIN)/python scripts/train.py $(args)
+	@exec $(BIN)/python scripts/train.py $(args)
 
 results: $(READY) ## Measure the recipes again and write the tables; ARGS="recipes=[fast_92] seeds=10", "what=ablations"
-	@$(BIN)/python scripts/results.py $(args)
+	@exec $(BIN)/python scripts/results.py $(args)
 
 test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
-	@$(BIN)/python -m pytest -n auto $(args)
+	@exec $(BIN)/python -m pytest -n auto $(args)
 
 test-slow: cluster ## Run the slow tests (minutes); ARGS go to pytest
-	@$(BIN)/python -m pytest -m slow $(args)
+	@exec $(BIN)/python -m pytest -m slow $(args)
 
 soak: $(READY) ## Half an hour of kills, faults and nonsense, and what survived; ARGS="--minutes 5" for less
-	@$(BIN)/python tests/soak.py $(args)
+	@exec $(BIN)/python tests/soak.py $(args)
 
 cluster: $(READY) ## Also install what sweeps through SLURM and Ray need
 	@$(BIN)/python -c 'import submitit, ray' 2>/dev/null || REQUIREMENTS=requirements-cluster.lock sh scripts/setup.sh
 
 test-browser: $(READY) ## Look at TensorBoard and a report in headless Chromium (installed where it is missing)
 	@sh scripts/chromium.sh $(BIN)/python >/dev/null
-	@$(BIN)/python -m pytest -m browser $(args)
+	@exec $(BIN)/python -m pytest -m browser $(args)
 
 board: $(READY) ## Show the training curves of outputs/ with TensorBoard; ARGS go to tensorboard
-	@$(BIN)/tensorboard --logdir outputs --host 127.0.0.1 $(args)
+	@exec $(BIN)/tensorboard --logdir outputs --host 127.0.0.1 $(args)
 
 check: $(READY) ## Lint, check format and types, run the fast tests
 	$(BIN)/ruff check .
