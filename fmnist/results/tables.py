@@ -22,7 +22,11 @@ def result_tables(catalogue: Mapping[str, Recipe], rows: Sequence[Row]) -> dict[
         "recipes": recipes_table(catalogue, rows),
         "recipes short": short_table(catalogue, rows),
         "test time": views_table(catalogue, rows),
-        **{f"ablations {name}": ablations_table(name, recipe, rows) for name, recipe in catalogue.items()},
+        **{
+            f"ablations {name}": ablations_table(name, recipe, rows)
+            for name, recipe in catalogue.items()
+            if recipe.variants
+        },
     }
 
 
@@ -113,7 +117,7 @@ def ablations_table(name: str, recipe: Recipe, rows: Iterable[Row]) -> str:
     missing = {variant: words for variant, words in recipe.variants.items() if variant not in {r.variant for r in own}}
     lines += [[*_heading(name, recipe, variant), NOT_YET, *[""] * 4] for variant in missing]
     headings = ["change", "that is", "validation accuracy", "the recipe's gain, points", "seconds", "tutorial epochs"]
-    return markdown([*headings, "measured on"], lines, {"change", "that is", "measured on"}) if lines else NOT_YET
+    return markdown([*headings, "measured on"], lines, {"change", "that is", "measured on"})
 
 
 def _heading(name: str, recipe: Recipe, variant: str) -> list[str]:
