@@ -30,7 +30,8 @@ fuzz = settings(
 )
 FAR_ENOUGH = "nothing was wrong with it"
 KEYS = {
-    "": "name seed monitor test report compile checkpoint_every_n_steps checkpoint_every_minutes stop_on_nan resume",
+    "": "name seed monitor test report cuda_graph compile checkpoint_every_n_steps checkpoint_every_minutes "
+    "stop_on_nan resume",
     "data": "root batch_size eval_batch_size val_size split_seed prune self_distillation verify _target_",
     "augment": "flip shift erase alternate mixup cutmix mix until _target_",
     "model": "channels kernel_size stride padding batch_norm activation pooling hidden dropout _target_",

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from fmnist.optimizers import Muon, orthogonalise
+from fmnist import optimizers
+from fmnist.optimizers import Muon, orthogonalise, orthogonalise_together
 
 
 def gradients(shapes: list[tuple[int, ...]], steps: int) -> list[list[torch.Tensor]]:
@@ -30,6 +31,38 @@ def test_orthogonalise_keeps_the_singular_vectors_and_evens_the_values(shape: tu
     even = left.T @ orthogonalise(matrix) @ right.T
     assert ((even.diagonal() > 0.6) & (even.diagonal() < 1.3)).all()
     assert (even - even.diagonal().diag()).abs().max() < 0.05
+
+
+def test_matrices_together_become_what_each_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizers, "SMALL", 600)
+    shapes = [(8, 72), (72, 8), (16, 16), (1, 9), (32, 40), (40, 32), (30, 50)]
+    matrices = [torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in shapes]
+    together = orthogonalise_together(matrices)
+    assert [matrix.shape for matrix in together] == shapes
+    for matrix, result in zip(matrices, together, strict=True):
+        torch.testing.assert_close(result, orthogonalise(matrix), atol=0.02, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_filters_move_on_a_gpu_as_on_a_processor() -> None:
+    shapes: list[tuple[int, ...]] = [(8, 4, 3, 3), (64, 1, 3, 3), (16, 8, 1, 1), (10, 6)]
+    here = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    there = [
+        nn.Parameter(
+            parameter.detach()
+            .clone()
+            .to("cuda", memory_format=torch.channels_last if parameter.ndim == 4 else torch.preserve_format)
+        )
+        for parameter in here
+    ]
+    for parameters in (here, there):
+        optimizer = Muon(parameters, lr=0.05, weight_decay=0.1)
+        for step in gradients(shapes, steps=3):
+            for parameter, gradient in zip(parameters, step, strict=True):
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            optimizer.step()
+    for mine, its in zip(here, there, strict=True):
+        torch.testing.assert_close(its.detach().cpu(), mine.detach(), atol=5e-3, rtol=0, check_stride=False)
 
 
 @pytest.mark.parametrize("shape", [(8, 4, 3, 3), (64, 1, 3, 3)])

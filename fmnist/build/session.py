@@ -40,6 +40,7 @@ from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.measures import direction, metric_names
 from fmnist.ranks.place import check_processes
+from fmnist.replay import check_replay
 from fmnist.runs import Run
 from fmnist.training import Session
 
@@ -96,6 +97,10 @@ def build_session(
     if cfg.get("compile"):  # runs of older versions haven't got it
         check_compiler(trainer.strategy.root_device.type)
         classifier.compile_network()
+    if cfg.get("cuda_graph"):
+        device, accumulated = trainer.strategy.root_device.type, trainer.accumulate_grad_batches
+        check_replay(device, trainer.world_size, accumulated, bool(cfg.get("compile")))
+        classifier.replay_network()
     return Session(
         run, config, classifier, datamodule, trainer, functools.partial(build_measuring_trainer, cfg), history
     )

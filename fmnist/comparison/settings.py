@@ -18,7 +18,7 @@ Settings = Mapping[str, Any]
 # Keys that change neither what is learnt nor what is measured: names and places, what is shown and kept, the machine.
 # All devices share each batch. Not among them: trainer.precision, limit_*_batches, and
 # monitor, which chooses the checkpoint that is measured. Other data are told by their checksums instead of their place.
-IGNORED = {"seed", "name", "outputs", "resume", "test", "report", "compile"}
+IGNORED = {"seed", "name", "outputs", "resume", "test", "report", "compile", "cuda_graph"}
 IGNORED |= {"data.root", "data.verify", "data.eval_batch_size"}
 IGNORED_OF_TRAINER = {
     "accelerator",

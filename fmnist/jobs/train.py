@@ -31,6 +31,7 @@ CHANGEABLE = (
     "test",
     "report",
     "stop_on_nan",
+    "cuda_graph",
     "checkpoint_every_n_steps",
     "checkpoint_every_minutes",
 )
@@ -47,6 +48,7 @@ def settings(
     report: bool,
     outputs: str,
     compile: bool,
+    cuda_graph: bool,
     checkpoint_every_n_steps: Steps | None,
     checkpoint_every_minutes: Minutes | None,
     stop_on_nan: bool,

@@ -29,7 +29,7 @@ SECONDS, EPOCHS, ERROR = "seconds", "epochs", "error"
 """Of a trial: of its training so far, and why it failed."""
 MOST_DEATHS = 3  # of a trial's process, after which it isn't tried again: it may be what killed it
 OF_NO_CONSEQUENCE = (
-    *("name", "outputs", "report", "test", "compile", "resume", "pictures", "data.root", "data.verify"),
+    *("name", "outputs", "report", "test", "compile", "cuda_graph", "resume", "pictures", "data.root", "data.verify"),
     *("trainer.enable_progress_bar", "trainer.profiler", "trainer.log_every_n_steps"),
 )
 """Keys that change nothing of what a trial's value means."""

@@ -1,0 +1,83 @@
+"""cuda_graph=true: what is replayed learns what it would have learnt. Most of it needs a GPU."""
+
+import copy
+
+import pytest
+import torch
+from conftest import RunScript
+
+from fmnist import checkpoints
+from fmnist.classes import IMAGE_SHAPE
+from fmnist.models import CNN
+from fmnist.replay import ReplayedNetwork, check_replay
+from fmnist.runs import Run
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (("cpu", 1, 1, False), "cuda_graph=true: it needs a GPU of CUDA; cuda_graph=false trains without"),
+        (("cuda", 2, 1, False), "cuda_graph=true: it needs a training by one process, not 2"),
+        (("cuda", 1, 4, False), "cuda_graph=true: it needs trainer.accumulate_grad_batches=1, not 4"),
+        (("cuda", 1, 1, True), "cuda_graph=true: it needs compile=false"),
+    ],
+)
+def test_what_cannot_be_replayed(place: tuple[str, int, int, bool], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_replay(*place)
+
+
+def test_a_processor_is_refused_in_one_line(train: RunScript) -> None:
+    done = train("cuda_graph=true")
+    done.assert_refused("cuda_graph=true", "GPU")
+    assert not list(done.folder.glob("outputs/*/*"))
+
+
+def test_a_run_goes_on_without_where_there_is_no_gpu(train: RunScript, run_script: RunScript) -> None:
+    done = train("trainer.max_epochs=1")
+    config = done.run / "config.yaml"
+    config.write_text(config.read_text().replace("cuda_graph: false", "cuda_graph: true"))
+    refused = run_script("train", f"resume={done.run}", "trainer.max_epochs=2")
+    refused.assert_refused("cuda_graph=false trains without")
+    resumed = run_script("train", f"resume={done.run}", "trainer.max_epochs=2", "cuda_graph=false")
+    assert resumed.status == 0, resumed.err
+
+
+@on_a_gpu
+def test_gradients_and_statistics_are_the_network_s_own() -> None:
+    torch.manual_seed(0)
+    network = CNN(IMAGE_SHAPE, 10, channels=[4, 8], dropout=0.0).cuda()
+    other = copy.deepcopy(network)
+    replayed = ReplayedNetwork()
+    for count in (20, 20, 7, 20):
+        images = torch.randn(count, *IMAGE_SHAPE, device="cuda")
+        random = torch.cuda.get_rng_state()
+        with torch.autocast("cuda", torch.bfloat16):
+            replayed(network, images).float().square().mean().backward()
+        with torch.autocast("cuda", torch.bfloat16):
+            other(images).float().square().mean().backward()
+        assert torch.equal(torch.cuda.get_rng_state(), random)
+        for mine, its in zip(network.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, its.grad, rtol=0.05, atol=1e-3)
+        for mine, its in zip(network.buffers(), other.buffers(), strict=True):
+            torch.testing.assert_close(mine, its, rtol=0.02, atol=1e-4)
+        network.zero_grad()
+        other.zero_grad()
+
+
+@on_a_gpu
+def test_a_replayed_training_ends_where_another_does(train: RunScript) -> None:
+    weights = []
+    for name, words in (("plain", []), ("replayed", ["cuda_graph=true"])):
+        done = train(
+            *("trainer.accelerator=gpu", "trainer.precision=32-true", "data.batch_size=60", "callbacks=ema"),
+            *("model.dropout=0", "optimizer=muon", f"name={name}", *words),
+        )
+        assert done.status == 0, done.err
+        (folder,) = done.folder.glob(f"outputs/{name}/*")
+        weights.append(checkpoints.network_weights(checkpoints.load(Run(folder).last_checkpoint)))
+    plain, replayed = weights
+    for name in plain:
+        torch.testing.assert_close(replayed[name], plain[name], rtol=0.02, atol=5e-3)
