@@ -46,6 +46,7 @@ def test_a_run_goes_on_without_where_there_is_no_gpu(train: RunScript, run_scrip
 
 
 @on_a_gpu
+@pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")  # the first product of a process, in a backward pass
 def test_gradients_and_statistics_are_the_network_s_own() -> None:
     torch.manual_seed(0)
     network = CNN(IMAGE_SHAPE, 10, channels=[4, 8], dropout=0.0).cuda()
