@@ -56,7 +56,7 @@ def check_replay(device: str, processes: int, accumulated: int, compiled: bool) 
         ValueError: if it can't.
     """
     if device != "cuda":
-        raise ValueError("cuda_graph=true: it needs a GPU of CUDA; cuda_graph=false trains without")
+        raise ValueError("cuda_graph=true: it needs a GPU; cuda_graph=false trains without")
     if processes > 1:
         raise ValueError(f"cuda_graph=true: it needs a training by one process, not {processes}")
     if accumulated > 1:

@@ -18,7 +18,7 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (("cpu", 1, 1, False), "cuda_graph=true: it needs a GPU of CUDA; cuda_graph=false trains without"),
+        (("cpu", 1, 1, False), "cuda_graph=true: it needs a GPU; cuda_graph=false trains without"),
         (("cuda", 2, 1, False), "cuda_graph=true: it needs a training by one process, not 2"),
         (("cuda", 1, 4, False), "cuda_graph=true: it needs trainer.accumulate_grad_batches=1, not 4"),
         (("cuda", 1, 1, True), "cuda_graph=true: it needs compile=false"),
