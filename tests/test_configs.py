@@ -31,7 +31,7 @@ TUNED = [(group, option) for group in groups("tune") if group not in groups("tra
 EXPERIMENTS = options("experiment")
 LARGE = {"gpu_96", "record"}  # those of them whose network is too large for a test
 # Those that have no choice of pooling.
-RESIDUAL = LARGE | {"fast_94", "cpu_95", "gpu_94", "gpu_95", "small_100k", "small_300k"}
+RESIDUAL = LARGE | {"fast_94", "cpu_95", "gpu_94", "gpu_95", "small_100k", "small_300k", "small_300k_long"}
 
 
 def composed(*overrides: str) -> DictConfig:
