@@ -41,25 +41,3 @@ def record(network: nn.Module, images: Tensor) -> nn.Module:
     for buffer, before in buffers:  # some batches have been tried
         buffer.copy_(before)
     return recorded
-
-
-def check_replay(device: str, processes: int, accumulated: int, compiled: bool) -> None:
-    """Looks whether a training can be replayed.
-
-    Args:
-        device: its type, as torch names it.
-        processes: that train together.
-        accumulated: batches whose gradients are added in a step.
-        compiled: whether torch.compile has the network.
-
-    Raises:
-        ValueError: if it can't.
-    """
-    if device != "cuda":
-        raise ValueError("cuda_graph=true: it needs a GPU; cuda_graph=false trains without")
-    if processes > 1:
-        raise ValueError(f"cuda_graph=true: it needs a training by one process, not {processes}")
-    if accumulated > 1:
-        raise ValueError(f"cuda_graph=true: it needs trainer.accumulate_grad_batches=1, not {accumulated}")
-    if compiled:
-        raise ValueError("cuda_graph=true: it needs compile=false")

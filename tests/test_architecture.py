@@ -32,7 +32,7 @@ ARROWS = {
     "report": "classes classifier data evaluation files inspection metrics reporting runs trust",
     "comparison": "arguments files measures reporting runs trust",  # no torch: it opens ten thousand runs in seconds
     "evaluation": "classes classifier data measures metrics reporting views",
-    "classifier": "classes data measures metrics",
+    "classifier": "classes data measures metrics replay",
     "callbacks": "checkpoints classes classifier data files inspection measures ranks reporting",
     "ranks": "",
     "processes": "",
@@ -47,6 +47,7 @@ ARROWS = {
     "models": "",
     "losses": "",
     "optimizers": "",
+    "replay": "",
     "inspection": "",
     "views": "classes",
     "memory": "",

@@ -7,9 +7,10 @@ import torch
 from conftest import RunScript
 
 from fmnist import checkpoints
+from fmnist.build.compiler import check_replay
 from fmnist.classes import IMAGE_SHAPE
 from fmnist.models import CNN
-from fmnist.replay import ReplayedNetwork, check_replay
+from fmnist.replay import ReplayedNetwork
 from fmnist.runs import Run
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -1,4 +1,4 @@
-"""Whether this machine can compile a network."""
+"""Whether a network can be compiled on this machine, or replayed."""
 
 import os
 import shutil
@@ -32,3 +32,25 @@ def check_compiler(device: str) -> None:
     header = Path(sysconfig.get_path("include"), "Python.h")
     if device in ("cpu", "cuda") and not header.is_file():
         raise ValueError(f"compile=true: it needs Python's headers (python3-dev or python3-devel): no {header}")
+
+
+def check_replay(device: str, processes: int, accumulated: int, compiled: bool) -> None:
+    """Looks whether a training can be replayed.
+
+    Args:
+        device: its type, as torch names it.
+        processes: that train together.
+        accumulated: batches whose gradients are added in a step.
+        compiled: whether torch.compile has the network.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    if device != "cuda":
+        raise ValueError("cuda_graph=true: it needs a GPU; cuda_graph=false trains without")
+    if processes > 1:
+        raise ValueError(f"cuda_graph=true: it needs a training by one process, not {processes}")
+    if accumulated > 1:
+        raise ValueError(f"cuda_graph=true: it needs trainer.accumulate_grad_batches=1, not {accumulated}")
+    if compiled:
+        raise ValueError("cuda_graph=true: it needs compile=false")

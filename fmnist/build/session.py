@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from fmnist import checkpoints, schedules
 from fmnist.arguments import did_you_mean
 from fmnist.board import RunLogger
-from fmnist.build.compiler import check_compiler
+from fmnist.build.compiler import check_compiler, check_replay
 from fmnist.build.nodes import build, one_line, plain_config
 from fmnist.build.trainer import build_measuring_trainer, build_trainer, hardware_precision
 from fmnist.callbacks import (
@@ -40,7 +40,6 @@ from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.measures import direction, metric_names
 from fmnist.ranks.place import check_processes
-from fmnist.replay import check_replay
 from fmnist.runs import Run
 from fmnist.training import Session
 
