@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 from conftest import RunScript
+from torch import nn
 
-from fmnist import checkpoints
+from fmnist import checkpoints, replay
 from fmnist.build.compiler import check_replay
 from fmnist.classes import IMAGE_SHAPE
 from fmnist.models import CNN
@@ -44,6 +45,23 @@ def test_a_run_goes_on_without_where_there_is_no_gpu(train: RunScript, run_scrip
     refused.assert_refused("cuda_graph=false trains without")
     resumed = run_script("train", f"resume={done.run}", "trainer.max_epochs=2", "cuda_graph=false")
     assert resumed.status == 0, resumed.err
+
+
+def test_batches_of_the_first_one_s_size_are_replayed_and_others_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded_for = []
+
+    def record(network: nn.Module, images: torch.Tensor) -> nn.Module:
+        recorded_for.append(len(images))
+        return nn.Sequential(network, nn.Hardtanh(-101, -100))  # tells its answers from the network's own
+
+    monkeypatch.setattr(replay, "record", record)
+    network, answer = nn.Flatten(), ReplayedNetwork()
+    images = {count: torch.rand(count, *IMAGE_SHAPE) for count in (20, 7)}
+    for count in (20, 20, 7, 20):
+        logits = answer(network, images[count])
+        expected = torch.full_like(logits, -100) if count == 20 else images[count].flatten(1)
+        assert torch.equal(logits, expected)
+    assert recorded_for == [20]
 
 
 @on_a_gpu
