@@ -16,7 +16,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # Muon's
 EPSILON = 1e-8  # Adam's
 SMALLEST_NORM = 1e-7
 SMALL = 2**20
-"""Numbers in a matrix that is started together with smaller ones."""
+"""The most numbers of a matrix that is filled up to the shape of others, on a GPU."""
 
 
 class Muon(Optimizer):
