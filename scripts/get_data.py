@@ -1,6 +1,6 @@
 """Put the dataset in place: python scripts/get_data.py [root=<folder>]"""
 
-from fmnist.command_line import run
+from fmnist.config.command_line import run
 
 if __name__ == "__main__":
     run("get_data")

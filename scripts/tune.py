@@ -1,6 +1,6 @@
 """Look for a better setting: python scripts/tune.py [--help] [search=<name>] [trials=30] [key=value ...]"""
 
-from fmnist.command_line import run
+from fmnist.config.command_line import run
 
 if __name__ == "__main__":
     run("tune")

@@ -129,7 +129,7 @@ class AtBatch(Callback):
 @pytest.fixture
 def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], pytest.MonkeyPatch]:
     """Lets something happen in the next runs."""
-    from fmnist.build import session
+    from fmnist.config import build as session
 
     original = session.build_callbacks
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import matplotlib.pyplot  # noqa: F401 (imported once for all)
 import tensorboard.plugins.projector  # noqa: F401
 
-import fmnist.jobs.train  # noqa: F401
-from fmnist.command_line import run as run_job
+import fmnist.train  # noqa: F401
+from fmnist.config.command_line import run as run_job
 
 
 def start(words: list[str], output: Path, job: str = "train") -> int:

@@ -20,7 +20,7 @@ import synthetic
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmnist import checkpoints
+from fmnist.runs import checkpoints
 
 WORDS = [
     "data=folder",

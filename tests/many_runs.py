@@ -20,7 +20,7 @@ import synthetic
 import torch
 from kills import WORDS
 
-from fmnist.command_line import run as run_job
+from fmnist.config.command_line import run as run_job
 
 MOST = {"MiB": 0.05, "files": 0.005, "threads": 0.005}
 """Of each in a run: what is above grows."""

@@ -1,4 +1,4 @@
-"""Runs of several real processes, as the tests of fmnist.ranks start them."""
+"""Runs of several real processes, as the tests of fmnist.training.ranks start them."""
 
 import os
 import signal

@@ -10,8 +10,8 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from fmnist.choices import CONF
-from fmnist.classes import CLASSES
+from fmnist.config.help import CONF
+from fmnist.data.info import CLASSES
 
 GROUPS = ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "pictures")
 

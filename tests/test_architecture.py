@@ -1,3 +1,5 @@
+"""The rule of the package: features import the core, the core imports no feature."""
+
 import ast
 import subprocess
 import sys
@@ -10,63 +12,20 @@ import fmnist
 
 PACKAGE = Path(fmnist.__file__).parent
 ROOT = PACKAGE.parent
-
-# Who may import whom. A room is a module or a package directly in fmnist; its own modules it may import always.
-ARROWS = {
-    "__init__": "",
-    # the jobs only by name, when they are run
-    "command_line": "arguments choices files processes ranks runs sweeping words",
-    "sweeping": "comparison files ranks runs words",
-    "choices": "",
-    "words": "",
-    "jobs": "arguments benchmarks build callbacks checkpoints classes comparison data evaluation files images logs "
-    "measures memory processes ranks record report reporting results runs training trust tuning views words",
-    "build": "arguments board callbacks checkpoints classes classifier data measures models ranks runs schedules "
-    "training trust",
-    "tuning": "arguments comparison files reporting runs words",
-    "results": "arguments classes comparison files reporting",
-    "benchmarks": "classes data evaluation files logs runs training",
-    "board": "measures",
-    "training": "board callbacks checkpoints classifier data evaluation inspection memory processes ranks record "
-    "report runs",
-    "report": "classes classifier data evaluation files inspection metrics reporting runs trust",
-    "comparison": "arguments files measures reporting runs trust",  # no torch: it opens ten thousand runs in seconds
-    "evaluation": "classes classifier data measures metrics reporting views",
-    "classifier": "classes data measures metrics replay",
-    "callbacks": "checkpoints classes classifier data files inspection measures ranks reporting",
-    "ranks": "",
-    "processes": "",
-    "runs": "files trust",
-    "files": "",
-    "trust": "",
-    "data": "classes",
-    "reporting": "classes",
-    "images": "classes logs",
-    "metrics": "classes",
-    "measures": "classes",
-    "models": "",
-    "losses": "",
-    "optimizers": "",
-    "replay": "",
-    "inspection": "",
-    "views": "classes",
-    "memory": "",
-    "schedules": "",
-    "classes": "",
-    "checkpoints": "files",
-    "arguments": "",
-    "logs": "",
-    "record": "",
+CORE = {"__init__", "config", "data", "evaluation", "models", "plotting", "runs", "training"}
+FEATURES = {
+    "train": {"report"},  # a training ends with its report
+    "report": set(),
+    "predict": set(),
+    "compare": set(),
+    "sweep": {"compare"},  # a sweep ends with a comparison
+    "tune": {"compare", "train"},  # a study is made of trainings, whose finalists are compared
 }
-MAY_KNOW_HYDRA = {"command_line", "choices", "sweeping", "jobs", "build", "runs"}
+"""The other features that each feature is made of."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def name_of(file: Path) -> str:
-    return ".".join(("fmnist", *file.relative_to(PACKAGE).with_suffix("").parts))
-
-
-def room_of(file: Path) -> str:
+def entry_of(file: Path) -> str:
     return file.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -76,51 +35,28 @@ def imports(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            package = name_of(file).split(".")[: -node.level] if node.level else []
-            yield from (".".join([*package, *filter(None, [node.module]), alias.name]) for alias in node.names)
+            assert not node.level, f"{file}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_imported(file: Path) -> set[str]:
-    names = (name.split(".") for name in imports(file))
-    return {parts[1] if len(parts) > 1 else "" for parts in names if parts[0] == "fmnist"}
+def test_each_entry_of_the_package_is_core_or_feature() -> None:
+    assert {entry_of(file) for file in MODULES} == CORE | FEATURES.keys()
 
 
-def test_every_room_has_its_arrows() -> None:
-    assert {room_of(file) for file in MODULES} == set(ARROWS)
-
-
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_module_imports_only_the_rooms_its_arrows_point_to(file: Path) -> None:
-    allowed = {*ARROWS.get(room_of(file), "").split(), room_of(file)}
-    assert rooms_imported(file) <= allowed
-
-
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_only_the_rooms_that_handle_configs_know_hydra(file: Path) -> None:
-    known = {name.split(".")[0] for name in imports(file)} & {"hydra", "omegaconf"}
-    assert not known or room_of(file) in MAY_KNOW_HYDRA
-
-
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
-def test_only_tuning_knows_optuna(file: Path) -> None:
-    known = {name.split(".")[0] for name in imports(file)} & {"optuna", "sqlalchemy"}
-    assert not known or room_of(file) == "tuning" or file.stem.startswith("tune")
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_features_import_the_core_and_the_core_imports_no_feature(file: Path) -> None:
+    entry = entry_of(file)
+    used = {name.split(".")[1] for name in imports(file) if name.startswith("fmnist.")}
+    assert used <= CORE | {entry} | FEATURES.get(entry, set())
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts").glob("*.py")), ids=lambda file: file.name)
 def test_scripts_only_start_the_command_line(file: Path) -> None:
-    assert rooms_imported(file) == {"command_line"}
-
-
-def test_arrows_have_no_circle() -> None:
-    left = {room: set(arrows.split()) for room, arrows in ARROWS.items()}
-    while free := [room for room, arrows in left.items() if not arrows & left.keys()]:
-        for room in free:
-            del left[room]
-    assert not left
+    assert {name for name in imports(file) if name.startswith("fmnist")} == {"fmnist.config.command_line.run"}
 
 
 def test_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, fmnist.command_line; print([m for m in ('torch', 'lightning', 'pydantic') if m in sys.modules])"
+    heavy = "[m for m in ('torch', 'lightning', 'pydantic', 'pandas') if m in sys.modules]"
+    code = f"import sys, fmnist.config.command_line; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -6,12 +6,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from fmnist import schedules
-from fmnist.arguments import check_arguments, check_value, did_you_mean
+from fmnist.config.validation import check_arguments, check_value, did_you_mean
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP
+from fmnist.training import schedules
 
 SGD, ADAMW, CROSS_ENTROPY = torch.optim.SGD, torch.optim.AdamW, torch.nn.CrossEntropyLoss
 

@@ -3,8 +3,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmnist.classes import MEAN, STD
 from fmnist.data.augment import Augmentation, normalise
+from fmnist.data.info import MEAN, STD
 
 EVERYTHING = Augmentation(flip=0.5, shift=2, erase=0.5)
 

@@ -16,10 +16,10 @@ from lightning.pytorch import Callback, Trainer
 from test_classifier import data, linear, quiet_trainer
 from torch import Tensor, nn
 
-from fmnist import checkpoints
-from fmnist.callbacks import AveragedWeights, History, Pictures
-from fmnist.callbacks.averaged_weights import decay_after
-from fmnist.runs import Run
+from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
+from fmnist.training.callbacks import AveragedWeights, History, Pictures
+from fmnist.training.callbacks.averaged_weights import decay_after
 
 RANDOM = ("model.dropout=0.3", "augment=flip_shift_erase")
 State = dict[str, Any]

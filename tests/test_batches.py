@@ -2,16 +2,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmnist.data.batches import Batches
+from fmnist.data.loader import BatchLoader
 
 
-def batches(count: int = 25, batch_size: int = 4, seed: int | None = 0, **arguments: int) -> Batches:
+def batches(count: int = 25, batch_size: int = 4, seed: int | None = 0, **arguments: int) -> BatchLoader:
     """Image i holds the value i, and has the label i + 100."""
     images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
-    return Batches(images, torch.arange(count) + 100, batch_size, seed, **arguments)
+    return BatchLoader(images, torch.arange(count) + 100, batch_size, seed, **arguments)
 
 
-def epoch(loader: Batches, number: int) -> list[list[int]]:
+def epoch(loader: BatchLoader, number: int) -> list[list[int]]:
     """Which images each batch of an epoch has."""
     loader.set_epoch(number)
     return [indices(batch) for batch in loader]
@@ -111,7 +111,7 @@ def test_epoch_begun_anew_begins_at_its_first_batch() -> None:
     assert epoch(loader, 0) == epoch(batches(), 0)
 
 
-def flips(loader: Batches, number: int) -> dict[int, bool]:
+def flips(loader: BatchLoader, number: int) -> dict[int, bool]:
     """Which images of an epoch are to be flipped."""
     loader.set_epoch(number)
     return {index: flip for *batch, part in loader for index, flip in zip(indices(batch), part.tolist(), strict=True)}
@@ -148,4 +148,4 @@ def test_flips_go_on_in_the_middle_of_an_epoch_and_leave_the_order_alone() -> No
 
 def test_images_and_labels_of_different_number_are_refused() -> None:
     with pytest.raises(AssertionError):
-        Batches(torch.zeros(3, 1, 2, 2), torch.zeros(2), 1)
+        BatchLoader(torch.zeros(3, 1, 2, 2), torch.zeros(2), 1)

@@ -20,18 +20,17 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 from torchvision import transforms
 
-from fmnist.benchmarks import arithmetic, evaluation, growth, memory, processes, start, training, turns, usual
-from fmnist.benchmarks.bench import Bench, title, whole_batches
-from fmnist.benchmarks.clocks import PARTS, EpochClock, StepClock
-from fmnist.benchmarks.processes import Ended, resident_mib, run_process
-from fmnist.benchmarks.start import Trained, train_process
-from fmnist.choices import CONF
-from fmnist.classes import CLASSES, IMAGE_SHAPE
+from fmnist.config.help import CONF
 from fmnist.data import sources
 from fmnist.data.augment import Augmentation
-from fmnist.jobs import benchmark
+from fmnist.data.info import CLASSES, IMAGE_SHAPE
 from fmnist.models import CNN, MLP
-from fmnist.reporting import benchmarks as tables
+from tools.benchmarks import arithmetic, evaluation, growth, memory, processes, start, tables, training, turns, usual
+from tools.benchmarks import main as benchmark
+from tools.benchmarks.bench import Bench, title, whole_batches
+from tools.benchmarks.clocks import PARTS, EpochClock, StepClock
+from tools.benchmarks.processes import Ended, resident_mib, run_process
+from tools.benchmarks.start import Trained, train_process
 
 ROOT = CONF.parent
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -310,7 +309,7 @@ def test_a_process_ends_with_the_benchmark(end: signal.Signals, tmp_path: Path) 
     file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
     code = (
-        "import signal, sys; from fmnist.benchmarks.processes import run_process; "
+        "import signal, sys; from tools.benchmarks.processes import run_process; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # which is ignored in the background of a shell
         "run_process(sys.argv[1:])"
     )

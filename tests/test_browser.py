@@ -21,8 +21,8 @@ from conftest import SCRIPTS
 from PIL import Image
 from run_folders import write_run
 
-from fmnist.classes import CLASSES
-from fmnist.comparison import PAGE_FILE, read_runs, write_comparison
+from fmnist.compare import PAGE_FILE, read_runs, write_comparison
+from fmnist.data.info import CLASSES
 
 pytest.importorskip("playwright", reason="Playwright belongs to the developer's tools: pip install -e '.[dev]'")
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright

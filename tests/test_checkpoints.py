@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fmnist.checkpoints import CONFIG_KEY, WholeCheckpointIO, load, load_newest, network_weights
+from fmnist.runs.checkpoints import CONFIG_KEY, AtomicCheckpointIO, load, load_newest, network_weights
 
 
 def checkpoint(value: float = 1.0) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def checkpoint(value: float = 1.0) -> dict[str, Any]:
 
 def saved(folder: Path, value: float = 1.0) -> Path:
     path = folder / "checkpoints" / "last.ckpt"
-    WholeCheckpointIO().save_checkpoint(checkpoint(value), path)
+    AtomicCheckpointIO().save_checkpoint(checkpoint(value), path)
     return path
 
 
@@ -29,7 +29,7 @@ def only_file(path: Path) -> bool:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     path = saved(tmp_path, 3.0)
-    for loaded in (load(path), WholeCheckpointIO().load_checkpoint(path)):
+    for loaded in (load(path), AtomicCheckpointIO().load_checkpoint(path)):
         assert loaded[CONFIG_KEY] == {"model": {"hidden": [16]}, "name": None}
         assert loaded["global_step"] == 7
         assert torch.equal(loaded["state_dict"]["network.head.weight"], torch.full((2, 3), 3.0))
@@ -86,12 +86,12 @@ class Touch:
 def test_call_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, key: str) -> None:
     path, victim = tmp_path / "evil.ckpt", tmp_path / "victim"
     torch.save(checkpoint() | {key: Touch(victim)}, path)
-    for read in (load, WholeCheckpointIO().load_checkpoint):
+    for read in (load, AtomicCheckpointIO().load_checkpoint):
         with pytest.raises(ValueError, match=r"is not a readable checkpoint"):
             read(path)
     # Asked for by its caller, Lightning say, it stays refused.
     with pytest.raises(ValueError, match=r"is not a readable checkpoint"):
-        WholeCheckpointIO().load_checkpoint(path, weights_only=False)
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
     assert not victim.exists()
     torch.load(path, weights_only=False)
     assert victim.exists()  # it would have run
@@ -160,7 +160,7 @@ def test_network_weights_are_those_of_the_network_under_its_own_names() -> None:
 
 def test_the_one_before_is_kept_where_it_should_be(tmp_path: Path) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
-    io = WholeCheckpointIO({last: previous})
+    io = AtomicCheckpointIO({last: previous})
     for value in (1.0, 2.0, 3.0):
         io.save_checkpoint(checkpoint(value), last)
     assert [load(file)["state_dict"]["network.head.weight"].max() for file in (last, previous)] == [3.0, 2.0]
@@ -172,7 +172,7 @@ def test_the_newest_whole_one_is_loaded_wherever_a_save_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
-    io = WholeCheckpointIO({last: previous})
+    io = AtomicCheckpointIO({last: previous})
     assert load_newest([last, previous]) is None
     io.save_checkpoint(checkpoint(1.0), last)
     original = Path.replace

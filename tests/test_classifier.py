@@ -10,14 +10,14 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from fmnist.classes import CLASSES
-from fmnist.classifier import Classifier, total_steps
 from fmnist.data.augment import Augmentation, normalise
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.measures import metric_names
+from fmnist.data.info import CLASSES
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP
-from fmnist.schedules import constant, cosine, one_cycle
+from fmnist.training.classifier import Classifier, total_steps
+from fmnist.training.metric_names import metric_names
+from fmnist.training.schedules import constant, cosine, one_cycle
 
 SHAPE = (1, 28, 28)
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from run_folders import write_run
 from test_report import Node, Reader
 
-from fmnist.comparison import PAGE_FILE, read_runs, write_comparison
-from fmnist.comparison.ranking import compare
-from fmnist.comparison.terminal import terminal_text
-from fmnist.words import words_as_list
+from fmnist.compare import PAGE_FILE, read_runs, write_comparison
+from fmnist.compare.ranking import compare
+from fmnist.compare.terminal import terminal_text
+from fmnist.config.overrides import paths_as_list
 
 ACCURACIES = {"sgd": (0.91, 0.92, 0.93), "adam": (0.922, 0.931, 0.933), "momentum": (0.80, 0.81, 0.83)}
 
@@ -223,13 +223,13 @@ def test_words_are_paths_unless_they_are_overrides(tmp_path: Path, monkeypatch: 
     for name in names:
         Path(name).mkdir()
     words = ["-m", "metric=val/loss", *names, "+new=1", "~output", "--config-dir", "somewhere", "not there"]
-    *rest, last = words_as_list("runs", words)
+    *rest, last = paths_as_list("runs", words)
     assert rest == ["-m", "metric=val/loss", "+new=1", "~output", "--config-dir", "somewhere"]
     (parsed,) = OverridesParser.create().parse_overrides([last])
     value = parsed.value()
     assert isinstance(value, list)
     assert [str(item).replace("\\${", "${") for item in value] == [*names, "not there"]
-    assert words_as_list("runs", ["metric=val/loss"]) == ["metric=val/loss"]
+    assert paths_as_list("runs", ["metric=val/loss"]) == ["metric=val/loss"]
 
 
 def test_folders_of_any_name_are_read(run_script: RunScript, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_compare_starts_without_torch(outputs: Path) -> None:
     command = [sys.executable, "-X", "importtime", str(SCRIPTS / "compare.py"), str(outputs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
-    assert {"matplotlib", "fmnist.comparison"} <= imported
+    assert {"matplotlib", "fmnist.compare"} <= imported
     assert not imported & {"torch", "torchvision", "lightning", "torchmetrics", "tensorboard", "scipy.stats", "pandas"}
     assert (outputs / PAGE_FILE).is_file()
 

@@ -10,9 +10,9 @@ import pytest
 from omegaconf import OmegaConf
 from run_folders import composed, write_history, write_run
 
-from fmnist.comparison.ranking import Comparison, compare
-from fmnist.comparison.reading import RunResult, find_runs, natural, read_run, read_runs
-from fmnist.comparison.settings import columns, identity, read_config, settings_of
+from fmnist.compare.ranking import Comparison, compare
+from fmnist.compare.reading import RunResult, find_runs, natural, read_run, read_runs
+from fmnist.compare.settings import columns, identity, read_config, settings_of
 
 
 def ranked(*runs: RunResult, metric: str | None = None) -> Comparison:

@@ -13,13 +13,15 @@ from conftest import RunScript
 from torch import nn
 from torch.utils import _triton
 
-from fmnist import build, checkpoints, inspection
-from fmnist.build.compiler import check_compiler
-from fmnist.classes import IMAGE_SHAPE
-from fmnist.classifier import Classifier
+from fmnist.config import objects as build
+from fmnist.data.info import IMAGE_SHAPE
+from fmnist.evaluation import inspection
 from fmnist.models import CNN
-from fmnist.runs import Run
-from fmnist.schedules import constant
+from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
+from fmnist.training.classifier import Classifier
+from fmnist.training.compilation import check_compiler
+from fmnist.training.schedules import constant
 
 SMALL = ("model=mlp", "model.hidden=[4]", "model.dropout=0", "trainer.precision=32-true")
 TWO_SIZES = "data.batch_size=60"  # 500 images: the last batch has 20

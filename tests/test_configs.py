@@ -18,12 +18,12 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from fmnist import build
-from fmnist.build.session import check_parts
-from fmnist.choices import CONF, groups, help_text, options
-from fmnist.jobs import train
+from fmnist import train
+from fmnist.config import objects as build
+from fmnist.config.build import check_parts
+from fmnist.config.help import CONF, groups, help_text, options
 from fmnist.models.layers import L2Pool2d
-from fmnist.runs import new_run
+from fmnist.runs.run import new_run
 
 ROOT = CONF.parent
 OPTIONS = [(group, option) for group in groups("train") for option in options(group)]
@@ -57,7 +57,7 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
             composed(f"{group}={option}")
         return
     extra = ["data.root=somewhere"] if option == "folder" else []
-    session = build.build_session(composed(f"{group}={option}", *extra), new_run(tmp_path, "run"))
+    session = build.build_training(composed(f"{group}={option}", *extra), new_run(tmp_path, "run"))
     logits = session.classifier.network.eval()(torch.zeros(2, 1, 28, 28))
     assert logits.shape == (2, 10)
     assert session.classifier.loss(logits, torch.tensor([0, 1])).isfinite()
@@ -308,15 +308,15 @@ def test_data_and_augment_words() -> None:
 
 
 def test_trainer_words() -> None:
-    trainer = build.build_measuring_trainer(
+    trainer = build.build_evaluation_trainer(
         composed(
             "trainer=cpu", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5", "trainer.max_epochs=9"
         )
     )
     assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.max_epochs) == (3, 0.5, 9)
-    assert build.build_measuring_trainer(composed("trainer=debug")).fast_dev_run
-    assert build.build_measuring_trainer(composed("trainer=overfit")).overfit_batches == 4
-    precise = build.build_measuring_trainer(composed("trainer=cpu", "trainer.precision=32-true"))
+    assert build.build_evaluation_trainer(composed("trainer=debug")).fast_dev_run
+    assert build.build_evaluation_trainer(composed("trainer=overfit")).overfit_batches == 4
+    precise = build.build_evaluation_trainer(composed("trainer=cpu", "trainer.precision=32-true"))
     assert precise.precision == "32-true"
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 from fmnist.data.augment import Augmentation, normalise
-from fmnist.data.batches import Batches
 from fmnist.data.datamodule import FashionMNISTDataModule, stratified_split
+from fmnist.data.loader import BatchLoader
 
 
 def data(root: Path, **arguments: Any) -> FashionMNISTDataModule:
@@ -155,7 +155,7 @@ def test_training_images_are_shuffled_by_the_seed_and_the_others_are_not(data_ro
     module = data(data_root, seed=5)
     _, labels = module.splits["train"]
     served = torch.cat([labels for _, labels in module.train_dataloader()])
-    assert torch.equal(served, labels[Batches(*module.splits["train"], 64, 5).order(0)])
+    assert torch.equal(served, labels[BatchLoader(*module.splits["train"], 64, 5).order(0)])
     assert not torch.equal(served, labels)
     for split, loader in (("val", module.val_dataloader()), ("test", module.test_dataloader())):
         assert torch.equal(torch.cat([images for images, _ in loader]), module.splits[split][0])
@@ -206,7 +206,7 @@ def test_trainer_augments_training_batches_alone_and_normalises_all(data_root: P
     trainer.validate(recorder, module, verbose=False)
     trainer.test(recorder, module, verbose=False)
     images, labels = module.splits["train"]
-    orders = [Batches(images, labels, 64, 0).order(epoch) for epoch in (0, 1)]
+    orders = [BatchLoader(images, labels, 64, 0).order(epoch) for epoch in (0, 1)]
     assert torch.equal(recorder.images("train"), normalise(images.flip(3))[torch.cat(orders)])
     assert torch.equal(recorder.labels("train"), labels[torch.cat(orders)])
     val, test = normalise(module.splits["val"][0]), normalise(module.splits["test"][0])
@@ -222,7 +222,7 @@ def test_trainer_flips_in_turns(data_root: Path) -> None:
         trainer = quiet_trainer(max_epochs=served)
         trainer.fit(recorder, module)
     images, labels = module.splits["train"]
-    batches = Batches(images, labels, 64, 4, flip_seed=4)
+    batches = BatchLoader(images, labels, 64, 4, flip_seed=4)
     expected = [
         normalise(torch.where(batches.flipped(epoch)[:, None, None, None], images.flip(3), images))[
             batches.order(epoch)
@@ -236,7 +236,7 @@ def test_trainer_shows_the_images_as_they_are_in_the_last_epochs(data_root: Path
     module, recorder = data(data_root, augment=Augmentation(erase=1.0, until=0.6)), Recorder()
     quiet_trainer(max_epochs=3).fit(recorder, module)
     images, labels = module.splits["train"]
-    orders = [Batches(images, labels, 64, 0).order(epoch) for epoch in range(3)]
+    orders = [BatchLoader(images, labels, 64, 0).order(epoch) for epoch in range(3)]
     served = recorder.images("train").split(len(images))
     as_they_are = [
         (seen == normalise(images)[order]).flatten(1).all(1) for seen, order in zip(served, orders, strict=True)
@@ -250,7 +250,7 @@ def test_trainer_mixes_training_batches_alone(data_root: Path) -> None:
     torch.manual_seed(0)
     trainer.fit(recorder, module)
     images, labels = module.splits["train"]
-    order = Batches(images, labels, 64, 0).order(0)[:64]
+    order = BatchLoader(images, labels, 64, 0).order(0)[:64]
     mixed, shares = recorder.seen["train"][0]
     own = shares.gather(1, labels[order][:, None])[:, 0]
     assert (shares.sum(dim=1) - 1).abs().max() < 1e-6

@@ -13,7 +13,7 @@ import torch
 from conftest import Done, RunScript
 from kills import curves, same
 
-from fmnist import checkpoints
+from fmnist.runs import checkpoints
 
 RANDOM = ("model.dropout=0.3", "augment=flip_shift_erase")
 
@@ -120,14 +120,14 @@ def test_checkpoints_come_after_each_epoch_and_as_often_as_asked(
     train: RunScript, words: list[str], steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = []
-    original = checkpoints.WholeCheckpointIO.save_checkpoint
+    original = checkpoints.AtomicCheckpointIO.save_checkpoint
 
-    def save(self: checkpoints.WholeCheckpointIO, checkpoint: dict[str, Any], path: Path, **rest: Any) -> None:
+    def save(self: checkpoints.AtomicCheckpointIO, checkpoint: dict[str, Any], path: Path, **rest: Any) -> None:
         original(self, checkpoint, path, **rest)
         if Path(path).name == "last.ckpt":
             saved.append(checkpoints.load(Path(path))["global_step"])
 
-    monkeypatch.setattr(checkpoints.WholeCheckpointIO, "save_checkpoint", save)
+    monkeypatch.setattr(checkpoints.AtomicCheckpointIO, "save_checkpoint", save)
     assert train(*words, "test=false").status == 0
     assert saved == steps
 
@@ -149,7 +149,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_its_step(train: RunScript,
 
 
 def test_a_device_that_is_not_waited_for_names_the_same_step(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fmnist.callbacks.divergence.AT_HAND", set())
+    monkeypatch.setattr("fmnist.training.callbacks.divergence.AT_HAND", set())
     done = diverging(train)
     error = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
@@ -158,7 +158,7 @@ def test_a_device_that_is_not_waited_for_names_the_same_step(train: RunScript, m
 
 
 def test_weights_that_are_no_numbers_reach_no_checkpoint(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fmnist.callbacks import History
+    from fmnist.training.callbacks import History
 
     def poison(_: History, trainer: Any, pl_module: Any, *rest: Any) -> None:
         if rest and trainer.global_step == 20:

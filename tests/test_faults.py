@@ -22,10 +22,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 from test_train import metrics_of, press_ctrl_c, record_of, rows_of
 
-from fmnist import checkpoints
-from fmnist.board import RunLogger
-from fmnist.memory import OutOfMemory, enough_memory
+from fmnist.config.memory import OutOfMemory, explain_out_of_memory
 from fmnist.models.cnn import CNN
+from fmnist.runs import checkpoints
+from fmnist.training.tensorboard import RunLogger
 
 FULL = "No space left on device"
 
@@ -170,9 +170,9 @@ def test_memory_that_is_gone_later_leaves_a_run_that_goes_on(train: RunScript, r
     ],
 )
 def test_memory_has_many_ways_to_end(error: Exception) -> None:
-    with pytest.raises(OutOfMemory, match=r"^out of memory: a hint$"), enough_memory("a hint"):
+    with pytest.raises(OutOfMemory, match=r"^out of memory: a hint$"), explain_out_of_memory("a hint"):
         raise error
-    with pytest.raises(RuntimeError, match="something else"), enough_memory("a hint"):
+    with pytest.raises(RuntimeError, match="something else"), explain_out_of_memory("a hint"):
         raise RuntimeError("something else")
 
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from fmnist.classes import CLASSES
-from fmnist.reporting import charts, style, tiles
+from fmnist.data.info import CLASSES
+from fmnist.plotting import charts, style, tiles
 
 
 def confusion(seed: int = 0) -> Tensor:

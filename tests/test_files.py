@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from fmnist.files import write_json, write_whole
+from fmnist.runs.files import atomic_write, write_json
 
 
 def test_write_whole_replaces_the_text(tmp_path: Path) -> None:
     file = tmp_path / "file"
     for text in ("a long text", "short"):
-        write_whole(file, text)
+        atomic_write(file, text)
         assert file.read_text() == text
     assert list(tmp_path.iterdir()) == [file]
 
 
 def test_write_that_fails_midway_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
-    write_whole(file, "old")
+    atomic_write(file, "old")
     write_text = Path.write_text
 
     def fail_midway(path: Path, text: str, *_: Any, **__: Any) -> int:
@@ -28,7 +28,7 @@ def test_write_that_fails_midway_leaves_the_old_text(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_text", fail_midway)
     with pytest.raises(OSError, match="disk full"):
-        write_whole(file, "new")
+        atomic_write(file, "new")
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 

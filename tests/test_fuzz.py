@@ -16,8 +16,11 @@ from conftest import Done, RunScript
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fmnist import checkpoints, report
-from fmnist.jobs import evaluate, train, tune
+from fmnist import train
+from fmnist.evaluation import main as evaluate
+from fmnist.report.gather import gather as report
+from fmnist.runs import checkpoints
+from fmnist.tune import main as tune
 
 EXAMPLES = os.environ.get("FMNIST_FUZZ_EXAMPLES")
 fuzz = settings(

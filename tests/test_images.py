@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fmnist.images import find_images, prepare, read_image
+from fmnist.predict.images import find_images, prepare, read_image
 
 PIXELS = synthetic.make(1, seed=5)[0][0]  # (28, 28), dark at the corners
 WHITE = 255

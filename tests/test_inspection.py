@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fmnist import inspection
+from fmnist.evaluation import inspection
 from fmnist.models import CNN, MLP
 
 SHAPE = (1, 28, 28)

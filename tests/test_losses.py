@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fmnist.losses import CrossEntropy, MeanSquaredError
+from fmnist.training.losses import CrossEntropy, MeanSquaredError
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0], [1.0, 1.0, 1.0], [-30.0, 0.0, 60.0]])
 LABELS = torch.tensor([0, 2, 1, 1])

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmnist.classes import CLASSES
-from fmnist.measures import direction, metric_names
-from fmnist.metrics import ClassificationMetrics, calibration
+from fmnist.data.info import CLASSES
+from fmnist.training.metric_names import direction, metric_names
+from fmnist.training.metrics import ClassificationMetrics, calibration
 
 
 def logits_for(predicted: list[int], classes: int) -> Tensor:

@@ -9,13 +9,13 @@ from conftest import RunScript, press_ctrl_c
 from kills import same
 from torch import Tensor
 
-from fmnist import checkpoints
-from fmnist.classes import CLASSES
-from fmnist.classifier import Classifier
 from fmnist.data.augment import Augmentation, normalise
+from fmnist.data.info import CLASSES
 from fmnist.data.mix import beta, mix, outside_rectangles
-from fmnist.losses import CrossEntropy
 from fmnist.models import MLP
+from fmnist.runs import checkpoints
+from fmnist.training.classifier import Classifier
+from fmnist.training.losses import CrossEntropy
 
 CPU = torch.device("cpu")
 

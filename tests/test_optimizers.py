@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from fmnist import optimizers
-from fmnist.optimizers import Muon, orthogonalise, orthogonalise_together
+from fmnist.training import optimizers
+from fmnist.training.optimizers import Muon, orthogonalise, orthogonalise_together
 
 
 def gradients(shapes: list[tuple[int, ...]], steps: int) -> list[list[torch.Tensor]]:

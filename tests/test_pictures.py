@@ -17,16 +17,16 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.plugins.pr_curve import plugin_data_pb2 as pr_curve_data
 from tensorboard.util.tensor_util import make_ndarray
 
-from fmnist import checkpoints
-from fmnist.board import charts
-from fmnist.callbacks import pictures
-from fmnist.callbacks.pictures import Pictures
-from fmnist.callbacks.projector import sprite
-from fmnist.classes import CLASSES
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.measures import metric_names
-from fmnist.metrics import ClassificationMetrics
+from fmnist.data.info import CLASSES
+from fmnist.runs import checkpoints
+from fmnist.training.callbacks import pictures
+from fmnist.training.callbacks.pictures import Pictures
+from fmnist.training.callbacks.projector import sprite
+from fmnist.training.metric_names import metric_names
+from fmnist.training.metrics import ClassificationMetrics
+from fmnist.training.tensorboard import charts
 
 PICTURES = ("pictures=default", "pictures.every_n_epochs=2")
 

@@ -15,13 +15,13 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from omegaconf import OmegaConf
 from torch import nn
 
-from fmnist.build.trainer import choose_strategy
-from fmnist.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
-from fmnist.data.batches import Batches
+from fmnist.config.trainer import choose_strategy
+from fmnist.data.loader import BatchLoader
 from fmnist.models import CNN
-from fmnist.models.batch_norm import SyncedBatchNorm, synced
-from fmnist.ranks import group, lifeline
-from fmnist.ranks.place import CHILD, Place, check_processes, check_sweep, find_place
+from fmnist.training.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
+from fmnist.training.ranks import group, lifeline
+from fmnist.training.ranks.place import CHILD, Place, check_processes, check_sweep, find_place
+from fmnist.training.sync_batch_norm import SyncedBatchNorm, synced
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "x",
@@ -85,9 +85,9 @@ def test_a_sweep_is_of_single_processes(monkeypatch: pytest.MonkeyPatch) -> None
         check_sweep()
 
 
-def parts(count: int, size: int, ranks: int) -> list[Batches]:
+def parts(count: int, size: int, ranks: int) -> list[BatchLoader]:
     images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1)
-    return [Batches(images, torch.arange(count), size, 3, rank, ranks) for rank in range(ranks)]
+    return [BatchLoader(images, torch.arange(count), size, 3, rank, ranks) for rank in range(ranks)]
 
 
 @pytest.mark.parametrize(("count", "size", "ranks"), [(25, 4, 2), (25, 4, 3), (24, 5, 3), (7, 3, 3), (2, 9, 3)])

@@ -17,12 +17,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from fmnist import checkpoints
-from fmnist.build import build_classifier, build_datamodule, build_measuring_trainer
-from fmnist.classes import CLASSES
-from fmnist.evaluation import measure
-from fmnist.jobs.predict import Reading, destination
-from fmnist.reporting.predictions import FORMATS, Prediction
+from fmnist.config.objects import build_classifier, build_datamodule, build_evaluation_trainer
+from fmnist.data.info import CLASSES
+from fmnist.evaluation.measure import measure
+from fmnist.predict.formats import FORMATS, Prediction
+from fmnist.predict.main import Reading, destination
+from fmnist.runs import checkpoints
 
 IMAGES, LABELS = synthetic.make(synthetic.TEST, seed=1)  # the test split of the made-up data
 
@@ -59,7 +59,7 @@ def probabilities_in_evaluation(run: Path) -> Tensor:
     checkpoints.restore_network(classifier.network, checkpoint)
     logits: list[Tensor] = []
     classifier.network.register_forward_hook(lambda *call: logits.append(call[2]))
-    measure(build_measuring_trainer(saved), classifier, build_datamodule(saved), "test")
+    measure(build_evaluation_trainer(saved), classifier, build_datamodule(saved), "test")
     return torch.cat(logits).float().softmax(dim=1)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys
-from fmnist.processes import QuickEnd
+from fmnist.config.processes import QuickEnd
 end = QuickEnd()
 class Slow:
     def __del__(self):

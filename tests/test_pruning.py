@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from fmnist.build import build_session
-from fmnist.callbacks import Pruning, TrainingPruned
-from fmnist.choices import CONF
-from fmnist.runs import new_run
-from fmnist.training import set_up, train
+from fmnist.config.help import CONF
+from fmnist.config.objects import build_training
+from fmnist.runs.run import new_run
+from fmnist.training.callbacks import Pruning, TrainingPruned
+from fmnist.training.train import set_up, train
 
 
 def words(data_root: Path) -> list[str]:
@@ -41,7 +41,7 @@ def test_it_is_asked_after_each_validation_and_ends_the_run(
     run = new_run(tmp_path, "pruned")
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*words(data_root), f"trainer.check_val_every_n_epoch={every}"])
-    session = build_session(cfg, run, extra_callbacks=[Pruning("val/accuracy", hopeless)])
+    session = build_training(cfg, run, extra_callbacks=[Pruning("val/accuracy", hopeless)])
     set_up(session)
     with pytest.raises(TrainingPruned, match=f"after epoch {asked[-1]}"):
         train(session)

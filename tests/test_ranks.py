@@ -14,9 +14,9 @@ import torch
 from conftest import RunScript
 from processes import SCRIPT, STARTED, Started, family, start, wait_for
 
-from fmnist import checkpoints
-from fmnist.processes import REQUEUE
-from fmnist.runs import Run
+from fmnist.config.processes import REQUEUE
+from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
 
 GONE = 90.0  # seconds until all processes of a run have ended after one of them died
 

@@ -13,15 +13,13 @@ from test_mix import last_state
 
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.data.remembering import RememberingBatches
+from fmnist.data.sample_stats import SampleStatsLoader
 
 
-def batches(
-    count: int = 20, batch_size: int = 4, seed: int = 0, prune: float = 0.25, **more: Any
-) -> RememberingBatches:
+def batches(count: int = 20, batch_size: int = 4, seed: int = 0, prune: float = 0.25, **more: Any) -> SampleStatsLoader:
     """Image i holds the value i, and has the label i % 10."""
     images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
-    return RememberingBatches(images, torch.arange(count) % 10, batch_size, seed, prune, **more)
+    return SampleStatsLoader(images, torch.arange(count) % 10, batch_size, seed, prune, **more)
 
 
 def logits_of(labels: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
@@ -32,7 +30,7 @@ def logits_of(labels: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def learn(loader: RememberingBatches, number: int, losses: Sequence[float]) -> list[int]:
+def learn(loader: SampleStatsLoader, number: int, losses: Sequence[float]) -> list[int]:
     """Which images an epoch serves, each of which then has its loss."""
     loader.set_epoch(number)
     served = []
@@ -89,7 +87,7 @@ def test_the_last_batch_may_be_smaller() -> None:
 
 
 def test_orders_depend_on_seed_epoch_and_losses_alone() -> None:
-    def served(loader: RememberingBatches) -> list[list[int]]:
+    def served(loader: SampleStatsLoader) -> list[list[int]]:
         losses = torch.rand(20, generator=torch.Generator().manual_seed(1)).tolist()
         return [learn(loader, number, losses) for number in range(4)]
 
@@ -138,10 +136,10 @@ def test_without_an_end_the_part_of_the_answers_does_not_grow() -> None:
 def test_goes_on_in_the_middle_of_an_epoch(parts: tuple[float, float], cut: int) -> None:
     losses = torch.rand(20, generator=torch.Generator().manual_seed(1))
 
-    def new() -> RememberingBatches:
+    def new() -> SampleStatsLoader:
         return batches(prune=parts[0], self_distillation=parts[1], epochs=9)
 
-    def run(loader: RememberingBatches, number: int, served: int, until: int) -> list[tuple[int, list[float]]]:
+    def run(loader: SampleStatsLoader, number: int, served: int, until: int) -> list[tuple[int, list[float]]]:
         loader.set_epoch(number)
         seen = []
         for place, (images, labels) in enumerate(loader, start=served):
@@ -210,7 +208,7 @@ def test_several_processes_can_not_remember(data_root: Path, key: str) -> None:
     for max_epochs, epochs in ((20, 20), (1, 1), (-1, None), (None, None)):
         module.trainer = SimpleNamespace(world_size=1, overfit_batches=0, max_epochs=max_epochs, strategy=device)
         loader = module.train_dataloader()
-        assert isinstance(loader, RememberingBatches)
+        assert isinstance(loader, SampleStatsLoader)
         assert loader.epochs == epochs
     module.trainer = SimpleNamespace(world_size=2, overfit_batches=0)
     with pytest.raises(ValueError, match=rf"^data.{key}=0.4 needs a training by one process"):

@@ -7,12 +7,13 @@ import torch
 from conftest import RunScript
 from torch import nn
 
-from fmnist import checkpoints, replay
-from fmnist.build.compiler import check_replay
-from fmnist.classes import IMAGE_SHAPE
+from fmnist.data.info import IMAGE_SHAPE
 from fmnist.models import CNN
-from fmnist.replay import ReplayedNetwork
-from fmnist.runs import Run
+from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
+from fmnist.training import cuda_graph as replay
+from fmnist.training.compilation import check_replay
+from fmnist.training.cuda_graph import ReplayedNetwork
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -16,10 +16,11 @@ from conftest import RunScript
 from PIL import Image
 from torch import nn
 
-from fmnist import checkpoints, report
-from fmnist.classes import CLASSES
-from fmnist.reporting.page import class_rows, entries, wilson_interval
-from fmnist.reporting.pictures import MOST_MAPS, address, mosaic, overlay, sample, surest
+from fmnist.data.info import CLASSES
+from fmnist.report.gather import gather as report
+from fmnist.report.page import class_rows, entries, wilson_interval
+from fmnist.report.pictures import MOST_MAPS, address, mosaic, overlay, sample, surest
+from fmnist.runs import checkpoints
 
 VOID = {"img", "meta", "link", "br", "use", "path"}
 

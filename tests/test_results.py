@@ -16,20 +16,20 @@ from hydra import compose, initialize_config_dir
 from run_folders import composed, write_run
 from torch import nn
 
-from fmnist import record
-from fmnist.benchmarks import tutorial
-from fmnist.build import plain_config
-from fmnist.choices import CONF
-from fmnist.comparison.statistics import sample
-from fmnist.jobs import results_runs
-from fmnist.results import mistakes
-from fmnist.results.mistake_tables import mistake_tables
-from fmnist.results.mistakes import Miss, Twin, find_misses, find_twins, nearest
-from fmnist.results.pages import filled
-from fmnist.results.recipes import Recipe, ablation_tasks, choose, left, read_catalogue, recipe_tasks
-from fmnist.results.rows import Row, as_csv, put, read_rows, write_rows
-from fmnist.results.tables import ablations_table, points, recipes_table, result_tables, short_table, views_table
-from fmnist.runs import Run
+from fmnist.compare.statistics import sample
+from fmnist.config.help import CONF
+from fmnist.config.objects import plain_config
+from fmnist.runs import provenance as record
+from fmnist.runs.run import Run
+from tools.benchmarks import tutorial
+from tools.results import mistakes
+from tools.results import runs as results_runs
+from tools.results.mistake_tables import mistake_tables
+from tools.results.mistakes import Miss, Twin, find_misses, find_twins, nearest
+from tools.results.pages import filled
+from tools.results.recipes import Recipe, ablation_tasks, choose, left, read_catalogue, recipe_tasks
+from tools.results.rows import Row, as_csv, put, read_rows, write_rows
+from tools.results.tables import ablations_table, points, recipes_table, result_tables, short_table, views_table
 
 ROW = Row(
     recipe="quick",

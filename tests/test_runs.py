@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fmnist import runs
-from fmnist.runs import Run, RunIsBusy, claim_run, new_run, open_run
+from fmnist.runs import run as runs
+from fmnist.runs.run import Run, RunIsBusy, claim_run, new_run, open_run
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from fmnist.schedules import constant, cosine, one_cycle, step
+from fmnist.training.schedules import constant, cosine, one_cycle, step
 
 Schedule = Callable[[int, int], float]
 

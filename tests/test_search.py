@@ -6,9 +6,9 @@ from typing import Any
 import optuna
 import pytest
 
-from fmnist.tuning import storage
-from fmnist.tuning.sampling import SeededByNumber
-from fmnist.tuning.search import ends, leaves, present, read_space, suggest, words_of
+from fmnist.tune import storage
+from fmnist.tune.sampling import SeededByNumber
+from fmnist.tune.search import ends, leaves, present, read_space, suggest, words_of
 
 CONFIG: dict[str, Any] = {
     "seed": 0,

@@ -11,11 +11,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_wrong_input import assert_one_line
 
-from fmnist.classes import CLASSES
+from fmnist.data import show_data
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.jobs import show_data
-from fmnist.reporting.tiles import tiles
+from fmnist.data.info import CLASSES
+from fmnist.plotting.tiles import tiles
 
 NAMES = ["batch", "pixels", "class_counts", "class_means", "augmented"]
 

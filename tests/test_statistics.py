@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fmnist.comparison.statistics import Difference, holm, sample, welch
+from fmnist.compare.statistics import Difference, holm, sample, welch
 
 
 def values(difference: Difference) -> tuple[float, float, float, float]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fmnist.reporting.study_charts import Outcome, history_chart, importance_chart, limits, slice_chart
-from fmnist.reporting.study_page import StudyFindings, best_first, counts_text, study_page, value_text
-from fmnist.tuning.results import BASE, compare, differences, experiment_text, write_trials
+from fmnist.tune.results import BASE, compare, differences, experiment_text, write_trials
+from fmnist.tune.study_charts import Outcome, history_chart, importance_chart, limits, slice_chart
+from fmnist.tune.study_page import StudyFindings, best_first, counts_text, study_page, value_text
 
 OUTCOMES = [
     Outcome(0, "finished", 0.90, {"lr": 0.01, "optimizer": "sgd"}, 10.0, 6),

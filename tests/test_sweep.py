@@ -14,12 +14,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from fmnist.runs import Run
-from fmnist.sweeping import shares
-from fmnist.sweeping.grid import Grid
-from fmnist.sweeping.plan import Job, Plan, folder_name, plan_jobs, settle
-from fmnist.sweeping.progress import Progress
-from fmnist.sweeping.turns import Turns
+from fmnist.runs.run import Run
+from fmnist.sweep import gpu_assignment as shares
+from fmnist.sweep.grid import Grid
+from fmnist.sweep.job_queue import Turns
+from fmnist.sweep.plan import Job, Plan, folder_name, plan_jobs, settle
+from fmnist.sweep.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("-m", "trainer.max_epochs=1", "test=false")
@@ -126,7 +126,7 @@ def test_a_failing_job_is_recorded_and_the_others_go_on(train: RunScript) -> Non
 
 
 def test_a_job_that_failed_is_tried_again(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fmnist.jobs import train as job
+    from fmnist import train as job
 
     original = job.train
 
@@ -345,7 +345,7 @@ def test_progress_on_a_terminal_shows_those_that_run(tmp_path: Path) -> None:
 
 def test_each_process_of_a_sweep_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from fmnist.sweeping.shares import use_own_gpu;"
+        "import os, sys; from pathlib import Path; from fmnist.sweep.gpu_assignment import use_own_gpu;"
         "use_own_gpu(Path(sys.argv[1])); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
     )
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "2,5"}
@@ -373,7 +373,7 @@ def test_jobs_at_once_are_as_many_as_gpus_or_cores(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_plan_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    from fmnist.sweeping.plan import load_plan
+    from fmnist.sweep.plan import load_plan
 
     for text in ("", "{", "[]", '{"common": []}', '{"common": [], "jobs": [{"x": 1}]}'):
         (tmp_path / "sweep.json").write_text(text)
@@ -406,7 +406,7 @@ PROCESSES = """
 import os, sys, time
 from pathlib import Path
 from joblib import Parallel, delayed
-from fmnist.sweeping.workers import StoppedAtOnce, as_worker, run_beside
+from fmnist.sweep.workers import StoppedAtOnce, as_worker, run_beside
 
 def job(here, number, stubborn):
     def work():

@@ -8,8 +8,7 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 
-from fmnist.reporting.style import to_svg
-from fmnist.reporting.sweep_charts import (
+from fmnist.compare.sweep_charts import (
     MOST_CATEGORIES,
     MOST_POINTS,
     label,
@@ -17,6 +16,7 @@ from fmnist.reporting.sweep_charts import (
     scale_of,
     setting_chart,
 )
+from fmnist.plotting.style import to_svg
 
 
 def drawn(values: list[Any], scores: list[float]) -> Figure:

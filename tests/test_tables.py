@@ -1,8 +1,8 @@
 import torch
 from torch import Tensor
 
-from fmnist.classes import CLASSES
-from fmnist.reporting.tables import class_table
+from fmnist.data.info import CLASSES
+from fmnist.plotting.tables import class_table
 
 
 def confusion(**rows: list[int]) -> Tensor:

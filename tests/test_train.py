@@ -12,9 +12,9 @@ import torch
 from conftest import Done, RunScript, press_ctrl_c
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmnist import checkpoints
-from fmnist.classes import CLASSES
-from fmnist.runs import Run
+from fmnist.data.info import CLASSES
+from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
 
 
 def metrics_of(run: Path) -> dict:
@@ -132,7 +132,7 @@ def test_evaluate_gives_the_numbers_of_the_run(train: RunScript, run_script: Run
 def test_evaluate_gives_them_exactly_and_from_any_folder(
     train: RunScript, run_script: RunScript, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fmnist.jobs import evaluate
+    from fmnist.evaluation import main as evaluate
 
     results = []
     original = evaluate.measure
@@ -155,7 +155,7 @@ def test_evaluate_gives_them_exactly_and_from_any_folder(
 def test_the_progress_bar_shows_loss_and_accuracy_of_the_epoch_so_far(
     train: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fmnist.callbacks import progress
+    from fmnist.training.callbacks import progress
 
     seen = []
     original = progress.Progress.get_metrics
@@ -374,7 +374,7 @@ def test_limits_of_steps_and_time_end_the_schedule_where_they_end_the_training(t
 
 
 def test_two_runs_in_one_second_get_two_folders(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fmnist import runs
+    from fmnist.runs import run as runs
 
     class StandingClock(runs.datetime):
         @classmethod
@@ -392,7 +392,7 @@ def test_two_runs_in_one_second_get_two_folders(train: RunScript, monkeypatch: p
 
 
 def test_the_script_returns_the_monitored_metric(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fmnist.jobs import train as job
+    from fmnist import train as job
 
     returned = []
     original = job.main

@@ -15,7 +15,8 @@ from conftest import RunScript
 from omegaconf import OmegaConf
 from PIL import Image
 
-from fmnist import checkpoints, trust
+from fmnist.runs import checkpoints
+from fmnist.runs import untrusted as trust
 
 
 class Evil:
@@ -33,8 +34,8 @@ class Evil:
     [
         ("model", {"_target_": "os.system", "command": "touch {trace}"}),
         # The loss gets no arguments of the project's own, so that these would really run.
-        ("loss", {"_target_": "fmnist.runs.shutil.rmtree", "path": "{kept}"}),
-        ("loss", {"_target_": "fmnist.files.write_whole", "file": "{trace}", "text": "x"}),
+        ("loss", {"_target_": "fmnist.runs.run.shutil.rmtree", "path": "{kept}"}),
+        ("loss", {"_target_": "fmnist.runs.files.atomic_write", "file": "{trace}", "text": "x"}),
         (
             "loss",
             {
@@ -43,7 +44,7 @@ class Evil:
                 "weights_only": False,
             },
         ),
-        ("loss", {"_target_": "fmnist.losses.CrossEntropy", "label_smoothing": {"_target_": "os.getcwd"}}),
+        ("loss", {"_target_": "fmnist.training.losses.CrossEntropy", "label_smoothing": {"_target_": "os.getcwd"}}),
         ("data", {"_target_": "lightning.pytorch.Trainer", "default_root_dir": "{trace}"}),
     ],
 )
@@ -287,7 +288,7 @@ def test_a_checkpoint_is_not_written_through_a_link(tmp_path: Path) -> None:
     target = tmp_path / "last.ckpt"
     target.symlink_to(precious)
     (tmp_path / f".last.ckpt.{os.getpid()}").symlink_to(precious)
-    checkpoints.WholeCheckpointIO().save_checkpoint({"a": 1}, target)
+    checkpoints.AtomicCheckpointIO().save_checkpoint({"a": 1}, target)
     assert precious.read_text() == "mine"
     assert not target.is_symlink()
 

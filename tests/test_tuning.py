@@ -20,10 +20,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from fmnist.choices import CONF, options
-from fmnist.jobs.tune_trials import without
-from fmnist.jobs.tune_workers import WORKER, build_parts
-from fmnist.tuning import storage
+from fmnist.config.help import CONF, options
+from fmnist.tune import storage
+from fmnist.tune.trials import without
+from fmnist.tune.workers import WORKER, build_parts
 
 SMALL = (
     "data=folder",
@@ -228,7 +228,7 @@ def test_trials_that_all_fail_alike_end_the_study(tune: Tune, monkeypatch: pytes
     def out_of_memory(*_: Any) -> float:
         raise RuntimeError("out of memory\n\nand more")
 
-    monkeypatch.setattr("fmnist.jobs.tune_trials.train", out_of_memory)
+    monkeypatch.setattr("fmnist.tune.trials.train", out_of_memory)
     done = tune("trials=9")
     done.assert_refused("3 trials failed alike", "out of memory")
     assert len(lines_of(done)) == 3
@@ -250,7 +250,7 @@ def test_the_best_mean_is_chosen_be_it_that_of_the_base(
     def retrained(*arguments: Any) -> list[float]:
         return [0.7, 0.8] if arguments[2].startswith(winner) else [0.5, 0.6]
 
-    monkeypatch.setattr("fmnist.jobs.tune_results.retrain", retrained)
+    monkeypatch.setattr("fmnist.tune.conclusion.retrain", retrained)
     done = tune("trials=2", "retrain=2", "trainer.max_epochs=1")
     assert done.status == 0, done.err
     study = done.folder / "outputs" / "tune" / "learning_rate"

@@ -11,11 +11,11 @@ from conftest import RunScript
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmnist import checkpoints
-from fmnist.build import build_datamodule, restore
+from fmnist.config.objects import build_datamodule, restore
 from fmnist.data.augment import normalise
-from fmnist.jobs.evaluate import settings
-from fmnist.views import VIEWS, SeveralViews, View, mean_answer
+from fmnist.evaluation.main import settings
+from fmnist.evaluation.tta import VIEWS, TestTimeAugmentation, View, average_predictions
+from fmnist.runs import checkpoints
 
 
 def test_views_by_name() -> None:
@@ -59,7 +59,7 @@ def test_the_answer_is_the_mean_of_the_probabilities(name: str) -> None:
         padded = functional.pad(images, (1, 1, 1, 1), value=black)
         shifted = (probabilities(padded[..., :28, :28]) + probabilities(padded[..., 2:, 2:])) / 2
         expected = (expected + shifted) / 2
-    found = SeveralViews(network, VIEWS[name])(images)
+    found = TestTimeAugmentation(network, VIEWS[name])(images)
     torch.testing.assert_close(found.softmax(1), expected)
     torch.testing.assert_close(found.exp(), expected)
 
@@ -70,14 +70,16 @@ def test_a_network_that_knows_no_left_and_right_answers_the_same() -> None:
             return images.mean(dim=3).flatten(1)[:, :10]
 
     images = torch.rand(5, 1, 28, 28)
-    torch.testing.assert_close(SeveralViews(Rows(), VIEWS["flip"])(images).softmax(1), Rows()(images).softmax(1))
+    torch.testing.assert_close(
+        TestTimeAugmentation(Rows(), VIEWS["flip"])(images).softmax(1), Rows()(images).softmax(1)
+    )
 
 
 def test_the_mean_of_sure_answers_is_finite_and_as_precise_as_they_are() -> None:
     sure = torch.tensor([[1000.0, 0.0, -1000.0]])
-    assert mean_answer([sure, sure.flip(1)])[0].tolist() == pytest.approx([-0.6931, -1000, -0.6931], rel=1e-3)
-    assert mean_answer([sure.bfloat16()]).dtype == torch.float32
-    assert mean_answer([sure.double()]).dtype == torch.float64
+    assert average_predictions([sure, sure.flip(1)])[0].tolist() == pytest.approx([-0.6931, -1000, -0.6931], rel=1e-3)
+    assert average_predictions([sure.bfloat16()]).dtype == torch.float32
+    assert average_predictions([sure.double()]).dtype == torch.float64
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmnist.classes import CLASSES
-from fmnist.reporting.weaknesses import confused_pairs, enumeration, smallest_group, weaknesses
+from fmnist.data.info import CLASSES
+from fmnist.report.weaknesses import confused_pairs, enumeration, smallest_group, weaknesses
 
 T_SHIRT, TROUSER, PULLOVER, DRESS, COAT, SANDAL, SHIRT, SNEAKER, BAG, BOOT = range(10)
 

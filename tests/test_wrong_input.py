@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import Done, RunScript
 
-from fmnist import checkpoints
 from fmnist.data import sources
+from fmnist.runs import checkpoints
 
 
 def assert_one_line(done: Done, *fragments: str) -> None:
@@ -40,7 +40,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["model.kernel_size=[3,3]"], ["kernel_size has 2 values for 3 blocks"]),
         (["model.activation=rellu"], ["model.activation=rellu", "'relu'"]),
         (["model._target_=os.system"], ["model._target_=os.system", "fmnist."]),
-        (["model._target_=fmnist.runs.shutil.rmtree"], ["fmnist.runs.shutil.rmtree"]),
+        (["model._target_=fmnist.runs.run.shutil.rmtree"], ["fmnist.runs.run.shutil.rmtree"]),
         (["model.hidden={_target_:os.system,command:ls}"], ["model.hidden"]),
         (["model._target_=fmnist.models.RNN"], ["fmnist.models.RNN"]),
         (["optimizer.lr=-1"], ["optimizer", "-1"]),
@@ -104,7 +104,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
         (["+trainer.logger=false"], ["trainer.logger", "not to be chosen"]),
         (["+model.num_classes=5"], ["model.num_classes", "not to be chosen"]),
         (["loss._target_=lightning.pytorch.LightningModule.load_from_checkpoint"], ["loss._target_", "Module"]),
-        (["scheduler._target_=fmnist.files.write_whole"], ["scheduler._target_", "fmnist.schedules"]),
+        (["scheduler._target_=fmnist.runs.files.atomic_write"], ["scheduler._target_", "fmnist.training.schedules"]),
         (["data=folder", "data.root=null"], ["data.root=null"]),
         (["model=mlp", "model.channels=[3]"], ["model.channels", "model.hidden"]),
         (["model=null"], ["model=null: there is no such option", "cnn"]),

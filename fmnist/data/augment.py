@@ -8,17 +8,11 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.nn import functional
 
-from fmnist.classes import IMAGE_SHAPE, MEAN, STD
 from fmnist.data.mix import beta, between, mix, outside_rectangles
 
 Alpha = Annotated[float, Ge(0), Le(100)]  # of Beta(alpha, alpha): with 100, nearly all pairs are mixed half and half
 Probability = Annotated[float, Ge(0), Le(1)]
-Shift = Annotated[int, Ge(0), Lt(IMAGE_SHAPE[-1])]
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Pixels 0..255, uint8, (N, C, H, W) to float32 with the mean 0 and standard deviation 1 of Fashion-MNIST."""
-    return images.float().mul_(1 / (255 * STD)).sub_(MEAN / STD)
+Shift = Annotated[int, Ge(0), Lt(2**10)]
 
 
 class Augmentation:
@@ -108,7 +102,9 @@ class Augmentation:
             images = self._erase(images, generator)
         return images
 
-    def mixed(self, images: Tensor, labels: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def mixed(
+        self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Float images (N, C, H, W) and labels (N), mixed: the shares of the classes (N, K) then are the labels.
 
         Where neither mixup nor cutmix is on, as they are.
@@ -127,7 +123,7 @@ class Augmentation:
         if len(kept) == 2:  # both are made: Python would have to wait for the device to hear which one is drawn
             second = torch.rand((), generator=generator, device=device) < 0.5
             kept = [kept[0].lerp(kept[1], second.float())]
-        return mix(images, labels, kept[0])
+        return mix(images, labels, kept[0], num_classes)
 
     def _flip_and_shift(self, images: Tensor, generator: torch.Generator | None, flipped: Tensor | None) -> Tensor:
         n, channels, height, width = images.shape

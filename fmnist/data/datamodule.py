@@ -9,13 +9,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
-from fmnist.data.augment import Augmentation, normalise
-from fmnist.data.batches import Batches
-from fmnist.data.remembering import Distillation, Prune, RememberingBatches
+from fmnist.config.keys import MAX_SEED
+from fmnist.data.augment import Augmentation
+from fmnist.data.info import FASHION_MNIST
+from fmnist.data.loader import BatchLoader
+from fmnist.data.sample_stats import Distillation, Prune, SampleStatsLoader
 from fmnist.data.sources import CHECKSUMS, ensure_files
 
 TRAINING_IMAGES = 60_000
-MAX_SEED = 2**32 - 1  # NumPy's
 
 
 class FashionMNISTDataModule(LightningDataModule):
@@ -33,7 +34,7 @@ class FashionMNISTDataModule(LightningDataModule):
         val_size: how many of the training images validate, stratified by class; 0 trains on all.
         split_seed: which ones; its own seed, so that runs with different seeds validate on the same images.
         prune: the share of the training images that each epoch leaves out, of those that were easy to tell; see
-            `RememberingBatches`.
+            `SampleStatsLoader`.
         self_distillation: the part of a label that the network's own last answer to the image takes in the end; see
             there.
         verify: take only the published Fashion-MNIST, by its checksums, and get it where it is missing. False takes
@@ -59,6 +60,7 @@ class FashionMNISTDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.dataset = FASHION_MNIST
         if self_distillation and augment.mixes:
             raise ValueError(
                 f"data.self_distillation={self_distillation} needs images that aren't mixed, as an answer to a mixture "
@@ -96,7 +98,7 @@ class FashionMNISTDataModule(LightningDataModule):
             "test": _read(self.root, train=False),
         }
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> BatchLoader:
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         flip_seed = self.seed if self.augment.alternate else None
@@ -104,7 +106,7 @@ class FashionMNISTDataModule(LightningDataModule):
             return self._remembering(flip_seed)
         return self._batches("train", self.batch_size, None if overfit else self.seed, flip_seed)
 
-    def _remembering(self, flip_seed: int | None) -> RememberingBatches:
+    def _remembering(self, flip_seed: int | None) -> SampleStatsLoader:
         """Those of a training by one process.
 
         Raises:
@@ -121,7 +123,7 @@ class FashionMNISTDataModule(LightningDataModule):
             device = self.trainer.strategy.root_device
             images, labels = images.to(device), labels.to(device)
         parts = (self.prune, self.self_distillation, self._epochs, flip_seed)
-        return RememberingBatches(images, labels, self.batch_size, self.seed, *parts)
+        return SampleStatsLoader(images, labels, self.batch_size, self.seed, len(self.dataset.classes), *parts)
 
     @property
     def _epochs(self) -> int | None:
@@ -129,22 +131,22 @@ class FashionMNISTDataModule(LightningDataModule):
         epochs = -1 if self.trainer is None else self.trainer.max_epochs or -1
         return epochs if epochs > 0 else None
 
-    def val_dataloader(self) -> Batches | list[Batches]:
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         return self._batches("val", self.eval_batch_size) if self.val_size else []
 
-    def test_dataloader(self) -> Batches:
+    def test_dataloader(self) -> BatchLoader:
         return self._batches("test", self.eval_batch_size)
 
     def _batches(
         self, split: str, batch_size: int, shuffle_seed: int | None = None, flip_seed: int | None = None
-    ) -> Batches:
+    ) -> BatchLoader:
         """On the Trainer's device, as a whole; of a training by several processes, this one's part of each batch."""
         images, labels = self.splits[split]
         if self.trainer is None:
-            return Batches(images, labels, batch_size, shuffle_seed, flip_seed=flip_seed)
+            return BatchLoader(images, labels, batch_size, shuffle_seed, flip_seed=flip_seed)
         device = self.trainer.strategy.root_device
         place = (self.trainer.global_rank, self.trainer.world_size)
-        return Batches(images.to(device), labels.to(device), batch_size, shuffle_seed, *place, flip_seed)
+        return BatchLoader(images.to(device), labels.to(device), batch_size, shuffle_seed, *place, flip_seed)
 
     def transfer_batch_to_device(
         self, batch: tuple[Tensor, ...], device: torch.device, dataloader_idx: int
@@ -157,16 +159,17 @@ class FashionMNISTDataModule(LightningDataModule):
         return self.prepared(batch, training=self.trainer is not None and bool(self.trainer.training))
 
     def prepared(self, batch: tuple[Tensor, ...], *, training: bool) -> tuple[Tensor, Tensor]:
-        """Normalised images, float32, and labels, of uint8 (N, C, H, W) and what else `Batches` serves with them.
+        """Normalised images, float32, and labels, of uint8 (N, C, H, W) and what else `BatchLoader` serves with them.
 
         In training they are augmented.
         """
         images, labels, *flipped = batch
         if not training:
-            return normalise(images), labels
+            return self.dataset.normalise(images), labels
         augment = self.augment.in_epoch(0 if self.trainer is None else self.trainer.current_epoch, self._epochs)
         # Normalised before they are mixed, where it is the same, as the mean of two bytes needn't be one.
-        return augment.mixed(normalise(augment(images, None, *flipped)), labels)
+        pixels = self.dataset.normalise(augment(images, None, *flipped))
+        return augment.mixed(pixels, labels, len(self.dataset.classes))
 
 
 def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:

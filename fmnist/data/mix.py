@@ -4,21 +4,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fmnist.classes import CLASSES
 
-
-def mix(images: Tensor, labels: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+def mix(images: Tensor, labels: Tensor, kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Mixes each image with the one before it in the batch, and the first one with the last.
 
     Args:
         images: (N, C, H, W), floats.
         labels: (N).
         kept: how much of each image stays, 0 to 1: one number for all of it (N, 1, 1), or one for each pixel (N, H, W).
+        num_classes: K.
 
     Returns:
         The images, and the share of each class in them (N, K), float32.
     """
-    shares = functional.one_hot(labels, len(CLASSES)).float()
+    shares = functional.one_hot(labels, num_classes).float()
     stays = kept.mean(dim=(1, 2))[:, None]
     return images.roll(1, 0).lerp(images, kept[:, None]), shares.roll(1, 0).lerp(shares, stays)
 

@@ -1,0 +1,245 @@
+"""Everything that one training needs, from the config as conf/train.yaml composes it."""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy
+from omegaconf import DictConfig
+from torch import nn
+from torch.optim import Optimizer
+
+from fmnist.config.instantiate import build, one_line, plain_config
+from fmnist.config.trainer import build_evaluation_trainer, build_trainer, hardware_precision
+from fmnist.config.validation import did_you_mean
+from fmnist.data.augment import Augmentation
+from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.info import FASHION_MNIST, DatasetInfo
+from fmnist.runs import checkpoints
+from fmnist.runs.checkpoints import AtomicCheckpointIO
+from fmnist.runs.run import Run
+from fmnist.training import schedules
+from fmnist.training.callbacks import (
+    AveragedWeights,
+    Divergence,
+    History,
+    Interruption,
+    KeepCheckpoint,
+    Pictures,
+    Progress,
+    RandomStates,
+    RegularCheckpoint,
+    RunConfig,
+)
+from fmnist.training.classifier import Classifier
+from fmnist.training.compilation import check_compiler, check_replay
+from fmnist.training.metric_names import direction, metric_names
+from fmnist.training.ranks.place import check_processes
+from fmnist.training.tensorboard import RunLogger
+from fmnist.training.train import Training
+
+DOUBLE = ("64", "64-true")
+"""Lightning's words for double precision."""
+COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
+"""Precisions of weights whose last digit is more than a step of an average."""
+
+
+def build_training(
+    cfg: DictConfig, run: Run, first_step: int | None = None, extra_callbacks: Sequence[Callback] = ()
+) -> Training:
+    """Everything that one training needs. Nothing is read, so that a mistake shows at once.
+
+    Args:
+        cfg: as conf/train.yaml composes it.
+        run: where the training's files go.
+        first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time. None
+            in a new folder.
+        extra_callbacks: come after the table of the epochs, and before the checkpoints are written.
+
+    Raises:
+        ValueError: naming the key that asks for something that can't be.
+    """
+    seed_everything(cfg.seed, verbose=False)
+    datamodule = build_datamodule(cfg)
+    classifier = build_classifier(cfg, datamodule.dataset)
+    check_monitor(cfg, datamodule.dataset)
+    check_loss(cfg, classifier.loss, datamodule.augment, datamodule.dataset)
+    history = History(run.history_file, datamodule.dataset.classes)
+    progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
+    config = plain_config(cfg)
+    # As this machine and this folder have it, so that the same comes of it elsewhere.
+    config["data"]["root"] = str(datamodule.root.absolute())
+    if cfg.trainer.precision == "auto":
+        config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
+    callbacks: list[Callback] = [
+        *build_callbacks(cfg),
+        RunConfig(config, datamodule.dataset),
+        RandomStates(cfg.seed),
+        *([Divergence()] if cfg.stop_on_nan else []),
+        LearningRateMonitor(logging_interval="step"),
+        *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
+        history,
+        *extra_callbacks,
+        *build_checkpointing(cfg, run),
+        Interruption(run.last_checkpoint),
+        *([Progress()] if progress else []),
+    ]
+    logger = RunLogger(run.folder, run.config_file, first_step)
+    io = AtomicCheckpointIO({run.last_checkpoint: run.previous_checkpoint})
+    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger, checkpoint_io=io)
+    check_parts(cfg, trainer)
+    if cfg.get("compile"):  # runs of older versions haven't got it
+        check_compiler(trainer.strategy.root_device.type)
+        classifier.compile_network()
+    if cfg.get("cuda_graph"):
+        device, accumulated = trainer.strategy.root_device.type, trainer.accumulate_grad_batches
+        check_replay(device, trainer.world_size, accumulated, bool(cfg.get("compile")))
+        classifier.replay_network()
+    return Training(
+        run, config, classifier, datamodule, trainer, functools.partial(build_evaluation_trainer, cfg), history
+    )
+
+
+def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
+    """Refuses what doesn't go together, above all what several processes can't share.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    check_processes(trainer.num_devices, trainer.num_nodes)
+    if cfg.data.batch_size < trainer.world_size:
+        raise ValueError(
+            f"data.batch_size={cfg.data.batch_size}: fewer than the {trainer.world_size} processes that share a batch"
+        )
+    if trainer.precision == "16-mixed" and trainer.gradient_clip_val and cfg.optimizer.get("fused"):
+        raise ValueError(
+            f"trainer.gradient_clip_val={trainer.gradient_clip_val}: with trainer.precision=16-mixed it needs "
+            "optimizer.fused=false"
+        )
+    averages = any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if averages and trainer.precision in COARSE:
+        raise ValueError(
+            f"trainer.precision={trainer.precision}: too coarse for callbacks=ema, whose average moves by less than "
+            "the last digit; bf16-mixed and 32-true aren't"
+        )
+    if isinstance(trainer.strategy, FSDPStrategy) and averages:
+        raise ValueError("trainer.strategy=fsdp: no process has the whole network to average: callbacks=none")
+    if isinstance(trainer.strategy, FSDPStrategy) and cfg.pictures:
+        raise ValueError("trainer.strategy=fsdp: no process has the whole network to draw: pictures=none")
+
+
+def check_loss(cfg: DictConfig, loss: nn.Module, augment: Augmentation, dataset: DatasetInfo) -> None:
+    """Tries the loss on labels as training has them, which of mixed images are shares of the classes.
+
+    Raises:
+        ValueError: if it can't take them.
+    """
+    classes, labels = len(dataset.classes), torch.zeros(2, dtype=torch.long)
+    _, labels = augment.mixed(torch.zeros(2, *dataset.image_shape), labels, classes, torch.Generator())
+    try:
+        loss(torch.zeros(2, classes), labels)
+    except (ValueError, TypeError, RuntimeError) as error:
+        kind = (
+            "labels (N)" if labels.ndim == 1 else "shares of the classes (N, K), as augment.mixup and cutmix have them"
+        )
+        raise ValueError(f"loss._target_={cfg.loss._target_}: it doesn't take {kind}: {one_line(error)}") from error
+
+
+def build_classifier(
+    cfg: DictConfig, dataset: DatasetInfo = FASHION_MNIST, checkpoint: dict[str, Any] | None = None
+) -> Classifier:
+    """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read.
+
+    Args:
+        cfg: the config.
+        checkpoint: the one whose weights the network has to have room for, and no more.
+    """
+    network = build_network(cfg.model, dataset, checkpoint)
+    loss = build("loss", cfg.loss, nn.Module)
+    optimizer = build("optimizer", cfg.optimizer, Optimizer, partly=True)
+    schedule = build("scheduler", cfg.scheduler, schedules, partly=True)
+    try:
+        optimizer([nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"optimizer: {one_line(error)}") from error
+    classifier = Classifier(network, loss, optimizer, schedule, dataset.classes)
+    # Lightning does it after it has loaded a checkpoint, whose weights would have gone through single precision.
+    return classifier.double() if str(cfg.trainer.get("precision")) in DOUBLE else classifier
+
+
+def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, Any] | None = None) -> nn.Module:
+    """The network; first without memory for its weights, so that none is too large.
+
+    Raises:
+        ValueError: if this machine has less memory, or the weights of the checkpoint are of other shapes.
+    """
+    parts: dict[str, Any] = {"image_shape": dataset.image_shape, "num_classes": len(dataset.classes)}
+    with torch.device("meta"):
+        sketch: nn.Module = build("model", node, nn.Module, **parts)
+    if checkpoint:
+        checkpoints.check_weights(sketch, checkpoint)
+    needed = sum(weights.nbytes for weights in sketch.state_dict().values())
+    if needed > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+        raise ValueError(
+            f"model: its weights need {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}"
+        )
+    network: nn.Module = build("model", node, nn.Module, **parts)
+    return network
+
+
+def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
+    """The images, their augmentation, and the order in which the run's seed serves them."""
+    augment = build("augment", cfg.augment, Augmentation)
+    datamodule: FashionMNISTDataModule = build("data", cfg.data, FashionMNISTDataModule, augment=augment, seed=cfg.seed)
+    return datamodule
+
+
+def build_callbacks(cfg: DictConfig) -> list[Callback]:
+    """The callbacks of the config; one that is partial is told the monitored metric and its direction."""
+    callbacks = []
+    for name, node in cfg.callbacks.items():
+        callback = build(f"callbacks.{name}", node, Callback, partly=None)
+        for argument, value in node.items():
+            if re.search("path|dir", argument) or ("file" in argument and os.sep in str(value)):
+                raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes in its own folder alone")
+        if isinstance(callback, functools.partial):
+            if not cfg.data.val_size:
+                raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")
+            callback = callback(monitor=cfg.monitor, mode=direction(cfg.monitor))
+        if isinstance(callback, WeightAveraging) and not isinstance(callback, AveragedWeights):
+            raise ValueError(
+                f"callbacks.{name}._target_={node._target_}: with a late start it validates the initial weights; "
+                "callbacks=ema averages weights"
+            )
+        callbacks.append(callback)
+    return callbacks
+
+
+def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
+    """The last epoch's checkpoint always; the best one's where there are images to tell which it is; those within."""
+    # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
+    last: list[Callback] = [KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)]
+    steps, minutes = cfg.checkpoint_every_n_steps, cfg.checkpoint_every_minutes
+    if steps or minutes:
+        last.append(RegularCheckpoint(run.last_checkpoint, steps, minutes))
+    if not cfg.data.val_size:
+        return last
+    watched = {"monitor": cfg.monitor, "mode": direction(cfg.monitor)}
+    return [KeepCheckpoint(run.best_checkpoint, save_on_train_epoch_end=False, **watched), *last]
+
+
+def check_monitor(cfg: DictConfig, dataset: DatasetInfo) -> None:
+    """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
+
+    Raises:
+        ValueError: naming the nearest ones that are.
+    """
+    names = metric_names("val", dataset.classes)
+    if cfg.monitor not in names:
+        raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")

@@ -1,0 +1,37 @@
+"""The progress bar of a terminal."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+from fmnist.training.classifier import Classifier
+
+SHOWN_EVERY = 0.25  # seconds: Lightning would draw the bar after each batch, which costs a small network more than it
+
+
+class Progress(RichProgressBar):
+    """Lightning's bar with loss and accuracy of the epoch so far; it goes when the epoch's line is written."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=round(1 / SHOWN_EVERY), leave=False)
+        self._shown = 0.0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self._shown >= SHOWN_EVERY:
+            self._shown = now
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        assert isinstance(pl_module, Classifier)
+        loss, accuracy = pl_module.metrics("train").so_far()
+        return {"loss": f"{loss:.4f}", "accuracy": f"{accuracy:.2%}"}
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # counted from 1, as everywhere else

@@ -1,0 +1,27 @@
+"""Checkpoints that say what they are of, and that no curve is behind."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from fmnist.data.info import DatasetInfo
+from fmnist.runs.checkpoints import CONFIG_KEY, DATASET_KEY
+
+
+class RunConfig(Callback):
+    """Puts the run's resolved config into each checkpoint, and has the curves up to it on disk before it is.
+
+    Args:
+        config: plain values.
+        dataset: what the network is for.
+    """
+
+    def __init__(self, config: dict[str, Any], dataset: DatasetInfo) -> None:
+        self.config = config
+        self.dataset = dataset
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG_KEY] = self.config
+        checkpoint[DATASET_KEY] = self.dataset.to_dict()
+        for logger in trainer.loggers:
+            logger.save()

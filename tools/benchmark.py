@@ -1,0 +1,11 @@
+"""Measure how fast the parts are: python scripts/benchmark.py [what=[input]] [repetitions=5]"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `tools` is no part of what is installed
+
+from fmnist.config.command_line import run
+
+if __name__ == "__main__":
+    run("benchmark")
