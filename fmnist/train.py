@@ -11,8 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
+from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.keys import MAX_SEED
-from fmnist.config.memory import explain_out_of_memory
 from fmnist.config.objects import build_training
 from fmnist.config.validation import check_arguments
 from fmnist.data.sources import check_root
@@ -85,7 +85,7 @@ def begin(cfg: DictConfig, hydra: DictConfig, ranks: Ranks) -> float | None:
     in_sweep = hydra.mode == RunMode.MULTIRUN
     if in_sweep:
         folder = Path(hydra.runtime.output_dir)
-        if Run(folder).was_cut_off and can_go_on(Run(folder)):
+        if Run(folder).can_resume and can_go_on(Run(folder)):
             return go_on(Run(folder), overrides, ranks)
         run = claim_run(folder)
     else:

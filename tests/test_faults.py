@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 from test_train import metrics_of, press_ctrl_c, record_of, rows_of
 
-from fmnist.config.memory import OutOfMemory, explain_out_of_memory
+from fmnist.config.errors import OutOfMemory, explain_out_of_memory
 from fmnist.models.cnn import CNN
 from fmnist.runs import checkpoints
 from fmnist.training.tensorboard import RunLogger

@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
-from fmnist.config.instantiate import build, one_line, plain_config
+from fmnist.config.errors import one_line
+from fmnist.config.instantiate import build, plain_config
 from fmnist.config.trainer import build_evaluation_trainer, build_trainer, hardware_precision
 from fmnist.config.validation import did_you_mean
 from fmnist.data.augment import Augmentation

@@ -128,6 +128,19 @@ def run(job: str, words: str | None = None) -> None:
             os.environ[FULL_ERROR] = full_error
 
 
+def main() -> None:
+    """Run the command that the first argument names: `fmnist train optimizer=sgd`.
+
+    The name becomes the value of Hydra's flag -cn, so that a process started with the same arguments runs it too.
+    """
+    if sys.argv[1:2] != ["-cn"]:
+        sys.argv.insert(1, "-cn")
+    names = [name for name, module in COMMANDS.items() if module.startswith("fmnist.")]
+    if (name := "".join(sys.argv[2:3])) not in names:
+        fail(f"{name!r} is not a command; type fmnist and one of {', '.join(names)}")
+    run(name, words="runs" if name == "compare" else None)
+
+
 def load(job: str) -> Any:
     """The job's module, with all that it needs."""
     name = COMMANDS[job]
@@ -152,7 +165,7 @@ def check_keys(job: str, cfg: DictConfig) -> None:
     """
     for key in inspect.signature(load(job).settings).parameters:
         if key not in cfg:
-            raise ValueError(f"{key}: there has to be one")
+            raise ValueError(f"{key}: is required")
 
 
 def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) -> Any:
@@ -203,7 +216,7 @@ def fail(message: str) -> NoReturn:
 def unreadable(word: str) -> str:
     """The message for a word that is no key=value."""
     typed = " ".join(word.split())
-    return f"""{typed} can't be read: it should be key=value, special characters quoted: 'key="v,a=l"'"""
+    return f"""{typed} can't be read: must be key=value, special characters quoted: 'key="v,a=l"'"""
 
 
 def explain(error: Exception, job: str) -> str:
@@ -244,7 +257,7 @@ def explain(error: Exception, job: str) -> str:
         siblings = [name for name in known if name.rpartition(".")[0] == level]
         return f"{key}: there is no such key{did_you_mean(key, siblings or known)}"
     if found := re.match(r"(?:Key|Missing key) '?(\w+)'?", message):
-        return f"{found[1]}: there has to be one"
+        return f"{found[1]}: is required"
     return " ".join(message.split())
 
 

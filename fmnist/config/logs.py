@@ -1,4 +1,4 @@
-"""Where the project's log lines go: plain to the terminal, with time and level to the run's file."""
+"""The project's log: plain lines on the terminal, lines with time and level in the run's file."""
 
 import contextlib
 import logging
@@ -11,28 +11,27 @@ from typing import Literal, TextIO
 
 PROJECT = logging.getLogger("fmnist")
 LIGHTNING = logging.getLogger("lightning.pytorch")
-WARNINGS = logging.getLogger("py.warnings")
-SHOWN = (PROJECT, LIGHTNING, WARNINGS)
-UNHELPFUL = (
-    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 asks torch 2.15 in an old way; no user could mend it
-    r"Total length of `list` across ranks is zero",  # no validation images, as data.val_size=0 asks for
-    r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # what is logged is the same in every process
-    r"Checkpoint directory .* exists and is not empty",  # as it does whenever a run is resumed
+LOGGERS = (PROJECT, LIGHTNING, logging.getLogger("py.warnings"))
+IGNORED_WARNINGS = (
+    r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 calls torch 2.15 in a deprecated way
+    r"Total length of `list` across ranks is zero",  # no validation images: data.val_size=0
+    r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # all processes log the same values
+    r"Checkpoint directory .* exists and is not empty",  # every resumed run
 )
-"""Warnings that would only distract."""
+"""Patterns of warnings that the user can do nothing about."""
 
 
-class _Terminal(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stdout` or `sys.stderr` is at that moment: a progress bar replaces them while it is shown.
+class _TerminalHandler(logging.StreamHandler[TextIO]):
+    """Write to the present `sys.stdout` or `sys.stderr`, which a progress bar replaces while it is shown.
 
-    A terminal that is closed meanwhile, or a reader that has gone (`| head`), misses the rest; the work goes on.
+    When the terminal is closed or the reader has gone (`| head`), the remaining lines are dropped.
     """
 
     def __init__(self, name: Literal["stdout", "stderr"]) -> None:
         logging.Handler.__init__(self)
         self.stream_name = name
         if name == "stdout":
-            self.addFilter(lambda line: line.levelno < logging.WARNING)
+            self.addFilter(lambda record: record.levelno < logging.WARNING)
         else:
             self.setLevel(logging.WARNING)
 
@@ -42,21 +41,17 @@ class _Terminal(logging.StreamHandler[TextIO]):
         return stream
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        if isinstance(sys.exc_info()[1], OSError):
-            self.setLevel(logging.CRITICAL + 1)
-            _silence(self.stream)
-        else:
+        if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+            return
+        self.setLevel(logging.CRITICAL + 1)
+        # Python would try to write what is buffered at its end, and complain.
+        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
-def _silence(stream: TextIO) -> None:
-    """Sends nowhere what is still to be written, as Python would try again at its end, and complain."""
-    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
-
-
-class _File(logging.FileHandler):
-    """Where it can't be written, as on a full disk, a line says so, once."""
+class _FileHandler(logging.FileHandler):
+    """Write to a file; if that fails, as on a full disk, warn once and drop the remaining lines."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         error = sys.exc_info()[1]
@@ -64,61 +59,63 @@ class _File(logging.FileHandler):
             super().handleError(record)
         elif self.level <= logging.CRITICAL:
             self.setLevel(logging.CRITICAL + 1)
-            PROJECT.warning("%s can't be written any more: %s", self.baseFilename, error.strerror)
+            PROJECT.warning("%s can't be written to any more: %s", self.baseFilename, error.strerror)
 
 
 def to_terminal(*, errors_only: bool = False) -> None:
-    """Shows the project's lines; of Lightning's only the warnings, as the project says the rest itself.
+    """Show the project's log, warnings, and Lightning's warnings on the terminal.
 
     Args:
-        errors_only: as of several processes one is enough to say the rest.
+        errors_only: for all but one of several processes, whose lines are the same.
     """
     PROJECT.setLevel(logging.INFO)
     LIGHTNING.setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's report
     logging.captureWarnings(True)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}"
-    for message in UNHELPFUL:
+    for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    for logger in SHOWN:
-        logger.propagate = False  # Hydra and Lightning have handlers of their own above
-        logger.handlers = [_Terminal("stdout"), _Terminal("stderr")]
+    for logger in LOGGERS:
+        logger.propagate = False  # to the handlers of Hydra and Lightning
+        logger.handlers = [_TerminalHandler("stdout"), _TerminalHandler("stderr")]
         for handler in logger.handlers if errors_only else []:
             handler.setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
 def off_terminal() -> Iterator[None]:
-    """Keeps the lines from the terminal, but not from a file."""
-    before = [(logger, handler) for logger in SHOWN for handler in logger.handlers if isinstance(handler, _Terminal)]
-    for logger, handler in before:
+    """Keep the log from the terminal, but not from a file."""
+    removed = [
+        (logger, handler) for logger in LOGGERS for handler in logger.handlers if isinstance(handler, _TerminalHandler)
+    ]
+    for logger, handler in removed:
         logger.removeHandler(handler)
     try:
         yield
     finally:
-        for logger, handler in before:
+        for logger, handler in removed:
             logger.addHandler(handler)
 
 
 @contextlib.contextmanager
 def to_file(file: Path) -> Iterator[None]:
-    """Also writes the lines to the end of a file."""
-    handler = _File(file)
+    """Append the log to a file, too."""
+    handler = _FileHandler(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for logger in SHOWN:
+    for logger in LOGGERS:
         logger.addHandler(handler)
     try:
         yield
     finally:
-        for logger in SHOWN:
+        for logger in LOGGERS:
             logger.removeHandler(handler)
-        with contextlib.suppress(OSError):  # what it couldn't write
+        with contextlib.suppress(OSError):  # of lines that couldn't be written
             handler.close()
 
 
 @contextlib.contextmanager
 def stderr_silent() -> Iterator[None]:
-    """Nothing reaches the standard error, not even what libraries write there past Python."""
+    """Let nothing reach the standard error, not even what libraries write there without Python."""
     stderr = os.dup(2)
     try:
         with Path(os.devnull).open("w") as nowhere:

@@ -1,4 +1,4 @@
-"""The words of a command line, as Hydra's grammar has them."""
+"""The arguments of a command line in Hydra's grammar."""
 
 import os
 import re
@@ -8,39 +8,41 @@ FLAGS_WITH_A_VALUE = {"-cp", "-cn", "-cd", "-p", "-c", "-i"}
 FLAGS_WITH_A_VALUE |= {"--config-path", "--config-name", "--config-dir", "--package", "--cfg", "--info"}
 
 
-def flags_first(words: Sequence[str]) -> list[str]:
-    """The words of a command line with key=value ones at the end: Hydra takes no flag after or between them."""
-    pairs = zip(["", *words], words, strict=False)
-    settings = ["=" in word and word[0] != "-" and before not in FLAGS_WITH_A_VALUE for before, word in pairs]
-    flags = [word for word, is_setting in zip(words, settings, strict=True) if not is_setting]
-    return flags + [word for word, is_setting in zip(words, settings, strict=True) if is_setting]
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the overrides (key=value) at the end: Hydra takes no flag after or between them."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_override = "=" in argument and argument[0] != "-" and before not in FLAGS_WITH_A_VALUE
+        (overrides if is_override else flags).append(argument)
+    return flags + overrides
 
 
 def paths_as_list(key: str, arguments: list[str]) -> list[str]:
-    """The command line with its paths as the value of one key, quoted for Hydra's grammar, at the end.
+    """Return the arguments with all paths as one override, `key=[...]`, at the end.
 
-    A path is what has no '=', or exists: a folder may well be called optimizer=sgd,seed=0.
+    An argument is a path if it has no '=', or if it exists: a folder may be called optimizer=sgd,seed=0.
     """
     rest: list[str] = []
     paths: list[str] = []
-    for before, word in zip(["", *arguments], arguments, strict=False):
-        is_flag = word.startswith("-") or before in FLAGS_WITH_A_VALUE
-        can_be_override = "=" in word or word.startswith("~") or not word
-        is_path = not is_flag and (not can_be_override or os.path.exists(word))  # noqa: PTH110 - also of what is too long
-        (paths if is_path else rest).append(word)
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_flag = argument.startswith("-") or before in FLAGS_WITH_A_VALUE
+        may_be_override = "=" in argument or argument.startswith("~") or not argument
+        is_path = not is_flag and (not may_be_override or os.path.exists(argument))  # noqa: PTH110 (any length)
+        (paths if is_path else rest).append(argument)
     if not paths:
         return rest
-    if any(word.startswith(f"{key}=") for word in rest):
-        raise ValueError(f"{key}=...: either that or words, not both")
+    if any(argument.startswith(f"{key}=") for argument in rest):
+        raise ValueError(f"{key}=...: give either that or paths, not both")
     return [*rest, f"{key}=[{','.join(map(quoted, paths))}]"]
 
 
 def quoted(text: str) -> str:
-    """A text as Hydra's grammar reads it back; what would end it early or be replaced is escaped."""
+    """Return a text quoted for Hydra's grammar, with quotes, the backslashes before them and `${` escaped."""
     escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + ("\\" + found[2] if found[2] else ""), text)
     return '"' + escaped.replace("${", "\\${") + '"'
 
 
-def key_of(word: str) -> str:
-    """What a word is about: what stands before the '=', without a package (@)."""
-    return word.partition("=")[0].lstrip("+~").partition("@")[0]
+def key_of(override: str) -> str:
+    """Return the key of an override, without its package (@); an empty text if there is none."""
+    return override.partition("=")[0].lstrip("+~").partition("@")[0]

@@ -1,4 +1,4 @@
-"""Checks what a person typed against the annotations of what it is meant for."""
+"""Checks of values against the annotations of what they are for."""
 
 import difflib
 import inspect
@@ -9,12 +9,21 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+PLAIN_WORDS = {
+    "a valid array": "a list",
+    "a valid boolean": "true or false",
+    "a valid integer": "an integer",
+    "a valid number": "a number",
+    "a valid string": "a string",
+}
+"""Replacements for pydantic's names of types."""
+
 
 def check_arguments(key: str, target: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Refuses arguments that the target doesn't have, and values that its annotations don't allow.
+    """Check that a target takes the arguments, and that its annotations allow their values.
 
     Args:
-        key: what the person types before the argument's name: "model" for `model.dropout`, "" for nothing.
+        key: what the user types before the argument's name: "model" for `model.dropout`, "" for nothing.
         target: a class or function, with bounds in its annotations: `Annotated[float, Ge(0), Lt(1)]`.
         arguments: plain values by name, as they come from YAML.
 
@@ -25,22 +34,22 @@ def check_arguments(key: str, target: Callable[..., Any], arguments: Mapping[str
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     try:
         hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    except NameError:  # a library that imports what its annotations name for type checkers alone
+    except NameError:  # the library imports the names in its annotations for type checkers only
         hints = {}
     for name, value in arguments.items():
         path = f"{key}.{name}" if key else name
         if name not in parameters and not takes_any:
             raise ValueError(f"{path}: there is no such argument{did_you_mean(name, parameters)}")
         if isinstance(value, str) and "\0" in value:
-            raise ValueError(f"{path}={value!r}: it should hold no NUL")
+            raise ValueError(f"{path}={value!r}: must not contain NUL")
         if name in hints:
             check_value(path, hints[name], value)
 
 
 def check_value(key: str, hint: Any, value: Any) -> None:
-    """Refuses a value that an annotation doesn't allow.
+    """Check that an annotation allows a value, which is read as strict JSON.
 
-    It is read as strict JSON: a list serves as a tuple and 1 as 1.0, but "1" is no number and true no 1.
+    A list is allowed for a tuple and 1 for 1.0, but "1" is no number and true is not 1.
 
     Raises:
         ValueError: naming the key, the value and what is allowed.
@@ -48,23 +57,23 @@ def check_value(key: str, hint: Any, value: Any) -> None:
     try:
         text = json.dumps(value, default=_plain, allow_nan=False)
     except ValueError:
-        raise ValueError(f"{key}={_as_typed(value)}: it should be finite") from None
+        raise ValueError(f"{key}={_as_typed(value)}: must be finite") from None
     except TypeError:
-        return  # not something that JSON can express; the target itself has to refuse it
+        return  # JSON can't express it; the target itself has to refuse it
     try:
         TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_json(text, strict=True)
     except (PydanticSchemaGenerationError, TypeError):
-        return  # not something that pydantic can check
+        return  # pydantic can't check it
     except ValidationError as error:
         problems = [detail for detail in error.errors() if detail["type"] != "needs_python_object"]
         if not problems:
-            return  # a type that no plain value can have, a Tensor say
-        allowed = dict.fromkeys(_allowed(detail["msg"]) for detail in problems)
-        raise ValueError(f"{key}={_as_typed(value)}: it should {' or '.join(allowed)}") from None
+            return  # no plain value has this type, for example a Tensor
+        allowed = " or ".join(dict.fromkeys(_allowed(detail["msg"]) for detail in problems))
+        raise ValueError(f"{key}={_as_typed(value)}: must {allowed.replace(' or be ', ' or ')}") from None
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """ "; did you mean ...?" with the nearest candidates, or the first of them where none is near."""
+    """Return "; did you mean ...?" with the nearest candidates, or "; there are ..." with all if none is near."""
     candidates = sorted(candidates)
     near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
     if near:
@@ -73,12 +82,13 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def _allowed(message: str) -> str:
-    """Pydantic's message as what comes after "it should"."""
-    if message == "Field required":  # a tuple's
+    """Return the part of pydantic's message that follows "must"."""
+    if message == "Field required":  # an item of a tuple
         return "have more items"
     if message.startswith("Invalid JSON"):
         return "be Unicode"
-    return re.sub(r"^\w+ should ", "", message).replace(" after validation", "")
+    allowed = re.sub(r"^\w+ should ", "", message).replace(" after validation", "")
+    return re.sub("|".join(PLAIN_WORDS), lambda found: PLAIN_WORDS[found[0]], allowed)
 
 
 def _as_typed(value: Any) -> str:
@@ -86,7 +96,7 @@ def _as_typed(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A config's own mappings and lists as Python's."""
+    """Return OmegaConf's mappings and lists as Python's, for json."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, Sequence):

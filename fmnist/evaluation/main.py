@@ -10,7 +10,7 @@ from annotated_types import MinLen
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.memory import explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.objects import build_datamodule, build_evaluation_trainer, restore
 from fmnist.config.validation import check_arguments
 from fmnist.data.sources import check_root

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from fmnist.config import logs
-from fmnist.config.memory import explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.objects import restore
 from fmnist.config.validation import check_arguments
 from fmnist.data.info import CLASSES, IMAGE_SHAPE

@@ -6,7 +6,7 @@ from typing import Literal
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.memory import explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.objects import build_datamodule, build_evaluation_trainer, restore
 from fmnist.config.validation import check_arguments
 from fmnist.data.sources import check_root

@@ -1,36 +1,37 @@
-"""Checkpoints on disk: written whole or not at all, read without running anything that stands in them."""
+"""Checkpoints on disk: replaced as a whole, and read without running any code that they hold."""
 
+import errno
 import io
 import logging
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
+from fmnist.config.errors import is_out_of_memory
 from fmnist.runs.files import atomic_path
 
 log = logging.getLogger(__name__)
 
 CONFIG_KEY = "fmnist_config"
-"""Where a checkpoint holds the resolved config of its run, as plain values: enough to build everything again."""
+"""The key of the run's resolved config, as plain values: enough to build everything again."""
 DATASET_KEY = "fmnist_dataset"
-"""Where it holds the facts of the dataset, as plain values."""
+"""The key of the dataset's description (`DatasetInfo.to_dict`), as plain values."""
 CURRENT_KEY = "current_model_state"
-"""Where it holds the network's weights to go on with, if those of its state are averaged ones; Lightning's name."""
+"""The key of the weights to train on with, if `state_dict` holds averaged ones. Lightning's name."""
 NETWORK = "network."
-"""What the names of the network's own part of a state begin with."""
+"""The prefix of the network's names in `state_dict`."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside, flushes and renames, so that the file with a checkpoint's name is always a complete one.
+    """Save checkpoints so that a file with a checkpoint's name is always complete.
 
     Args:
-        kept: by file, the name under which the one that stood there before stays.
+        kept: for each file whose old version is kept, the name of that version.
     """
 
     def __init__(self, kept: Mapping[Path, Path] | None = None) -> None:
@@ -41,15 +42,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         assert storage_options is None
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()  # torch would hide the error of a full disk in one of its own
+        content = io.BytesIO()  # torch replaces the error of a full disk by one of its own
         torch.save(checkpoint, content)
-        with atomic_path(path) as beside:
-            with beside.open("xb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            if path in self.kept and path.is_file():
-                path.replace(self.kept[path])
+        with atomic_path(path, keep=self.kept.get(path)) as temporary, temporary.open("xb") as file:
+            file.write(content.getbuffer())
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -58,43 +54,64 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A checkpoint of this project: tensors and plain values, nothing that is run.
+    """Return the content of a checkpoint of this project: tensors and plain values.
 
     Raises:
-        ValueError: if the file isn't there, isn't a checkpoint of this project, or is damaged.
+        ValueError: if there is no such file, its content is damaged, or it is no checkpoint of this project.
+        OSError: if the disk can't read it, which says nothing about its content.
     """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
     try:
-        check_archive(path)
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # on damaged files torch raises almost anything: IndexError, struct.error, ...
+        with path.open("rb") as file:
+            check_archive(file, path.stat().st_size)
+            file.seek(0)
+            checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:  # damaged files make torch raise almost anything: IndexError, struct.error, ...
+        if disk_error := _disk_error(error):
+            disk_error.filename = str(path)
+            raise disk_error from None
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"{path} is not a readable checkpoint: truncated, damaged or something else") from error
     if not isinstance(checkpoint, dict) or not {CONFIG_KEY, "state_dict"} <= checkpoint.keys():
-        raise ValueError(f"{path} is not a checkpoint of this project: it holds no config to build its network from")
+        raise ValueError(f"{path} is not a checkpoint of this project: it has no {CONFIG_KEY} or no state_dict")
     return checkpoint
 
 
-def check_archive(path: Path) -> None:
-    """Refuses a file that would be more in memory than on disk: torch stores tensors as they are, each once.
+def _disk_error(error: Exception) -> OSError | None:
+    """Return the disk's own error, which zipfile replaces by BadZipFile; None if there was none."""
+    for found in (error, error.__context__):
+        # EINVAL: a position before the start of the file, which damaged content asks for.
+        if isinstance(found, OSError) and found.errno != errno.EINVAL:
+            return found
+    return None
+
+
+def check_archive(file: IO[bytes], size: int) -> None:
+    """Check that an archive needs no more memory than disk: torch stores each tensor once, uncompressed.
 
     Raises:
-        ValueError: if it isn't as torch writes it; what is no archive at all would be allocated before it is read.
-        zipfile.BadZipFile: likewise.
+        ValueError: if it is compressed, or its parts overlap.
+        zipfile.BadZipFile: if it isn't an archive. Old formats of torch allocate memory before they read.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("it is compressed")
-    if sum(max(entry.file_size, entry.compress_size) for entry in entries) > path.stat().st_size:
+    if sum(max(entry.file_size, entry.compress_size) for entry in entries) > size:
         raise ValueError("its parts overlap")
 
 
 def load_newest(files: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """The first of the files that is there and whole, newest first; a damaged one is named, and the next one taken.
+    """Return the first file that exists and is undamaged, and its content; None if no file exists.
+
+    Args:
+        files: the newest first. Damaged ones are named in a warning.
 
     Raises:
-        ValueError: if there are files, and all are damaged.
+        ValueError: if all files that exist are damaged.
+        OSError: if the disk can't read a file.
     """
     damaged: ValueError | None = None
     for file in files:
@@ -106,53 +123,58 @@ def load_newest(files: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
             damaged = damaged or error
         else:
             if damaged:
-                log.warning("%s; going back to the one before, %s", damaged, file.name)
+                log.warning("%s; resuming from the one before, %s", damaged, file.name)
             return file, checkpoint
     if damaged:
         raise damaged
     return None
 
 
-def restore_network(network: nn.Module, checkpoint: dict[str, Any]) -> None:
-    """Puts the weights of a checkpoint into its network.
+def restore_network(network: nn.Module, checkpoint: dict[str, Any], assign: bool = False) -> None:
+    """Load the weights of a checkpoint into its network.
+
+    Args:
+        network: the network of the checkpoint's config.
+        checkpoint: as `load` returns it.
+        assign: whether the network takes the tensors themselves instead of their values.
 
     Raises:
-        ValueError: if they are another network's.
+        ValueError: if they belong to another network.
     """
     try:
-        network.load_state_dict(network_weights(checkpoint))
+        network.load_state_dict(network_weights(checkpoint), assign=assign)
     except RuntimeError as error:
-        raise ValueError(f"the weights don't fit the network of the config: {' '.join(str(error).split())}") from error
+        heading, *problems = str(error).split("\n\t")  # maybe one for each parameter
+        problem = (problems or [heading])[0].strip()[:300]
+        raise ValueError(f"the weights don't fit the network of the config: {problem}") from error
 
 
 def check_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
-    """Refuses weights that aren't the network's, by names and shapes alone: it may be one without memory.
+    """Check that the weights of a checkpoint fit a network on the meta device, whose own weights are lost.
 
     Raises:
-        ValueError: naming the first that isn't.
+        ValueError: if they belong to another network.
     """
-    there, wanted = network_weights(checkpoint), network.state_dict()
-    for name in [*wanted, *there]:
-        found = [str(list(state[name].shape)) if name in state else "nothing" for state in (there, wanted)]
-        if found[0] != found[1]:
-            raise ValueError(
-                f"the weights don't fit the network of the config: {name} is {found[0]} in the checkpoint, "
-                f"and {found[1]} in the network"
-            )
-        if there[name].untyped_storage().nbytes() < there[name].nbytes or there[name].is_meta:
-            raise ValueError(f"the weights of {name} aren't all in the checkpoint")
+    restore_network(network, checkpoint, assign=True)
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The network's own part of the state, under the names that the network gives its parameters."""
+    """Return the network's part of `state_dict`, under the names that the network gives its parameters.
+
+    Raises:
+        ValueError: if it isn't a mapping of names to dense tensors.
+    """
     state = checkpoint["state_dict"]
     if not isinstance(state, dict):
-        raise ValueError("the weights of the checkpoint have no names")
+        raise ValueError("the weights of the checkpoint are not a mapping")
     weights = {
         name.removeprefix(NETWORK): value
         for name, value in state.items()
         if isinstance(name, str) and name.startswith(NETWORK)
     }
-    if not all(isinstance(value, torch.Tensor) and value.layout == torch.strided for value in weights.values()):
-        raise ValueError("the weights of the checkpoint aren't all tensors")
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided or value.is_meta:
+            raise ValueError(f"the checkpoint holds no weights for {name}")
+        if value.untyped_storage().nbytes() < value.nbytes:  # an expanded tensor, which would need more memory
+            raise ValueError(f"the checkpoint holds only a part of the weights for {name}")
     return weights

@@ -1,4 +1,4 @@
-"""Files that nobody sees half of."""
+"""Files that are replaced as a whole, and JSON files."""
 
 import contextlib
 import json
@@ -10,51 +10,61 @@ from typing import Any
 
 
 def atomic_write(file: Path, text: str) -> None:
-    """Writes a text so that no reader sees half of it."""
-    with atomic_path(file) as beside:
-        beside.write_text(text)
+    """Replace the content of a file; a reader sees either the old text or the new one."""
+    with atomic_path(file) as temporary, temporary.open("x", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 @contextlib.contextmanager
-def atomic_path(file: Path) -> Iterator[Path]:
-    """A file beside, to be written, which then takes the file's place: no reader sees half of it."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)  # what lies there under such a name may be a link to elsewhere
+def atomic_path(file: Path, keep: Path | None = None) -> Iterator[Path]:
+    """Yield the path of a temporary file, which replaces `file` once it is written and on the disk.
+
+    If writing fails, `file` stays as it was, and the temporary file is removed.
+
+    Args:
+        file: the file to be replaced.
+        keep: the new name of the old file; None removes it.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # it may be a link that somebody else made
     try:
-        yield beside
-        beside.replace(file)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        if keep and file.is_file():
+            file.replace(keep)
+        temporary.replace(file)
     except OSError as error:
-        if error.strerror and error.filename in (None, str(beside)):
-            error.filename = str(file)  # the name that a person knows
+        if error.strerror and error.filename in (None, str(temporary)):
+            error.filename = str(file)  # the name that the user knows
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load_json(file: Path) -> dict[str, Any]:
-    """The names and values that a file holds; none where there is no file.
+    """Return the mapping that a JSON file holds; an empty one if there is no file.
 
     Raises:
-        ValueError: if it can't be read, or holds something else.
+        ValueError: if the file can't be read, or holds something else.
     """
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file} doesn't hold names and values")
+        raise ValueError(f"{file} is not a mapping")
     return content
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Writes plain values for programs and people to read."""
+    """Write plain values as JSON, with null for NaN and infinities."""
     atomic_write(file, json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:
-    """None in the place of NaN and infinities, for which JSON has no word."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):

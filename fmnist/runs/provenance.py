@@ -1,4 +1,4 @@
-"""What has to be known about a run to trust it and to do it again."""
+"""Where a run comes from: command, code, packages and hardware."""
 
 import os
 import platform
@@ -15,12 +15,12 @@ PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "
 
 
 def now() -> str:
-    """The time with its zone, to the second."""
+    """Return the time with its zone, to the second."""
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def environment() -> dict[str, Any]:
-    """Command, code, packages and hardware of this process."""
+    """Return the command, code, packages and hardware of this process."""
     return {
         "command": [sys.executable, *sys.argv],
         "working_folder": str(Path.cwd()),
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine, and what of it torch uses."""
+    """Return the machine, and how much of it torch uses."""
     return {
         "machine": platform.machine(),
         "system": platform.platform(),
@@ -44,30 +44,31 @@ def hardware() -> dict[str, Any]:
 
 
 def git_state(folder: Path, *parts: str) -> dict[str, Any] | None:
-    """The commit, and whether the code was exactly that; nothing where there is no git or no checkout.
+    """Return the commit, and whether the files are as committed; None if git doesn't know the folder.
 
     Args:
-        folder: in the checkout.
-        parts: of it, as git's pathspecs, that are to be as they were committed; none are all.
+        folder: in the checkout. An installed package inside somebody else's checkout is not part of it.
+        parts: git's pathspecs of the files that count; all by default.
     """
     try:
+        _git(folder, "ls-files", "--error-unmatch", ".")
         commit = _git(folder, "rev-parse", "HEAD")
         return {"commit": commit, "clean": not _git(folder, "status", "--porcelain", "--", *parts)}
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-def cpu_name(told: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's model, or what Python knows of it.
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's model, followed by its family and model number.
 
-    Its family and model follow, by number: a cloud may say no more than `AMD EPYC` or `Intel(R) Xeon(R) CPU @ 2.20GHz`,
-    which processors of very different speeds are.
+    In a cloud the name may be no more than `AMD EPYC` or `Intel(R) Xeon(R) CPU @ 2.20GHz`, which processors of very
+    different speeds share.
 
     Args:
-        told: what Linux says of each core.
+        cpuinfo: Linux's description of each core. Without it the name is what Python knows.
     """
     try:
-        first_core = told.read_text().partition("\n\n")[0]
+        first_core = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
         return platform.processor()
     known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first_core.splitlines())}
@@ -78,7 +79,7 @@ def cpu_name(told: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(  # nosec B607 (the person's own git)
+    done = subprocess.run(  # nosec B607 (the git of the user)
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
     )
     return done.stdout.strip()

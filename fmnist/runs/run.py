@@ -1,9 +1,8 @@
-"""A run folder on disk: its config, its checkpoints, its metrics, its record."""
+"""The folder of a run: its config, checkpoints, metrics and record."""
 
 import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,74 +11,67 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from fmnist.runs import untrusted as trust
+from fmnist.config.errors import one_line
+from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, write_json
 
 
-class RunIsBusy(ValueError):  # noqa: N818 (a mistake like others, until somebody asks which)
-    """Another process is writing the run."""
+class RunIsBusy(ValueError):  # noqa: N818 (shown to the user like other invalid input)
+    """Another process writes to the run."""
 
 
-@dataclass(frozen=True)
 class Run:
-    """Where everything of one run lies."""
+    """The files of one run.
 
-    folder: Path
+    Args:
+        folder: need not exist yet.
+    """
 
-    @property
-    def config_file(self) -> Path:
-        return self.folder / "config.yaml"
-
-    @property
-    def record_file(self) -> Path:
-        return self.folder / "run.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.folder / "metrics.json"
-
-    @property
-    def history_file(self) -> Path:
-        return self.folder / "metrics.csv"
-
-    @property
-    def report_file(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def log_file(self) -> Path:
-        return self.folder / "run.log"
-
-    @property
-    def lock_file(self) -> Path:
-        return self.folder / ".lock"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "best.ckpt"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        return self.folder / "checkpoints" / "last.ckpt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """What was the last checkpoint before it."""
-        return self.folder / "checkpoints" / "previous.ckpt"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_file = folder / "config.yaml"
+        self.record_file = folder / "run.json"
+        self.metrics_file = folder / "metrics.json"
+        self.history_file = folder / "metrics.csv"
+        self.report_file = folder / "report.html"
+        self.log_file = folder / "run.log"
+        self.lock_file = folder / ".lock"
+        self.best_checkpoint = folder / "checkpoints" / "best.ckpt"
+        self.last_checkpoint = folder / "checkpoints" / "last.ckpt"
+        self.previous_checkpoint = folder / "checkpoints" / "previous.ckpt"  # the last but one
 
     @property
     def chosen_checkpoint(self) -> Path:
-        """The result: the best by the monitored metric, or the last where nothing was monitored."""
+        """The best checkpoint by the monitored metric, or the last one if nothing was monitored."""
         return self.best_checkpoint if self.best_checkpoint.is_file() else self.last_checkpoint
+
+    @property
+    def status(self) -> str | None:
+        """running, finished, interrupted, pruned or failed; None if there is no record."""
+        return self.load_record().get("status")
+
+    @property
+    def epochs(self) -> int:
+        """The number of complete epochs in metrics.csv."""
+        if not self.history_file.is_file():
+            return 0
+        lines = self.history_file.read_text(encoding="utf-8").splitlines()
+        return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a training has left a checkpoint here and is not finished."""
+        has_checkpoint = self.last_checkpoint.is_file() or self.previous_checkpoint.is_file()
+        return self.config_file.is_file() and has_checkpoint and self.status != "finished"
 
     def save_config(self, config: dict[str, Any]) -> None:
         atomic_write(self.config_file, OmegaConf.to_yaml(config))
 
     def load_config(self) -> DictConfig:
         try:
-            cfg = OmegaConf.create(trust.read_yaml(self.config_file))
+            cfg = OmegaConf.create(untrusted.read_yaml(self.config_file))
         except (OSError, ValueError, YAMLError) as error:
-            raise ValueError(f"{self.config_file} can't be read: {' '.join(str(error).split())}") from error
+            raise ValueError(f"{self.config_file} can't be read: {one_line(error)}") from error
         if not isinstance(cfg, DictConfig):
             raise ValueError(f"{self.config_file} is not the config of a run")
         return cfg
@@ -88,30 +80,15 @@ class Run:
         return load_json(self.record_file)
 
     def update_record(self, **entries: Any) -> None:
-        """Adds to run.json, or replaces what stands there under the same names; a damaged one is set aside."""
+        """Add entries to run.json, or replace them. A damaged file is renamed, and a new one begun."""
         try:
             known = self.load_record()
-        except ValueError:
+        except ValueError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # unreadable now, and maybe undamaged
             self.record_file.replace(self.record_file.with_suffix(".json.damaged"))
             known = {}
         write_json(self.record_file, known | entries)
-
-    @property
-    def status(self) -> str | None:
-        """running, finished, interrupted, pruned or failed; None where nothing is known."""
-        return self.load_record().get("status")
-
-    @property
-    def epochs(self) -> int:
-        """Complete epochs, by the table of the epochs."""
-        lines = self.history_file.read_text().splitlines() if self.history_file.is_file() else []
-        return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
-
-    @property
-    def was_cut_off(self) -> bool:
-        """Whether a training began here and can go on."""
-        begun = self.last_checkpoint.is_file() or self.previous_checkpoint.is_file()
-        return self.config_file.is_file() and begun and self.status != "finished"
 
     def load_metrics(self) -> dict[str, Any]:
         return load_json(self.metrics_file)
@@ -121,10 +98,10 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Lets one process write here.
+        """Let no other process write here meanwhile.
 
         Raises:
-            RunIsBusy: if another one does.
+            RunIsBusy: if another process writes here.
             ValueError: if the folder can't be written to.
         """
         lock = FileLock(self.lock_file, timeout=0)
@@ -137,19 +114,19 @@ class Run:
         try:
             yield
         finally:
-            # While it is held: whoever has opened the file meanwhile sees that it is gone, and tries again.
+            # Before it is released: a process that has opened the file meanwhile sees that it is gone, and tries again.
             with contextlib.suppress(OSError):  # of a folder that has become read-only
                 self.lock_file.unlink(missing_ok=True)
             lock.release()
 
     def remove_temp_files(self) -> None:
-        """Removes what a killed process was writing beside the files that it had not replaced yet."""
+        """Remove the temporary files of killed processes."""
         for file in [*self.folder.glob(".*.*.*"), *self.folder.glob("checkpoints/.*.*.*")]:
-            if file.suffix[1:].isdigit():  # a process
+            if file.suffix[1:].isdigit():  # a process id
                 file.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Removes the folder, and the two above it (its name's and that of all runs) where they are left empty."""
+        """Remove the folder, and the two above it (the run's name, the folder of all runs) if they are left empty."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
@@ -157,17 +134,17 @@ class Run:
 
 
 def new_run(outputs: Path, name: str) -> Run:
-    """Makes a folder that no other run has: outputs/name/date_time, with a number where that is taken.
+    """Make a folder that no other run has: outputs/name/date_time, with a number if that is taken.
 
     Args:
         outputs: the folder of all runs.
-        name: what the run is called.
+        name: the name of the run.
 
     Raises:
         ValueError: if the name can't be a folder's, or the folder can't be made.
     """
     if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise ValueError(f"name={name!r} can't be the name of a folder: no '/', not empty, not starting with '.'")
+        raise ValueError(f"name={name!r}: must be the name of a folder: no '/', not empty, not starting with '.'")
     parent = (outputs / name).absolute()
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -179,20 +156,20 @@ def new_run(outputs: Path, name: str) -> Run:
                 return Run(candidate)
     except OSError as error:
         with contextlib.suppress(OSError):
-            outputs.rmdir()  # if it is empty, as where the name is too long
+            outputs.rmdir()  # if it is empty, as it is if the name is too long
         raise ValueError(f"outputs={outputs}: can't make a run folder there: {error.strerror}") from error
     raise ValueError(f"{parent} has too many runs of this second")
 
 
 def open_run(key: str, folder: str | Path) -> Run:
-    """The run in a folder.
+    """Return the run in a folder.
 
     Args:
-        key: what the person named it by, for the message.
-        folder: its folder.
+        key: the key that the user gave the folder with, for the message.
+        folder: the run folder.
 
     Raises:
-        ValueError: if it isn't the folder of a run.
+        ValueError: if it isn't a run folder.
     """
     run = Run(Path(folder).absolute())
     if not run.folder.is_dir():
@@ -203,10 +180,10 @@ def open_run(key: str, folder: str | Path) -> Run:
 
 
 def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
-    """The checkpoint that a person names by one of the two keys: that of a run is its chosen one.
+    """Return the checkpoint that the user has named: a file, or the chosen one of a run.
 
     Raises:
-        ValueError: if it isn't one of the two, or there is no such run.
+        ValueError: if both or none are given, or there is no such run.
     """
     if run is not None and checkpoint is None:
         return open_run("run", run).chosen_checkpoint
@@ -216,10 +193,10 @@ def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
 
 
 def claim_run(folder: Path) -> Run:
-    """The run of a sweep's job, in the folder that the sweep has made for it; what is left of an earlier try goes.
+    """Return the run of a sweep's job in the folder made for it, emptied of an earlier attempt.
 
     Raises:
-        ValueError: if anything else lies there, which then stays.
+        ValueError: if the folder holds anything else, which then stays.
     """
     run = Run(folder)
     if not any(folder.iterdir()):

@@ -15,7 +15,7 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from fmnist.config.memory import explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.processes import Terminated
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation.inspection import count_parameters
