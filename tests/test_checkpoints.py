@@ -1,5 +1,9 @@
-import os
+"""Checkpoints on disk."""
+
+import errno
+import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +27,21 @@ def saved(folder: Path, value: float = 1.0) -> Path:
     return path
 
 
-def only_file(path: Path) -> bool:
-    return [file.name for file in path.parent.iterdir()] == [path.name]
+def value_in(content: dict[str, Any]) -> float:
+    return content["state_dict"]["network.head.weight"].unique().item()
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    path = saved(tmp_path, 3.0)
-    for loaded in (load(path), AtomicCheckpointIO().load_checkpoint(path)):
-        assert loaded[CONFIG_KEY] == {"model": {"hidden": [16]}, "name": None}
-        assert loaded["global_step"] == 7
-        assert torch.equal(loaded["state_dict"]["network.head.weight"], torch.full((2, 3), 3.0))
-    assert only_file(path)
-
-
-def test_newer_checkpoint_replaces_the_older(tmp_path: Path) -> None:
-    saved(tmp_path, 1.0)
-    path = saved(tmp_path, 2.0)
-    assert load(path)["state_dict"]["network.head.weight"].unique().item() == 2.0
-    assert only_file(path)
+def test_saved_checkpoint_is_loaded_and_replaced(tmp_path: Path) -> None:
+    for value in (3.0, 2.0):
+        path = saved(tmp_path, value)
+        for loaded in (load(path), AtomicCheckpointIO().load_checkpoint(path)):
+            assert loaded[CONFIG_KEY] == {"model": {"hidden": [16]}, "name": None}
+            assert (loaded["global_step"], value_in(loaded)) == (7, value)
+        assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-def test_write_that_fails_midway_leaves_the_old_checkpoint_whole(
+def test_write_that_fails_midway_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     path = saved(tmp_path)
@@ -52,28 +49,17 @@ def test_write_that_fails_midway_leaves_the_old_checkpoint_whole(
 
     def fail_midway(_: Any, file: Any) -> None:
         file.write(before[: len(before) // 2])
-        assert path.read_bytes() == before
         raise error
 
     monkeypatch.setattr(torch, "save", fail_midway)
     with pytest.raises(type(error)):
         saved(tmp_path, 2.0)
     assert path.read_bytes() == before
-    assert load(path)["global_step"] == 7
-    assert only_file(path)
-
-
-def test_checkpoint_gets_its_name_only_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    fsync, replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file))[1])
-    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append("replace"), replace(old, new))[1])
-    saved(tmp_path)
-    assert done == ["fsync", "replace"]
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
 class Touch:
-    """A pickle that, where it is run, makes a file."""
+    """A pickle that makes a file when it is loaded."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -86,48 +72,50 @@ class Touch:
 def test_call_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, key: str) -> None:
     path, victim = tmp_path / "evil.ckpt", tmp_path / "victim"
     torch.save(checkpoint() | {key: Touch(victim)}, path)
-    for read in (load, AtomicCheckpointIO().load_checkpoint):
+    for weights_only in (None, False):  # Lightning's argument makes no difference
         with pytest.raises(ValueError, match=r"is not a readable checkpoint"):
-            read(path)
-    # Asked for by its caller, Lightning say, it stays refused.
-    with pytest.raises(ValueError, match=r"is not a readable checkpoint"):
-        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+            AtomicCheckpointIO().load_checkpoint(path, weights_only=weights_only)
     assert not victim.exists()
     torch.load(path, weights_only=False)
-    assert victim.exists()  # it would have run
+    assert victim.exists()  # torch itself would run it
 
 
-def damaged() -> dict[str, bytes]:
-    folder_bytes = pickle.dumps({"a": 1})
-    return {
-        "empty": b"",
-        "text": b"trainer:\n  max_epochs: 3\n",
-        "page": b"<!DOCTYPE html><html></html>",
-        "pickle": folder_bytes,
-        "pickle-of-nonsense": b"\x80\x02\x8a",  # IndexError
-        "pickle-cut": b"\x80\x02M\x01",  # struct.error
-        "zip-of-nonsense": b"PK\x03\x04" + b"x" * 100,
-        "zeros": bytes(1000),
-    }
+DAMAGED = {
+    "empty": b"",
+    "text": b"trainer:\n  max_epochs: 3\n",
+    "pickle": pickle.dumps({CONFIG_KEY: {}, "state_dict": {}}),
+    "old pickle": pickle.dumps({CONFIG_KEY: {}, "state_dict": {}}, 2),
+    "pickle of nonsense": b"\x80\x02\x8a",  # IndexError
+    "cut pickle": b"\x80\x02M\x01",  # struct.error
+    "zip of nonsense": b"PK\x03\x04" + b"x" * 100,
+    "end of a large zip": b"PK\x06\x07" + b"\xff" * 16 + b"PK\x05\x06" + b"\xff" * 16 + b"\0\0",
+    "zeros": bytes(1000),
+}
 
 
-@pytest.mark.parametrize("content", damaged().values(), ids=damaged().keys())
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_file_that_is_no_checkpoint_is_refused_in_one_line_with_its_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "some.ckpt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r".*") as refusal:
+    with pytest.raises(ValueError, match=f"^{path} is not a readable checkpoint[^\n]*$"):
         load(path)
-    assert str(path) in str(refusal.value)
-    assert "checkpoint" in str(refusal.value)
-    assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
 def test_truncated_checkpoint_is_refused(tmp_path: Path, part: float) -> None:
     path = saved(tmp_path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(part * len(whole))])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(part * len(content))])
     with pytest.raises(ValueError, match=r"last\.ckpt is not a readable checkpoint"):
+        load(path)
+
+
+def test_archive_with_overlapping_parts_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.filelist += 9 * [max(archive.infolist(), key=lambda entry: entry.file_size)]
+        archive._didModify = True
+    with pytest.raises(ValueError, match="not a readable checkpoint"):
         load(path)
 
 
@@ -137,19 +125,56 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
             load(path)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [{"state_dict": {}}, {CONFIG_KEY: {}}, {"epoch": 3}, torch.zeros(3), [1, 2]],
-    ids=["no config", "no weights", "neither", "tensor", "list"],
-)
-def test_checkpoint_of_something_else_is_refused(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize("content", [{"state_dict": {}}, {CONFIG_KEY: {}}, torch.zeros(3), [1, 2]], ids=str)
+def test_checkpoint_of_another_project_is_refused(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "foreign.ckpt"
     torch.save(content, path)
     with pytest.raises(ValueError, match=r"foreign\.ckpt is not a checkpoint of this project"):
         load(path)
 
 
-def test_network_weights_are_those_of_the_network_under_its_own_names() -> None:
+@pytest.mark.parametrize("reads", range(0, 20, 3))
+def test_error_of_the_disk_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
+    last, previous = saved(tmp_path, 2.0), tmp_path / "checkpoints" / "previous.ckpt"
+    previous.write_bytes(saved(tmp_path / "older").read_bytes())
+    left = reads
+
+    class Unreadable(io.FileIO):
+        """A file whose read fails once."""
+
+        def readinto(self, *arguments: Any) -> int:
+            return count(super().readinto, *arguments)
+
+        def read(self, *arguments: Any) -> bytes:
+            return count(super().read, *arguments)
+
+    def count(read: Any, *arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(*arguments)
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Unreadable(path, mode))
+    with pytest.raises(OSError, match="Input/output error") as error:
+        load_newest([last, previous])
+    assert error.value.filename == str(last)
+    newest = load_newest([last, previous])  # the next time the disk can read it
+    assert newest
+    assert (newest[0], value_in(newest[1])) == (last, 2.0)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_missing_memory_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(type(error)):
+        load(saved(tmp_path))
+
+
+def test_network_weights_have_the_networks_own_names() -> None:
     one, two, three = torch.ones(1), torch.ones(2), torch.ones(3)
     state = {"network.head.weight": one, "network.network.bias": two, "loss.weight": three, "networks.x": three}
     weights = network_weights({"state_dict": state})
@@ -158,17 +183,7 @@ def test_network_weights_are_those_of_the_network_under_its_own_names() -> None:
     assert weights["network.bias"] is two
 
 
-def test_the_one_before_is_kept_where_it_should_be(tmp_path: Path) -> None:
-    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
-    io = AtomicCheckpointIO({last: previous})
-    for value in (1.0, 2.0, 3.0):
-        io.save_checkpoint(checkpoint(value), last)
-    assert [load(file)["state_dict"]["network.head.weight"].max() for file in (last, previous)] == [3.0, 2.0]
-    io.save_checkpoint(checkpoint(4.0), tmp_path / "best.ckpt")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
-
-
-def test_the_newest_whole_one_is_loaded_wherever_a_save_was_killed(
+def test_newest_undamaged_checkpoint_is_loaded_wherever_a_save_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
@@ -179,24 +194,29 @@ def test_the_newest_whole_one_is_loaded_wherever_a_save_was_killed(
     renames = []
 
     def killed(file: Path, target: Path) -> Path:
-        renames.append((file, target))
+        renames.append(target.name)
         found = load_newest([last, previous])  # before each rename
-        assert found is not None
-        assert found[1]["state_dict"]["network.head.weight"].max() == 1.0
+        assert found
+        assert value_in(found[1]) == 1.0
         return original(file, target)
 
     monkeypatch.setattr(Path, "replace", killed)
     io.save_checkpoint(checkpoint(2.0), last)
-    assert [target.name for _, target in renames] == ["previous.ckpt", "last.ckpt"]
-    newest = load_newest([last, previous])
-    assert newest is not None
-    assert newest[0] == last
-    assert newest[1]["state_dict"]["network.head.weight"].max() == 2.0
+    assert renames == ["previous.ckpt", "last.ckpt"]
+    assert [value_in(load(file)) for file in (last, previous)] == [2.0, 1.0]
+    monkeypatch.undo()
+    io.save_checkpoint(checkpoint(4.0), tmp_path / "best.ckpt")  # which keeps no older one
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
-def test_a_damaged_one_is_refused_where_there_is_no_other(tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_refused_if_there_is_no_other(tmp_path: Path, caplog: Any) -> None:
     last, previous = saved(tmp_path), tmp_path / "checkpoints" / "previous.ckpt"
-    for file in (last, previous):
-        file.write_bytes(b"PK")
+    previous.write_bytes(last.read_bytes())
+    last.write_bytes(b"PK")
+    newest = load_newest([last, previous])
+    assert newest
+    assert newest[0] == previous
+    assert "last.ckpt is not a readable checkpoint" in caplog.text
+    previous.write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"last\.ckpt is not a readable checkpoint"):
         load_newest([last, previous])

@@ -1,42 +1,70 @@
-"""Files that nobody sees half of."""
+"""Files that are replaced as a whole."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fmnist.runs.files import atomic_write, write_json
+from fmnist.runs.files import atomic_path, atomic_write, load_json, write_json
 
 
-def test_write_whole_replaces_the_text(tmp_path: Path) -> None:
+def test_atomic_write_replaces_the_text(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    for text in ("a long text", "short"):
+    for text in ("a long text", "größer"):
         atomic_write(file, text)
-        assert file.read_text() == text
+        assert file.read_bytes() == text.encode("utf-8")
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_write_that_fails_midway_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file"
+@pytest.mark.parametrize("function", ["write", "fsync", "replace"])
+def test_write_that_fails_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    file, kept = tmp_path / "file", tmp_path / "kept"
     atomic_write(file, "old")
-    write_text = Path.write_text
 
-    def fail_midway(path: Path, text: str, *_: Any, **__: Any) -> int:
-        write_text(path, text[:1])
-        raise OSError("disk full")
+    def fail(*_: Any) -> None:
+        raise OSError(28, "disk full")
 
-    monkeypatch.setattr(Path, "write_text", fail_midway)
-    with pytest.raises(OSError, match="disk full"):
-        atomic_write(file, "new")
+    monkeypatch.setattr(os, "fsync", fail if function == "fsync" else os.fsync)
+    monkeypatch.setattr(Path, "replace", fail if function == "replace" else Path.replace)
+
+    def write() -> None:
+        with atomic_path(file, keep=kept) as temporary:
+            temporary.write_text("half")
+            if function == "write":
+                fail()
+
+    with pytest.raises(OSError, match="disk full") as error:
+        write()
+    assert error.value.filename == str(file)
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_json_has_no_nan(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"loss": float("nan"), "classes": {"Bag": float("inf"), "Coat": 0.5}, "all": [1.0]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {
-        "loss": None,
-        "classes": {"Bag": None, "Coat": 0.5},
-        "all": [1.0],
-    }
+def test_file_gets_its_name_when_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file))[1])
+    monkeypatch.setattr(Path, "replace", lambda old, new: (done.append(new.name), replace(old, new))[1])
+    atomic_write(tmp_path / "a", "text")
+    with atomic_path(tmp_path / "a", keep=tmp_path / "old") as temporary:
+        temporary.write_text("new")
+    assert done == ["fsync", "a", "fsync", "old", "a"]
+    assert (tmp_path / "old").read_text() == "text"
+
+
+def test_json_has_null_for_nan(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    assert load_json(file) == {}
+    write_json(file, {"loss": float("nan"), "classes": {"Bag": float("inf"), "Coat": 0.5}, "all": [1.0]})
+    expected = {"loss": None, "classes": {"Bag": None, "Coat": 0.5}, "all": [1.0]}
+    assert json.loads(file.read_text()) == load_json(file) == expected
+
+
+@pytest.mark.parametrize("content", [b'{"status": ', b"[1]", b"\xff", b"[" * 100_000])
+def test_json_that_is_damaged_is_refused_with_its_name(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "run.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{file} (can't be read|is not a mapping)"):
+        load_json(file)

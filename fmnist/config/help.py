@@ -51,7 +51,8 @@ def help_text(job: str) -> str:
     """Return the text of --help: one line for each option and key, from the YAML files."""
     texts = _texts(job)
     names = groups(job)
-    lines = [_headline(texts[0]), "", f"  python scripts/{job}.py [key=value ...]", ""]
+    program = f"fmnist {job}" if Path(sys.argv[0]).name == "fmnist" else f"python scripts/{job}.py"
+    lines = [_headline(texts[0]), "", f"  {program} [key=value ...]", ""]
     if names:
         lines += ["Choices (group=option, * is the default); what they hold can be changed too (group.key=value):"]
     choice = re.compile(r"^  - (?:override )?(\w+): (\w+)", re.MULTILINE)
