@@ -1,4 +1,4 @@
-"""Every YAML file in conf/ is composed, built, and does what it says."""
+"""Every YAML file in conf/ composes, builds, and does what it says."""
 
 import importlib.util
 import json
@@ -21,6 +21,7 @@ from torch import nn
 from fmnist import train
 from fmnist.config import objects as build
 from fmnist.config.build import check_parts
+from fmnist.config.command_line import COMMANDS
 from fmnist.config.help import CONF, groups, help_text, options
 from fmnist.models.layers import L2Pool2d
 from fmnist.runs.run import new_run
@@ -29,9 +30,9 @@ ROOT = CONF.parent
 OPTIONS = [(group, option) for group in groups("train") for option in options(group)]
 TUNED = [(group, option) for group in groups("tune") if group not in groups("train") for option in options(group)]
 EXPERIMENTS = options("experiment")
-LARGE = {"gpu_96", "record"}  # those of them whose network is too large for a test
-# Those that have no choice of pooling.
-RESIDUAL = LARGE | {"fast_94", "cpu_95", "gpu_94", "gpu_95", "small_100k", "small_300k", "small_300k_long"}
+LARGE = {"gpu_96", "record"}  # networks that are too large for a test
+RESIDUAL = LARGE | {name for name in EXPERIMENTS if name.startswith(("fast_94", "cpu_", "gpu_", "small_"))}
+"""Experiments without a choice of pooling."""
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -39,10 +40,10 @@ def composed(*overrides: str) -> DictConfig:
         return compose("train", list(overrides))
 
 
-def test_every_yaml_is_an_option_or_a_script() -> None:
+def test_every_yaml_is_an_option_or_a_command() -> None:
     reachable = {CONF / group / f"{option}.yaml" for group, option in OPTIONS + TUNED}
-    reachable.add(CONF / "command_line.yaml")  # what they share
-    reachable |= {CONF / f"{script.stem}.yaml" for script in (ROOT / "scripts").glob("*.py")}
+    reachable.add(CONF / "command_line.yaml")  # shared by all commands
+    reachable |= {CONF / f"{command}.yaml" for command in COMMANDS}
     assert reachable == set(CONF.rglob("*.yaml"))
 
 
@@ -66,6 +67,7 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root: Path) -> None:
     words = [f"experiment={experiment}", "data=folder", f"data.root={data_root}", "trainer.fast_dev_run=true"]
+    words += ["pictures=none", "report=false"]
     cfg = composed(words[0])
     if cfg.data.val_size:
         words.append("data.val_size=100")
@@ -112,45 +114,31 @@ def test_optimizers_are_compared_at_learning_rates_of_their_own() -> None:
     assert rates == [0.01, 0.1, 0.001, 0.0043]
 
 
-EVERY_TUTORIAL: dict[str, Any] = {"augment.flip": 0.0, "loss.label_smoothing": 0.0, "data.val_size": 5000}
-SGD: dict[str, Any] = {"optimizer._target_": "torch.optim.SGD", "optimizer.momentum": 0.9, "optimizer.nesterov": False}
-ADAM: dict[str, Any] = {
-    "optimizer._target_": "torch.optim.Adam",
-    "optimizer.betas": [0.9, 0.999],
-    "optimizer.eps": 1e-8,
-}
+ADAM = {"optimizer._target_": "torch.optim.Adam", "optimizer.lr": 0.001, "optimizer.betas": [0.9, 0.999]}
+SGD = {"optimizer._target_": "torch.optim.SGD", "optimizer.momentum": 0.9, "optimizer.nesterov": False}
 
 
 @pytest.mark.parametrize(
-    ("experiment", "layers", "dropout", "choices"),
+    ("experiment", "layers", "dropout", "batch_size", "epochs", "optimizer"),
     [
-        (
-            "intro_adam",
-            [(10, 3), (20, 3), (500, 10)],
-            0.0,
-            {**ADAM, "optimizer.lr": 1e-3, "data.batch_size": 20, "trainer.max_epochs": 5},
-        ),
-        (
-            "intro_dropout",
-            [(10, 3), (20, 3), (500, 50), (50, 10)],
-            0.4,
-            {**SGD, "optimizer.lr": 1e-3, "data.batch_size": 20, "trainer.max_epochs": 20},
-        ),
-        ("intro_wide", [(32, 3), (64, 3), (1600, 128), (128, 10)], 0.4, {**SGD, "optimizer.lr": 0.01}),
-        (
-            "intro_lenet",
-            [(20, 5), (50, 5), (800, 500), (500, 10)],
-            0.0,
-            {**SGD, "optimizer.lr": 0.01, "data.batch_size": 75, "trainer.max_epochs": 25},
-        ),
+        ("intro_adam", [(10, 3), (20, 3), (500, 10)], 0.0, 20, 5, ADAM),
+        ("intro_dropout", [(10, 3), (20, 3), (500, 50), (50, 10)], 0.4, 20, 20, {**SGD, "optimizer.lr": 0.001}),
+        ("intro_wide", [(32, 3), (64, 3), (1600, 128), (128, 10)], 0.4, 64, 15, {**SGD, "optimizer.lr": 0.01}),
+        ("intro_lenet", [(20, 5), (50, 5), (800, 500), (500, 10)], 0.0, 75, 25, {**SGD, "optimizer.lr": 0.01}),
     ],
 )
-def test_a_tutorial_has_the_layers_and_settings_of_its_original(
-    experiment: str, layers: list[tuple[int, int]], dropout: float, choices: dict[str, Any]
+def test_tutorial_has_the_layers_and_settings_of_its_original(
+    experiment: str,
+    layers: list[tuple[int, int]],
+    dropout: float,
+    batch_size: int,
+    epochs: int,
+    optimizer: dict[str, Any],
 ) -> None:
     cfg = composed(f"experiment={experiment}")
-    for key, value in (EVERY_TUTORIAL | choices).items():
-        assert OmegaConf.select(cfg, key) == value, key
+    expected = {"data.batch_size": batch_size, "trainer.max_epochs": epochs, **optimizer}
+    expected |= {"augment.flip": 0.0, "loss.label_smoothing": 0.0, "data.val_size": 5000}
+    assert {key: OmegaConf.select(cfg, key) for key in expected} == expected
     classifier = build.build_classifier(cfg)
     convolutions = [(c.out_channels, c.kernel_size[0]) for c in modules(classifier.network, nn.Conv2d)]
     linear = [(layer.in_features, layer.out_features) for layer in modules(classifier.network, nn.Linear)]
@@ -162,30 +150,20 @@ def test_a_tutorial_has_the_layers_and_settings_of_its_original(
     assert classifier.schedule(50, 100) == 1
 
 
-@pytest.mark.parametrize("words", [["loss=mean_squared_error"], ["optimizer=adamw"]])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_other_choices_go_with_every_experiment(experiment: str, words: list[str]) -> None:
-    built(f"experiment={experiment}", *words)
+def test_other_choices_go_with_every_experiment(experiment: str) -> None:
+    others = ["loss=mean_squared_error", "optimizer=adamw"]
+    if experiment not in RESIDUAL:
+        pooling = composed(f"experiment={experiment}").model.pooling
+        other = "l2" if pooling == "max" else f"[{','.join(pooling).replace('max', 'l2')}]"
+        others.append(f"model.pooling={other}")
+    network = built(f"experiment={experiment}", *others).network
+    assert bool(modules(network, L2Pool2d)) == (experiment not in RESIDUAL)
 
 
-@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - RESIDUAL))
-def test_another_pooling_goes_with_every_experiment(experiment: str) -> None:
-    pooling = composed(f"experiment={experiment}").model.pooling
-    other = "l2" if pooling == "max" else f"[{','.join(pooling).replace('max', 'l2')}]"
-    assert modules(built(f"experiment={experiment}", f"model.pooling={other}").network, L2Pool2d)
-
-
-def test_every_sweep_is_tested() -> None:  # those that say where, in test_sweep
-    assert options("sweep") == [
-        "batch_size",
-        "dropout",
-        "learning_rate",
-        "optimizer",
-        "parallel",
-        "ray",
-        "seeds",
-        "slurm",
-    ]
+def test_every_sweep_is_tested() -> None:  # parallel, ray and slurm in test_sweep
+    tested = {"batch_size", "dropout", "learning_rate", "optimizer", "seeds", "parallel", "ray", "slurm"}
+    assert {*options("sweep")} == tested
 
 
 @pytest.mark.parametrize("script", [file.stem for file in sorted((ROOT / "scripts").glob("*.py"))])
@@ -204,10 +182,8 @@ def test_help_lists_every_group_and_key_with_a_line(script: str, run_script: Run
             assert len(lines[f"{group}={option}"]) > 10, (group, option)
 
 
-@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--hel"], ["-m", "model=mlp,cnn", "--help"], ["modle=", "-h"]])
-def test_help_is_the_same_beside_other_words_and_composes_nothing(
-    words: list[str], run_script: RunScript, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["-m", "model=mlp,cnn", "--help"], ["modle=", "-h"]])
+def test_help_composes_nothing(words: list[str], run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(hydra, "main")
     done = run_script("train", *words)
     assert (done.status, done.err) == (0, "")
@@ -229,9 +205,6 @@ def test_nothing_heavy_is_imported_for_help_config_and_completion(arguments: lis
     assert done.stdout
 
 
-# What follows shows that a word on the command line reaches what it names.
-
-
 def built(*overrides: str) -> Any:
     return build.build_classifier(composed(*overrides))
 
@@ -240,22 +213,19 @@ def modules(network: nn.Module, kind: type[nn.Module]) -> list[Any]:
     return [module for module in network.modules() if isinstance(module, kind)]
 
 
-def test_model_words() -> None:
+def test_overrides_of_the_model() -> None:
     assert {layer.p for layer in modules(built("model.dropout=0.4").network, nn.Dropout)} == {0.4}
     network = built(
-        "model.channels=[8,16]", "model.kernel_size=[5,3]", "model.padding=[2,0]", "model.hidden=[32]"
+        *("model.channels=[8,16]", "model.kernel_size=[5,3]", "model.padding=[2,0]", "model.hidden=[32]"),
+        *("model.stride=[1,2]", "model.pooling=average", "model.activation=gelu", "model.batch_norm=false"),
     ).network
-    assert [(c.out_channels, c.kernel_size[0], c.padding[0]) for c in modules(network, nn.Conv2d)] == [
-        (8, 5, 2),
-        (16, 3, 0),
+    convolutions = modules(network, nn.Conv2d)
+    assert [(c.out_channels, c.kernel_size[0], c.padding[0], c.stride[0]) for c in convolutions] == [
+        (8, 5, 2, 1),
+        (16, 3, 0, 2),
     ]
     assert [layer.out_features for layer in modules(network, nn.Linear)] == [32, 10]
-    network = built(
-        "model.pooling=average", "model.activation=gelu", "model.batch_norm=false", "model.stride=[1,2,1]"
-    ).network
-    assert (len(modules(network, nn.AvgPool2d)), len(modules(network, nn.GELU))) == (3, 3 + 1)  # and the hidden layer's
-    assert not modules(network, nn.BatchNorm2d)
-    assert [layer.stride[0] for layer in modules(network, nn.Conv2d)] == [1, 2, 1]
+    assert [len(modules(network, kind)) for kind in (nn.AvgPool2d, nn.GELU, nn.BatchNorm2d)] == [2, 3, 0]
     network = built("model=mlp", "model.hidden=[20,30]", "model.activation=tanh").network
     assert [layer.out_features for layer in modules(network, nn.Linear)] == [20, 30, 10]
     assert len(modules(network, nn.Tanh)) == 2
@@ -269,58 +239,53 @@ def test_model_words() -> None:
         (["optimizer=adamw", "optimizer.weight_decay=0.2"], torch.optim.AdamW, {"weight_decay": 0.2}),
     ],
 )
-def test_optimizer_words(overrides: list[str], kind: type, expected: dict[str, Any]) -> None:
+def test_overrides_of_the_optimizer(overrides: list[str], kind: type, expected: dict[str, Any]) -> None:
     optimizer = built(*overrides).optimizer([nn.Parameter(torch.zeros(1))])
     assert type(optimizer) is kind
-    group = optimizer.param_groups[0]
-    assert {name: tuple(group[name]) if name == "betas" else group[name] for name in expected} == expected
+    assert {name: optimizer.param_groups[0][name] for name in expected} == expected
 
 
-def test_scheduler_words() -> None:
-    assert built("scheduler=constant").schedule(50, 100) == 1
+def test_overrides_of_scheduler_and_loss() -> None:
     assert built("scheduler=step", "scheduler.factor=0.5").schedule(60, 100) == 0.5
     assert built("scheduler=cosine", "scheduler.warmup=0.0").schedule(50, 100) == pytest.approx(0.5)
     assert built("scheduler=one_cycle", "scheduler.peak=0.5").schedule(50, 100) == 1
-
-
-def test_loss_words() -> None:
     assert type(built("loss=mean_squared_error").loss).__name__ == "MeanSquaredError"
     logits, labels = torch.tensor([[4.0, 0.0]]), torch.tensor([0])
     plain, smooth = (built(f"loss.label_smoothing={value}").loss(logits, labels).item() for value in (0.0, 0.2))
-    assert smooth > plain
-    assert plain == pytest.approx(0.0181499, rel=1e-4)  # ln(1 + e^-4)
+    assert smooth > plain == pytest.approx(0.0181499, rel=1e-4)  # ln(1 + e^-4)
 
 
-def test_data_and_augment_words() -> None:
-    datamodule = build.build_datamodule(
-        composed("augment=flip_shift_erase", "augment.shift=3", "data.batch_size=7", "data.split_seed=9", "seed=5")
-    )
-    augment = datamodule.augment
-    assert (augment.flip, augment.shift, augment.erase) == (0.5, 3, 0.5)
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["augment=none"], {"flip": 0.0, "shift": 0, "erase": 0.0, "alternate": False, "mixup": 0.0, "cutmix": 0.0}),
+        (["augment=flip_shift_erase", "augment.shift=3"], {"flip": 0.5, "shift": 3, "erase": 0.5}),
+        (["augment=mixup", "augment.cutmix=1"], {"flip": 0.5, "shift": 2, "mixup": 0.2, "cutmix": 1, "mix": 1.0}),
+        (["augment=cutmix", "augment.alternate=true"], {"alternate": True, "mixup": 0.0, "cutmix": 1.0, "mix": 0.5}),
+    ],
+)
+def test_overrides_of_data_and_augmentation(overrides: list[str], expected: dict[str, Any]) -> None:
+    datamodule = build.build_datamodule(composed("data.batch_size=7", "data.split_seed=9", "seed=5", *overrides))
     assert (datamodule.batch_size, datamodule.split_seed, datamodule.seed) == (7, 9, 5)
-    none = build.build_datamodule(composed("augment=none")).augment
-    assert (none.flip, none.shift, none.erase) == (0.0, 0, 0.0)
-    assert (none.alternate, none.mixup, none.cutmix, none.mix, none.until) == (False, 0.0, 0.0, 1.0, 1.0)
-    both = build.build_datamodule(composed("augment=mixup", "augment.cutmix=1", "augment.alternate=true")).augment
-    assert (both.flip, both.shift, both.mixup, both.cutmix, both.mix) == (0.5, 2, 0.2, 1, 1.0)
-    cut = build.build_datamodule(composed("augment=cutmix")).augment
-    assert (cut.flip, cut.shift, cut.alternate, cut.mixup, cut.cutmix, cut.mix) == (0.5, 2, False, 0.0, 1.0, 0.5)
+    assert {name: getattr(datamodule.augment, name) for name in expected} == expected
 
 
-def test_trainer_words() -> None:
-    trainer = build.build_evaluation_trainer(
-        composed(
-            "trainer=cpu", "trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5", "trainer.max_epochs=9"
-        )
-    )
-    assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.max_epochs) == (3, 0.5, 9)
-    assert build.build_evaluation_trainer(composed("trainer=debug")).fast_dev_run
-    assert build.build_evaluation_trainer(composed("trainer=overfit")).overfit_batches == 4
-    precise = build.build_evaluation_trainer(composed("trainer=cpu", "trainer.precision=32-true"))
-    assert precise.precision == "32-true"
+@pytest.mark.parametrize(
+    ("overrides", "name", "expected"),
+    [
+        (["trainer=cpu", "trainer.accumulate_grad_batches=3"], "accumulate_grad_batches", 3),
+        (["trainer=cpu", "trainer.gradient_clip_val=0.5"], "gradient_clip_val", 0.5),
+        (["trainer=cpu", "trainer.max_epochs=9"], "max_epochs", 9),
+        (["trainer=cpu", "trainer.precision=32-true"], "precision", "32-true"),
+        (["trainer=debug"], "fast_dev_run", True),
+        (["trainer=overfit"], "overfit_batches", 4),
+    ],
+)
+def test_overrides_of_the_trainer(overrides: list[str], name: str, expected: Any) -> None:
+    assert getattr(build.build_evaluation_trainer(composed(*overrides)), name) == expected
 
 
-def test_scaled_gradients_of_a_fused_optimizer_are_not_clipped() -> None:
+def test_gradient_clipping_is_refused_for_16_mixed_with_a_fused_optimizer() -> None:
     place = {"num_devices": 1, "num_nodes": 1, "world_size": 1, "strategy": None, "callbacks": []}
     trainer: Any = SimpleNamespace(precision="16-mixed", gradient_clip_val=0.5, **place)
     with pytest.raises(ValueError, match=r"gradient_clip_val=0.5: .* optimizer.fused=false"):
