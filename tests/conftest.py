@@ -1,6 +1,7 @@
 import logging
 import os
 import runpy
+import shutil
 import signal
 import sys
 import warnings
@@ -108,6 +109,21 @@ def train(run_script: RunScript, data_root: Path) -> RunScript:
         return run_script("train", *flags, *(word for word in small if word.split("=")[0] not in keys), *given)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the first test that uses `finished_run` keeps it for the others."""
+    return tmp_path_factory.mktemp("first_run")
+
+
+@pytest.fixture
+def finished_run(first_run: Path, tmp_path: Path, train: RunScript) -> Path:
+    """The folder of a run of 2 epochs, tmp_path/run, to be changed."""
+    if not any(first_run.iterdir()):
+        shutil.copytree(train("test=false").run, first_run / "run")
+        shutil.rmtree(tmp_path / "outputs")
+    return shutil.copytree(first_run / "run", tmp_path / "run")
 
 
 def press_ctrl_c() -> None:

@@ -213,11 +213,11 @@ def modules(network: nn.Module, kind: type[nn.Module]) -> list[Any]:
     return [module for module in network.modules() if isinstance(module, kind)]
 
 
-def test_overrides_of_the_model() -> None:
-    assert {layer.p for layer in modules(built("model.dropout=0.4").network, nn.Dropout)} == {0.4}
+def test_overrides_reach_the_network() -> None:
     network = built(
         *("model.channels=[8,16]", "model.kernel_size=[5,3]", "model.padding=[2,0]", "model.hidden=[32]"),
         *("model.stride=[1,2]", "model.pooling=average", "model.activation=gelu", "model.batch_norm=false"),
+        "model.dropout=0.4",
     ).network
     convolutions = modules(network, nn.Conv2d)
     assert [(c.out_channels, c.kernel_size[0], c.padding[0], c.stride[0]) for c in convolutions] == [
@@ -226,63 +226,28 @@ def test_overrides_of_the_model() -> None:
     ]
     assert [layer.out_features for layer in modules(network, nn.Linear)] == [32, 10]
     assert [len(modules(network, kind)) for kind in (nn.AvgPool2d, nn.GELU, nn.BatchNorm2d)] == [2, 3, 0]
+    assert {layer.p for layer in modules(network, nn.Dropout)} == {0.4}
     network = built("model=mlp", "model.hidden=[20,30]", "model.activation=tanh").network
     assert [layer.out_features for layer in modules(network, nn.Linear)] == [20, 30, 10]
     assert len(modules(network, nn.Tanh)) == 2
 
 
-@pytest.mark.parametrize(
-    ("overrides", "kind", "expected"),
-    [
-        (["optimizer=sgd", "optimizer.momentum=0.5"], torch.optim.SGD, {"momentum": 0.5, "nesterov": True}),
-        (["optimizer=adam", "optimizer.betas=[0.8,0.9]"], torch.optim.Adam, {"betas": (0.8, 0.9)}),
-        (["optimizer=adamw", "optimizer.weight_decay=0.2"], torch.optim.AdamW, {"weight_decay": 0.2}),
-    ],
-)
-def test_overrides_of_the_optimizer(overrides: list[str], kind: type, expected: dict[str, Any]) -> None:
-    optimizer = built(*overrides).optimizer([nn.Parameter(torch.zeros(1))])
-    assert type(optimizer) is kind
-    assert {name: optimizer.param_groups[0][name] for name in expected} == expected
-
-
-def test_overrides_of_scheduler_and_loss() -> None:
-    assert built("scheduler=step", "scheduler.factor=0.5").schedule(60, 100) == 0.5
-    assert built("scheduler=cosine", "scheduler.warmup=0.0").schedule(50, 100) == pytest.approx(0.5)
-    assert built("scheduler=one_cycle", "scheduler.peak=0.5").schedule(50, 100) == 1
-    assert type(built("loss=mean_squared_error").loss).__name__ == "MeanSquaredError"
+def test_overrides_reach_everything_else() -> None:
+    classifier = built("optimizer=sgd", "optimizer.momentum=0.5", "scheduler=step", "scheduler.factor=0.3")
+    optimizer = classifier.optimizer([nn.Parameter(torch.zeros(1))])
+    assert type(optimizer) is torch.optim.SGD
+    assert (optimizer.param_groups[0]["momentum"], optimizer.param_groups[0]["nesterov"]) == (0.5, True)
+    assert classifier.schedule(60, 100) == 0.3
     logits, labels = torch.tensor([[4.0, 0.0]]), torch.tensor([0])
     plain, smooth = (built(f"loss.label_smoothing={value}").loss(logits, labels).item() for value in (0.0, 0.2))
     assert smooth > plain == pytest.approx(0.0181499, rel=1e-4)  # ln(1 + e^-4)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        (["augment=none"], {"flip": 0.0, "shift": 0, "erase": 0.0, "alternate": False, "mixup": 0.0, "cutmix": 0.0}),
-        (["augment=flip_shift_erase", "augment.shift=3"], {"flip": 0.5, "shift": 3, "erase": 0.5}),
-        (["augment=mixup", "augment.cutmix=1"], {"flip": 0.5, "shift": 2, "mixup": 0.2, "cutmix": 1, "mix": 1.0}),
-        (["augment=cutmix", "augment.alternate=true"], {"alternate": True, "mixup": 0.0, "cutmix": 1.0, "mix": 0.5}),
-    ],
-)
-def test_overrides_of_data_and_augmentation(overrides: list[str], expected: dict[str, Any]) -> None:
-    datamodule = build.build_datamodule(composed("data.batch_size=7", "data.split_seed=9", "seed=5", *overrides))
-    assert (datamodule.batch_size, datamodule.split_seed, datamodule.seed) == (7, 9, 5)
-    assert {name: getattr(datamodule.augment, name) for name in expected} == expected
-
-
-@pytest.mark.parametrize(
-    ("overrides", "name", "expected"),
-    [
-        (["trainer=cpu", "trainer.accumulate_grad_batches=3"], "accumulate_grad_batches", 3),
-        (["trainer=cpu", "trainer.gradient_clip_val=0.5"], "gradient_clip_val", 0.5),
-        (["trainer=cpu", "trainer.max_epochs=9"], "max_epochs", 9),
-        (["trainer=cpu", "trainer.precision=32-true"], "precision", "32-true"),
-        (["trainer=debug"], "fast_dev_run", True),
-        (["trainer=overfit"], "overfit_batches", 4),
-    ],
-)
-def test_overrides_of_the_trainer(overrides: list[str], name: str, expected: Any) -> None:
-    assert getattr(build.build_evaluation_trainer(composed(*overrides)), name) == expected
+    datamodule = build.build_datamodule(composed("augment.shift=3", "data.batch_size=7", "seed=5"))
+    assert (datamodule.augment.shift, datamodule.batch_size, datamodule.seed) == (3, 7, 5)
+    overrides = ("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5", "trainer.precision=32-true")
+    trainer = build.build_evaluation_trainer(composed("trainer=cpu", *overrides))
+    assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.precision) == (3, 0.5, "32-true")
+    assert build.build_evaluation_trainer(composed("trainer=debug")).fast_dev_run
+    assert build.build_evaluation_trainer(composed("trainer=overfit")).overfit_batches == 4
 
 
 def test_gradient_clipping_is_refused_for_16_mixed_with_a_fused_optimizer() -> None:

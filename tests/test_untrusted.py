@@ -2,7 +2,6 @@
 
 import os
 import resource
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,19 +15,9 @@ from omegaconf import OmegaConf
 from fmnist.runs import checkpoints, untrusted
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the first test leaves its run for the others."""
-    return tmp_path_factory.mktemp("trained")
-
-
 @pytest.fixture
-def run(trained: Path, tmp_path: Path, train: RunScript) -> Path:
-    """The folder of a finished run, to be changed, and nothing else."""
-    if not any(trained.iterdir()):
-        shutil.copytree(train("trainer.max_epochs=1", "test=false").run, trained / "run")
-        shutil.rmtree(tmp_path / "outputs")
-    return shutil.copytree(trained / "run", tmp_path / "run")
+def run(finished_run: Path) -> Path:
+    return finished_run
 
 
 @pytest.fixture
@@ -216,7 +205,7 @@ def test_hostile_config_file_is_refused(run: Path, run_script: RunScript, tmp_pa
     before = contents(run)
     for command in (
         ["compare", str(run)],
-        ["train", f"resume={run}", "trainer.max_epochs=2"],
+        ["train", f"resume={run}", "trainer.max_epochs=3"],
         ["report", f"run={run}"],
     ):
         run_script(*command).assert_refused("config.yaml")
@@ -274,7 +263,7 @@ def test_config_file_of_a_resumed_run(
     OmegaConf.update(cfg, key, value, force_add=True)
     OmegaConf.save(cfg, run / "config.yaml")
     around = {path for path in tmp_path.rglob("*") if run not in path.parents}
-    limit = "trainer.max_time=00:01:00:00" if value == [] else "trainer.max_epochs=2"
+    limit = "trainer.max_time=00:01:00:00" if value == [] else "trainer.max_epochs=3"
     done = run_script("train", f"resume={run}", limit)
     if message is None:
         assert done.status == 0, done.err
@@ -292,7 +281,7 @@ def test_link_in_a_run_folder_is_not_written_through(
     precious.write_text("mine")
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(precious)
-    run_script("train", f"resume={run}", "trainer.max_epochs=2").assert_refused(name, "is a link")
+    run_script("train", f"resume={run}", "trainer.max_epochs=3").assert_refused(name, "is a link")
     if name == "report.html":
         (run / f".report.html.{os.getpid()}").symlink_to(precious)
         assert run_script("report", f"run={run}", "split=val").status == 0
@@ -305,4 +294,4 @@ def test_link_in_a_run_folder_is_not_written_through(
 
 def test_deeply_nested_record_is_refused(run: Path, run_script: RunScript) -> None:
     (run / "run.json").write_text("[" * 100_000)
-    run_script("train", f"resume={run}", "trainer.max_epochs=2").assert_refused("run.json")
+    run_script("train", f"resume={run}", "trainer.max_epochs=3").assert_refused("run.json")

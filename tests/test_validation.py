@@ -7,11 +7,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from fmnist.config.keys import TrainerKeys, TrainKeys
 from fmnist.config.validation import check_arguments, check_value, did_you_mean
+from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP
 from fmnist.training import schedules
+from fmnist.training.callbacks import AveragedWeights, Pictures
 
 SGD, ADAMW, CROSS_ENTROPY = torch.optim.SGD, torch.optim.AdamW, torch.nn.CrossEntropyLoss
 
@@ -50,6 +53,26 @@ def test_refused_value_is_named_with_its_key_and_what_is_allowed(
     with pytest.raises(ValueError, match=r".*") as refusal:
         check_arguments("k", target, {argument: value})
     assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        (Augmentation, {"flip": 2, "shift": 28, "erase": -0.1, "mixup": -0.1, "cutmix": 101, "mix": 1.1, "until": 0}),
+        (FashionMNISTDataModule, {"batch_size": 0, "val_size": 60_000, "split_seed": 2**32, "root": ""}),
+        (schedules.one_cycle, {"peak": 2, "warmup": 1}),
+        (Pictures, {"every_n_epochs": 0, "embedding": -1}),
+        (AveragedWeights, {"decay": 1}),
+        (TrainKeys, {"seed": 2**32, "checkpoint_every_n_steps": 0, "checkpoint_every_minutes": 0, "test": 1}),
+        (TrainerKeys, {"max_epochs": 0, "max_steps": -2, "devices": 0, "num_nodes": 0, "strategy": "dp"}),
+        (TrainerKeys, {"limit_train_batches": 0, "limit_val_batches": 0.0, "limit_test_batches": 1.5}),
+        (TrainerKeys, {"accumulate_grad_batches": 0, "check_val_every_n_epoch": 0, "gradient_clip_val": -1}),
+    ],
+)
+def test_values_outside_the_bounds_are_refused(target: Any, arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        with pytest.raises(ValueError, match=rf"^k\.{name}=.*: must "):
+            check_arguments("k", target, {name: value})
 
 
 @pytest.mark.parametrize(

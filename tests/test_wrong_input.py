@@ -1,7 +1,6 @@
 """Invalid input: one line, exit status 2, nothing left behind."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,29 +31,19 @@ TRAIN = [
     (["model=mlp", "model.channels=[3]"], ["model.channels", "model.hidden"]),
     (["model=null"], ["model=null: there is no such option", "cnn"]),
     (["data=3"], ["data=3: there is no such option", "folder"]),
-    (["model=/etc/passwd"], ["there is no such option"]),
     (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
     (["monitor=test/accuracy"], ["monitor=test/accuracy", "validation"]),
     (["-m", "model.dropuot=0.1,0.2"], ["model.dropuot", "did you mean model.dropout"]),
-    (["-m", "optimizer=sgd,sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
     (["--nope"], ["--nope", "--help"]),
     (["--cfg", "x"], ["--cfg", "'job'"]),
     # Types.
     (["model.dropout=abc"], ["model.dropout=abc: must be a number"]),
-    (["model.dropout='0.4'"], ["model.dropout=0.4: must be a number"]),
-    (["model.channels=8"], ["model.channels=8: must be a list"]),
-    (["model.channels=[[8]]"], ["model.channels=[[8]]: must be an integer"]),
     (["model.channels={a:1}"], ["model.channels={a:1}"]),
     (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "more items"]),
     (["data.batch_size=1.5"], ["data.batch_size=1.5: must be an integer"]),
-    (["data.batch_size=true"], ["data.batch_size=true: must be an integer"]),
-    (["seed=1.0"], ["seed=1.0: must be an integer"]),
     (["seed={}"], ["seed={}: must be an integer"]),
-    (["seed=null"], ["seed=null: must be an integer"]),
     (["name=[a]"], ['name=["a"]: must be a string']),
-    (["resume=[a]"], ['resume=["a"]: must be a string']),
     (["test=perhaps"], ["test=perhaps: must be true or false"]),
-    (["trainer.enable_progress_bar=3"], ["trainer.enable_progress_bar=3: must be true or false"]),
     (["trainer.max_epochs=abc"], ["trainer.max_epochs=abc", "integer"]),
     (["trainer.max_time=abc"], ["trainer", "abc", "DD:HH:MM:SS"]),
     (["trainer.accelerator=toaster"], ["toaster", "cpu"]),
@@ -62,42 +51,23 @@ TRAIN = [
     (["+callbacks.x=3"], ["callbacks.x=3", "_target_"]),
     # Ranges, up to what no machine has.
     (["model.dropout=1.5"], ["model.dropout=1.5: must be less than 1"]),
-    (["model.dropout=nan"], ["model.dropout=NaN: must be finite"]),
-    (["model.channels=[]"], ["model.channels=[]: must have at least 1"]),
-    (["model.channels=[8,0]"], ["model.channels=[8, 0]", "greater than or equal to 1"]),
     (["model.channels=[1000000000]"], ["model: its weights need", "this machine has"]),
     (["model.channels=[100000000000000000000]"], ["model.channels=[100000000000000000000]", "2147483647"]),
-    (["model.activation=rellu"], ["model.activation=rellu", "'relu'"]),
-    (["model.pooling=l3"], ["model.pooling=l3", "'l2'"]),
     (["optimizer.lr=-1"], ["optimizer", "-1"]),
     (["optimizer.lr=1e400"], ["optimizer.lr=Infinity: must be finite"]),
-    (["scheduler.peak=2"], ["scheduler.peak=2", "less than 1"]),
-    (["data.batch_size=0"], ["data.batch_size=0", "greater than or equal to 1"]),
-    (["data.val_size=60001"], ["data.val_size=60001", "59999"]),
-    (["data.split_seed=100000000000000000000"], ["data.split_seed=1", "4294967295"]),
     (["seed=4294967296"], ["seed=4294967296", "4294967295"]),
     (["seed=-1"], ["seed=-1"]),
-    (["augment.flip=2"], ["augment.flip=2", "less than or equal to 1"]),
-    (["augment.shift=28"], ["augment.shift=28", "less than 28"]),
-    (["augment.cutmix=101"], ["augment.cutmix=101", "less than or equal to 100"]),
-    (["augment.until=0"], ["augment.until=0", "greater than 0"]),
-    (["augment=mixup", "augment.mix=1.1"], ["augment.mix=1.1", "less than or equal to 1"]),
-    (["pictures.every_n_epochs=0"], ["pictures.every_n_epochs=0", "greater than or equal to 1"]),
     (["callbacks=ema", "callbacks.ema.decay=1"], ["callbacks.ema.decay=1", "less than 1"]),
     (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
-    (["trainer.max_epochs=0"], ["trainer.max_epochs=0"]),
     (["trainer.max_steps=-2"], ["trainer.max_steps=-2", "-1"]),
     (["trainer.limit_val_batches=0"], ["trainer.limit_val_batches=0", "greater than 0"]),
-    (["trainer.limit_test_batches=0.0"], ["trainer.limit_test_batches=0", "greater than 0"]),
     (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "greater than or equal to 0"]),
     (["trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0"]),
     (["trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0"]),
-    (["checkpoint_every_n_steps=0"], ["checkpoint_every_n_steps=0"]),
     (["checkpoint_every_minutes=nan"], ["checkpoint_every_minutes=NaN", "finite"]),
     (["-m", "seed=range(0,100000000000)"], ["100,000,000,000 jobs", "100,000"]),
     (["-m", "seed=glob(*)"], ["a sweep of 0 jobs"]),
     (["sweep=parallel", "hydra.launcher.n_jobs=0", "seed=0,1"], ["hydra.launcher.n_jobs=0", "at least 1"]),
-    (["sweep=parallel", "hydra.launcher.n_jobs=-7", "seed=0,1"], ["hydra.launcher.n_jobs=-7", "at least 1"]),
     # Combinations.
     (["model.channels=[8,8,8,8,8,8]"], ["shrinks to nothing", "convolution 5 of 6", "2x2", "1x1"]),
     (["model.kernel_size=[3,3]"], ["kernel_size has 2 values for 3 blocks"]),
@@ -123,7 +93,6 @@ TRAIN = [
     # Several processes.
     (["trainer=ddp_cpu", "trainer.devices=0"], ["trainer.devices=0", "greater than or equal to 1"]),
     (["trainer=ddp_cpu", "trainer.devices=4097"], ["trainer.devices=4097", "four to each core"]),
-    (["trainer=ddp_cpu", "trainer.devices=two"], ["trainer.devices=two", "auto"]),
     (["trainer=ddp_cpu", "trainer.num_nodes=2"], ["trainer.num_nodes=2", "torchrun or srun", "docs/scale.md"]),
     (["trainer=ddp_cpu", "trainer.strategy=dp"], ["trainer.strategy=dp", "'fsdp'"]),
     (["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2"], ["trainer.strategy=fsdp", "GPUs"]),
@@ -131,7 +100,6 @@ TRAIN = [
     (["-m", "trainer.devices=2", "seed=0,1"], ["--multirun", "2 processes", "trainer.devices=1"]),
     # Targets and arguments that the user can't choose.
     (["model._target_=os.system"], ["model._target_=os.system", "fmnist."]),
-    (["model._target_=fmnist.models.RNN"], ["fmnist.models.RNN"]),
     (["model.hidden={_target_:os.system,command:ls}"], ["model.hidden"]),
     (["loss._target_=lightning.pytorch.LightningModule.load_from_checkpoint"], ["loss._target_", "Module"]),
     (["scheduler._target_=fmnist.runs.files.atomic_write"], ["scheduler._target_", "fmnist.training.schedules"]),
@@ -148,7 +116,6 @@ TRAIN = [
     (["data.root="], ["data.root=", "at least 1 character"]),
     (["data=folder", "data.root=null"], ["data.root=null"]),
     (["seed=???"], ["seed"]),
-    (["~scheduler"], ["scheduler"]),
     (["~model"], ["model: is required"]),
     (["~seed"], ["seed: is required"]),
     (["~data.root"], ["'root'"]),
@@ -160,9 +127,7 @@ TRAIN = [
     (["seed=${seed}"], ["Recursive", "seed"]),
     (["seed=${oc.env:NOPE}"], ["NOPE"]),
     # Paths.
-    (["name=.."], ["name='..'"]),
     (["name=a/b"], ["name='a/b'"]),
-    (["-m", "name=a/b", "seed=0,1"], ["name='a/b'"]),
     (["outputs=/dev/null"], ["outputs=/dev/null", "Not a directory"]),
     (["-m", "outputs=/proc/nope", "seed=0,1"], ["outputs=/proc/nope"]),
     (["outputs=photo.png"], ["outputs=photo.png"]),
@@ -182,47 +147,32 @@ TRAIN = [
 ]
 OTHERS = [
     (["evaluate"], ["run=", "checkpoint="]),
-    (["evaluate", "run=3"], ["run=3", "string"]),
     (["evaluate", "run=[]"], ["run=[]", "at least 1 item"]),
     (["evaluate", "run=a", "checkpoint=b"], ["either"]),
-    (["evaluate", "run=[nowhere]"], ["run=nowhere", "no such folder"]),
     (["evaluate", "run=[.,nowhere]"], ["run=.", "not a run folder"]),
     (["evaluate", "run=*.ckpt"], ["run=*.ckpt", "no run folder"]),
     (["evaluate", "checkpoint=nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
     (["evaluate", "checkpoint=/dev/zero"], ["no checkpoint /dev/zero"]),
-    (["evaluate", "checkpoint=."], ["no checkpoint ."]),
     (["evaluate", "checkpoint=photo.png"], ["photo.png", "not a readable checkpoint"]),
     (["evaluate", "checkpoint=photo.png", "split=train"], ["split=train", "'val' or 'test'"]),
     (["evaluate", "checkpont=photo.png"], ["checkpont", "did you mean checkpoint"]),
     (["evaluate", "~split", "checkpoint=x"], ["split: is required"]),
     (["report"], ["give run="]),
-    (["report", "run=[a]"], ['run=["a"]', "string"]),
     (["report", "run=nowhere"], ["run=nowhere", "no such folder"]),
-    (["report", "rn=x"], ["rn", "did you mean run"]),
     (["predict"], ["images"]),
-    (["predict", "images=[a]"], ['images=["a"]', "string"]),
     (["predict", "images=nowhere"], ["images=nowhere", "no such file"]),
     (["predict", "images=.", "top=11"], ["top=11", "less than or equal to 10"]),
-    (["predict", "images=.", "batch_size=0"], ["batch_size=0", "greater than or equal to 1"]),
     (["predict", "images=photo.png", "output=nowhere/x"], ["output=nowhere/x", "no folder nowhere"]),
     (["predict", "images=photo.png", "output=photo.png"], ["output=photo.png is one of the images"]),
     (["compare"], ["name the folders"]),
-    (["compare", "runs=[3]"], ["runs=[3]", "string"]),
-    (["compare", ".", "metric=3"], ["metric=3", "string"]),
     (["compare", ".", "runs=x"], ["runs=", "not both"]),
     (["compare", "nowhere"], ["runs=nowhere", "no such folder"]),
     (["compare", "\udcff"], ["runs=", "Unicode"]),
-    (["show_data", "index=x"], ["index=x", "integer"]),
     (["show_data", "images=257"], ["images=257", "less than or equal to 256"]),
-    (["show_data", "seed=4294967296"], ["seed=4294967296", "4294967295"]),
     (["show_data", "~images"], ["images: is required"]),
-    (["get_data", "root=3"], ["root=3", "string"]),
     (["get_data", "root="], ["root=", "at least 1 character"]),
     (["get_data", "root='a\0b'"], [r"root='a\x00b'", "NUL"]),
     (["get_data", "root=/proc/nope"], ["data.root=/proc/nope cannot be written to"]),
-    (["get_data", "rot=x"], ["rot", "did you mean root"]),
-    (["tune", "trials=x"], ["trials=x", "integer"]),
-    (["tune", "n_jobs=0"], ["n_jobs=0", "greater than or equal to 1"]),
     (["tune", "max_seconds=nan"], ["max_seconds=NaN", "finite"]),
     (["tune", "+search.data.eval_batch_size={low:2,high:1}"], ["search.data.eval_batch_size.low=2", "less than"]),
     (["tune", "~trials"], ["trials: is required"]),
@@ -296,20 +246,6 @@ def test_sweep_that_is_refused_touches_nothing(train: RunScript, tmp_path: Path)
     assert (tmp_path / "mine" / "precious.txt").read_text() == "precious"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the first test leaves its run for the others."""
-    return tmp_path_factory.mktemp("trained")
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path, train: RunScript) -> Path:
-    """The folder of a finished run of 2 epochs, to be changed."""
-    if not any(trained.iterdir()):
-        shutil.copytree(train("test=false").run, trained / "run")
-    return shutil.copytree(trained / "run", tmp_path / "run")
-
-
 def change_network(run: Path) -> None:
     file = run / "checkpoints" / "best.ckpt"
     checkpoint = checkpoints.load(file)
@@ -353,9 +289,9 @@ def config(text: str) -> Callable[[Path], object]:
     ],
 )
 def test_run_that_cannot_be_used_is_refused_and_left_as_it_was(
-    run: Path, run_script: RunScript, spoil: Callable[[Path], object], command: list[str], fragments: list[str]
+    finished_run: Path, run_script: RunScript, spoil: Callable[[Path], object], command: list[str], fragments: list[str]
 ) -> None:
-    spoil(run)
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    spoil(finished_run)
+    before = {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
     run_script(*command).assert_refused(*fragments)
-    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
