@@ -111,6 +111,8 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
         check_root("data.root", OmegaConf.select(cfg, "data.root"))
     with run.locked(), logs.to_file(run.log_file):
         file, checkpoint = newest_checkpoint(run) or (None, {"global_step": 0})
+        if file is not None and checkpoints.DATASET_KEY not in checkpoint:
+            raise ValueError(f"{file} was written by an older version: it can be evaluated, but not resumed")
         limits = {name: OmegaConf.select(cfg, f"trainer.{name}") for name in ("max_epochs", "max_steps")}
         check_progress(
             run,

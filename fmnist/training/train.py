@@ -6,6 +6,8 @@ import logging
 import math
 import re
 import shlex
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +25,14 @@ from fmnist.evaluation.measure import Result, grouped, measure, scalars, show
 from fmnist.runs import checkpoints, provenance
 from fmnist.runs.run import Run
 from fmnist.training.callbacks import TrainingDiverged, TrainingInterrupted, TrainingPruned
-from fmnist.training.distributed import ProcessLostError, broadcast, launch, process_group
+from fmnist.training.distributed import (
+    ProcessLostError,
+    broadcast,
+    explained,
+    first_to_report,
+    launch,
+    process_group,
+)
 from fmnist.training.rank_info import RankInfo, find_rank
 from fmnist.training.tensorboard import RunLogger, log_charts, log_choices
 
@@ -98,7 +107,8 @@ def train(training: Training, checkpoint: Path | None = None) -> Trained:
         status = "pruned"
         raise
     except ProcessLostError as error:
-        raise ProcessLostError(f"{error}; resume with:  {resume_command(run)}") from None
+        error.args = (f"{error}; resume with:  {resume_command(run)}",)
+        raise
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
     finally:
@@ -121,8 +131,14 @@ def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
     if rank.external:
         network = copy.deepcopy(training.classifier.network)
         with process_group(rank):
-            broadcast(task)
-            outcome = fit(training, checkpoint)
+            try:
+                broadcast(task)
+                outcome = fit(training, checkpoint)
+            except Exception as error:
+                lost = explained(error)
+                if isinstance(lost, ProcessLostError):
+                    lost.reported = not first_to_report(rank)
+                raise lost from None
         # The network of one process again; it gets the weights of the chosen checkpoint.
         training.classifier.network = network
         return outcome
@@ -164,11 +180,18 @@ def join(rank: RankInfo) -> None:
     Raises:
         KeyboardInterrupt: if the training was interrupted.
     """
-    try:
-        with process_group(rank):
-            fit_worker(*broadcast(None))
-    except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:
-        raise interruption(signal) from None
+    with process_group(rank):
+        try:
+            config, folder, checkpoint = broadcast(None)
+            fit_worker(config, folder, checkpoint)
+        except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:
+            raise interruption(signal) from None
+        except Exception as error:
+            reason = explained(error)
+            if first_to_report(rank):
+                name = "" if isinstance(reason, ProcessLostError) else f"rank {rank.rank} on {socket.gethostname()}: "
+                log.error("error: %s%s; resume with:  %s", name, reason, resume_command(Run(Path(folder))))
+            sys.exit(2)
 
 
 def interruption(signal: BaseException) -> KeyboardInterrupt:
