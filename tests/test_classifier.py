@@ -15,7 +15,7 @@ from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.info import CLASSES
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP
-from fmnist.training.classifier import Classifier, total_steps
+from fmnist.training.classifier import Classifier
 from fmnist.training.metric_names import metric_names
 from fmnist.training.schedules import constant, cosine, one_cycle
 

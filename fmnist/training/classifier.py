@@ -1,11 +1,10 @@
 """The LightningModule: network, loss, optimizer, schedule and metrics, nothing else."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -104,7 +103,7 @@ class Classifier(LightningModule):
         trainer = self.trainer
         loader = trainer.train_dataloader
         if isinstance(loader, SampleStatsLoader):
-            loader.note(batch_idx, logits.detach(), batch[1])
+            loader.record(batch_idx, logits.detach(), batch[1])
         if trainer.world_size > 1:  # whose gradients are averaged
             loss = loss * loader.weight(batch_idx)  # type: ignore[union-attr]
         self._recent_loss = self._recent_loss + loss.detach().float()
@@ -211,8 +210,8 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.network.parameters())
-        total = total_steps(self.trainer)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total))
+        total = self.trainer.estimated_stepping_batches
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total))  # type: ignore[arg-type]
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "learning_rate"},
@@ -222,19 +221,3 @@ class Classifier(LightningModule):
 def _answer(network: nn.Module, images: Tensor) -> Tensor:
     logits: Tensor = network(images)
     return logits
-
-
-def total_steps(trainer: Trainer) -> int:
-    """The optimizer steps of the whole training: what `trainer.estimated_stepping_batches` says.
-
-    That property is not asked here: it sets the training data up before a resumed run's position in them is restored,
-    which is then lost (seen in Lightning 2.6.6).
-    """
-    datamodule = trainer.datamodule  # type: ignore[attr-defined]
-    batches = len(datamodule.train_dataloader())
-    limit = trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
-    ends = [steps] if trainer.max_epochs != -1 else []
-    ends += [trainer.max_steps] if trainer.max_steps != -1 else []
-    return min(ends)
