@@ -135,9 +135,18 @@ class FashionMNISTDataModule(LightningDataModule):
                 f"data.{key}={getattr(self, key)}: must be 0 in a training by {self.trainer.world_size} processes, as "
                 "none of them knows the losses and predictions of all images"
             )
-        classes = len(self.dataset.classes)
-        options = (self.prune, self.self_distillation, self._epochs, flip_seed)
-        return SampleStatsLoader(*self._on_device("train"), self.batch_size, self.seed, classes, *options)
+        images, labels = self._on_device("train")
+        return SampleStatsLoader(
+            images,
+            labels,
+            self.batch_size,
+            self.seed,
+            len(self.dataset.classes),
+            self.prune,
+            self.self_distillation,
+            self._epochs,
+            flip_seed,
+        )
 
     @property
     def _epochs(self) -> int | None:
