@@ -38,7 +38,7 @@ from fmnist.training.callbacks import (
     RunConfig,
 )
 from fmnist.training.classifier import Classifier
-from fmnist.training.compilation import check_compiler, check_replay
+from fmnist.training.compilation import check_compiler, check_cuda_graph
 from fmnist.training.metric_names import direction, metric_names
 from fmnist.training.ranks.place import check_processes
 from fmnist.training.tensorboard import RunLogger
@@ -99,7 +99,7 @@ def build_training(
         classifier.compile_network()
     if cfg.get("cuda_graph"):
         device, accumulated = trainer.strategy.root_device.type, trainer.accumulate_grad_batches
-        check_replay(device, trainer.world_size, accumulated, bool(cfg.get("compile")))
+        check_cuda_graph(device, trainer.world_size, accumulated, bool(cfg.get("compile")))
         classifier.replay_network()
     return Training(
         run, config, classifier, datamodule, trainer, functools.partial(build_evaluation_trainer, cfg), history
