@@ -119,15 +119,22 @@ class BatchLoader:
         self.epoch = epoch
 
     def position(self) -> dict[str, Any]:
-        """Return the current position, as plain values and tensors.
-
-        It is part of the data module's state. Were it named `state_dict`, Lightning's fit loop would restore it too.
-        """
+        """Return the current position, as plain values and tensors; it is part of the data module's state."""
         return {"epoch": self.epoch, "served": self._served}
 
     def restore_position(self, position: dict[str, Any]) -> None:
         """Resume at a position, if the next epoch is the position's; a later epoch starts at its first batch."""
         self._resume_at = {"epoch": position["epoch"], "served": position["served"]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty state: Lightning's fit loop may set up the data before it restores a loader's state.
+
+        A loader without this method makes Lightning warn that it can't resume.
+        """
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing; see `restore_position`."""
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
