@@ -113,10 +113,10 @@ def test_an_epoch_begun_by_two_goes_on_in_three() -> None:
         iterator = iter(part)
         for _ in range(3):
             next(iterator)
-    states = [part.state_dict() for part in two]
+    states = [part.position() for part in two]
     assert states == [{"epoch": 0, "served": 3}] * 2
     for part in three:
-        part.load_state_dict(states[0])
+        part.restore_position(states[0])
     rest = [torch.cat([labels for _, labels in pieces]).tolist() for pieces in zip(*three, strict=True)]
     assert rest == [labels.tolist() for _, labels in whole][3:]
 

@@ -41,7 +41,7 @@ from fmnist.training.callbacks import (
     StepLoss,
 )
 from fmnist.training.classifier import Classifier
-from fmnist.training.compilation import check_compiler, check_replay
+from fmnist.training.compilation import check_compiler, check_cuda_graph
 from fmnist.training.cuda_graph import ReplayedNetwork
 from fmnist.training.distributed import SummedMetrics
 from fmnist.training.metric_names import direction, metric_names
@@ -145,7 +145,7 @@ def accelerate(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> Non
         torch.compiler.reset()
         use_in_training(classifier, torch.compile(run_network))
     if cfg.get("cuda_graph"):
-        check_replay(device, trainer.world_size, trainer.accumulate_grad_batches, compiled)
+        check_cuda_graph(device, trainer.world_size, trainer.accumulate_grad_batches, compiled)
         use_in_training(classifier, ReplayedNetwork())
 
 
