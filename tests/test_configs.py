@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fmnist import train
-from fmnist.config import objects as build
+from fmnist.config import build
 from fmnist.config.build import check_parts
 from fmnist.config.command_line import COMMANDS
 from fmnist.config.help import CONF, groups, help_text, options
+from fmnist.config.trainer import build_evaluation_trainer, hardware_precision
 from fmnist.models.layers import L2Pool2d
 from fmnist.runs.run import new_run
 
@@ -97,7 +98,7 @@ def test_every_sweep_builds_its_jobs(
     data_root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train, "train", lambda session: session.run.save_config(session.config))
+    monkeypatch.setattr(train, "train_and_report", lambda training: training.run.save_config(training.config))
     words = ["data=folder", f"data.root={data_root}", "data.val_size=100"]
     done = run_script("train", f"sweep={sweep}", "experiment=intro_dropout", *words)
     assert done.status == 0, done.err
@@ -244,10 +245,10 @@ def test_overrides_reach_everything_else() -> None:
     datamodule = build.build_datamodule(composed("augment.shift=3", "data.batch_size=7", "seed=5"))
     assert (datamodule.augment.shift, datamodule.batch_size, datamodule.seed) == (3, 7, 5)
     overrides = ("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5", "trainer.precision=32-true")
-    trainer = build.build_evaluation_trainer(composed("trainer=cpu", *overrides))
+    trainer = build_evaluation_trainer(composed("trainer=cpu", *overrides))
     assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.precision) == (3, 0.5, "32-true")
-    assert build.build_evaluation_trainer(composed("trainer=debug")).fast_dev_run
-    assert build.build_evaluation_trainer(composed("trainer=overfit")).overfit_batches == 4
+    assert build_evaluation_trainer(composed("trainer=debug")).fast_dev_run
+    assert build_evaluation_trainer(composed("trainer=overfit")).overfit_batches == 4
 
 
 def test_gradient_clipping_is_refused_for_16_mixed_with_a_fused_optimizer() -> None:
@@ -262,5 +263,5 @@ def test_auto_precision_is_what_the_hardware_computes_in(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for able, precision in ((True, "bf16-mixed"), (False, "32-true")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
-        assert build.hardware_precision("cpu") == precision
-        assert build.hardware_precision("auto") == precision
+        assert hardware_precision("cpu") == precision
+        assert hardware_precision("auto") == precision

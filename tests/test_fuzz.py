@@ -120,7 +120,7 @@ odd_override = st.builds("++{}={}".format, st.sampled_from(PATHS), st.sampled_fr
 @fuzz
 @given(words=st.lists(overrides, min_size=1, max_size=3) | odd_override)
 def test_overrides(run_script: RunScript, stop: Callable[..., None], tmp_path: Path, words: list[str]) -> None:
-    stop(train, "set_up")
+    stop(train, "prepare_data")
     assert_one_line_at_most(run_script("train", *words))
     assert not any(tmp_path.iterdir())
 
@@ -137,7 +137,7 @@ def test_overrides_of_the_other_commands(
 
 @pytest.mark.parametrize(
     ("script", "group", "last_step"),
-    [("train", "experiment", (train, "set_up")), ("tune", "search", (tune.Configs, "check_free"))],
+    [("train", "experiment", (train, "prepare_data")), ("tune", "search", (tune.Configs, "check_free"))],
 )
 @fuzz
 @given(text=yamls)
@@ -161,7 +161,7 @@ def test_yaml_of_an_option(
 @fuzz
 @given(text=yamls | st.tuples(st.sampled_from(PATHS), values))
 def test_config_file_of_a_run(finished_run: Path, run_script: RunScript, stop: Callable[..., None], text: Any) -> None:
-    stop(train, "set_up")
+    stop(train, "prepare_data")
     file = finished_run / "config.yaml"
     if isinstance(text, tuple):
         config = checkpoints.load(finished_run / "checkpoints" / "best.ckpt")[checkpoints.CONFIG_KEY]

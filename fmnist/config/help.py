@@ -9,6 +9,8 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from fmnist.config.overrides import program
+
 CONF = (Path(__file__).parents[1] / "conf").resolve()
 """In a checkout fmnist/conf is a link to conf/, in an installed package the folder itself."""
 
@@ -51,8 +53,7 @@ def help_text(job: str) -> str:
     """Return the text of --help: one line for each option and key, from the YAML files."""
     texts = _texts(job)
     names = groups(job)
-    program = f"fmnist {job}" if Path(sys.argv[0]).name == "fmnist" else f"python scripts/{job}.py"
-    lines = [_headline(texts[0]), "", f"  {program} [key=value ...]", ""]
+    lines = [_headline(texts[0]), "", f"  {program(job)} [key=value ...]", ""]
     if names:
         lines += ["Choices (group=option, * is the default); what they hold can be changed too (group.key=value):"]
     choice = re.compile(r"^  - (?:override )?(\w+): (\w+)", re.MULTILINE)

@@ -2,7 +2,9 @@
 
 import os
 import re
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 FLAGS_WITH_A_VALUE = {"-cp", "-cn", "-cd", "-p", "-c", "-i"}
 FLAGS_WITH_A_VALUE |= {"--config-path", "--config-name", "--config-dir", "--package", "--cfg", "--info"}
@@ -35,6 +37,11 @@ def paths_as_list(key: str, arguments: list[str]) -> list[str]:
     if any(argument.startswith(f"{key}=") for argument in rest):
         raise ValueError(f"{key}=...: give either that or paths, not both")
     return [*rest, f"{key}=[{','.join(map(quoted, paths))}]"]
+
+
+def program(command: str) -> str:
+    """Return how a command is started: `python scripts/train.py` in a checkout, `fmnist train` if it is installed."""
+    return f"fmnist {command}" if Path(sys.argv[0]).name == "fmnist" else f"python scripts/{command}.py"
 
 
 def quoted(text: str) -> str:

@@ -1,6 +1,8 @@
 """The folder of a run: its config, checkpoints, metrics and record."""
 
 import contextlib
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from fmnist.config.errors import one_line
+from fmnist.config.overrides import program, quoted
 from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, write_json
 
@@ -59,7 +62,7 @@ class Run:
         return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
 
     @property
-    def can_resume(self) -> bool:
+    def was_interrupted(self) -> bool:
         """Whether a training has left a checkpoint here and is not finished."""
         has_checkpoint = self.last_checkpoint.is_file() or self.previous_checkpoint.is_file()
         return self.config_file.is_file() and has_checkpoint and self.status != "finished"
@@ -95,6 +98,14 @@ class Run:
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics_file, metrics)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run, quoted for the shell and for Hydra."""
+        folder = str(self.folder)
+        if not re.fullmatch(r"[\w/.+-]+", folder, re.ASCII):
+            folder = quoted(folder)
+        return f"{program('train')} {shlex.quote(f'resume={folder}')}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -143,8 +154,7 @@ def new_run(outputs: Path, name: str) -> Run:
     Raises:
         ValueError: if the name can't be a folder's, or the folder can't be made.
     """
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise ValueError(f"name={name!r}: must be the name of a folder: no '/', not empty, not starting with '.'")
+    check_name(name)
     parent = (outputs / name).absolute()
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -159,6 +169,16 @@ def new_run(outputs: Path, name: str) -> Run:
             outputs.rmdir()  # if it is empty, as it is if the name is too long
         raise ValueError(f"outputs={outputs}: can't make a run folder there: {error.strerror}") from error
     raise ValueError(f"{parent} has too many runs of this second")
+
+
+def check_name(name: str) -> None:
+    """Check that a folder can have the name.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"name={name!r}: must be the name of a folder: no '/', not empty, not starting with '.'")
 
 
 def open_run(key: str, folder: str | Path) -> Run:
