@@ -58,9 +58,9 @@ def test_refused_value_is_named_with_its_key_and_what_is_allowed(
 @pytest.mark.parametrize(
     ("target", "arguments"),
     [
-        (Augmentation, {"flip": 2, "shift": 28, "erase": -0.1, "mixup": -0.1, "cutmix": 101, "mix": 1.1, "until": 0}),
+        (Augmentation, {"flip": 2, "shift": -1, "erase": -0.1, "mixup": -0.1, "cutmix": 101, "mix": 1.1, "until": 0}),
         (FashionMNISTDataModule, {"batch_size": 0, "val_size": 60_000, "split_seed": 2**32, "root": ""}),
-        (schedules.one_cycle, {"peak": 2, "warmup": 1}),
+        (schedules.one_cycle, {"peak": 2}),
         (Pictures, {"every_n_epochs": 0, "embedding": -1}),
         (AveragedWeights, {"decay": 1}),
         (TrainKeys, {"seed": 2**32, "checkpoint_every_n_steps": 0, "checkpoint_every_minutes": 0, "test": 1}),
