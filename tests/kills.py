@@ -1,9 +1,9 @@
-"""Kills runs at random moments, lets them go on, and compares what comes out with a run that was never touched.
+"""Kill runs at random moments, resume them, and compare the results with those of a run that was never killed.
 
     python tests/kills.py FOLDER [--trials 5] [--most 1] [--seed 0]
 
-Prints what was tried and lost as JSON. Weights, random states and curves have to be equal to the last bit; the table of
-the epochs and metrics.json in everything but times. Every second run averages its weights.
+Prints the number of trials and the lost ones as JSON. Weights, random states and curves have to be equal to the last
+bit, metrics.csv and metrics.json in everything but times. Every second run averages its weights.
 """
 
 import argparse
@@ -41,82 +41,71 @@ WORDS = [
     "report=false",
 ]
 AVERAGED = ("current_model_state", "averaging_state")  # in checkpoints of runs that average their weights
-TIMED = ("second",)  # what of names of columns and curves depends on the clock
+STATES = ("state_dict", *AVERAGED, "optimizer_states", "lr_schedulers", "global_step", "epoch")
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """What of two run folders isn't the same."""
-    found = []
+def differences(run: Path, expected: Path) -> list[str]:
+    """Return the names of what differs between two run folders."""
+    found = [f"left behind: {path.name}" for path in run.rglob(".*") if path.is_file()]
     for name in ("best.ckpt", "last.ckpt"):
-        a, b = (checkpoints.load(folder / "checkpoints" / name) for folder in (one, other))
-        for key in ("state_dict", *AVERAGED, "optimizer_states", "lr_schedulers", "global_step", "epoch"):
-            if not same(a.get(key), b.get(key)):
-                found.append(f"{name}: {key}")
-        if not same(states(a, "RandomStates"), states(b, "RandomStates")):
+        a, b = (checkpoints.load(folder / "checkpoints" / name) for folder in (run, expected))
+        found += [f"{name}: {key}" for key in STATES if not equal(a.get(key), b.get(key))]
+        if not equal(random_states(a), random_states(b)):
             found.append(f"{name}: random states")
-    tables = [untimed_table(folder / "metrics.csv") for folder in (one, other)]
-    if tables[0] != tables[1]:
-        found.append("metrics.csv")
-    metrics = [
-        {key: value for key, value in json.loads((folder / "metrics.json").read_text()).items() if untimed(key)}
-        for folder in (one, other)
+    found += [
+        name for name in ("metrics.csv", "metrics.json") if untimed_rows(run / name) != untimed_rows(expected / name)
     ]
-    if metrics[0] != metrics[1]:
-        found.append("metrics.json")
-    ours, theirs = curves(one), curves(other)
-    found += [f"curve {name}" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
-    halves = [path.name for path in one.rglob(".*") if path.is_file()]
-    return found + [f"left behind: {name}" for name in halves]
+    ours, theirs = curves(run), curves(expected)
+    return found + [
+        f"curve {name}" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)
+    ]
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal to the last bit."""
+def equal(a: Any, b: Any) -> bool:
+    """Return whether two values are equal to the last bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(equal, a, b))
     return bool(a == b)
 
 
-def states(checkpoint: dict[str, Any], callback: str) -> Any:
-    return next(value for name, value in checkpoint["callbacks"].items() if name.startswith(callback))
+def random_states(checkpoint: dict[str, Any]) -> Any:
+    return next(value for name, value in checkpoint["callbacks"].items() if name.startswith("RandomStates"))
 
 
-def untimed(name: str) -> bool:
-    return not any(word in name for word in TIMED)
-
-
-def untimed_table(file: Path) -> list[dict[str, str]]:
+def untimed_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics.csv, or the only one of metrics.json, without times."""
     with file.open() as lines:
-        return [{name: value for name, value in row.items() if untimed(name)} for row in csv.DictReader(lines)]
+        rows = csv.DictReader(lines) if file.suffix == ".csv" else [json.load(lines)]
+        return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The points of each curve, in the order in which TensorBoard reads them."""
+    """Return the points (step, value) of each curve, in the order in which TensorBoard reads them."""
     shown = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     shown.Reload()
-    names = filter(untimed, shown.Tags()["scalars"])
+    names = [name for name in shown.Tags()["scalars"] if "second" not in name]
     return {name: [(event.step, event.value) for event in shown.Scalars(name)] for name in names}
 
 
 def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: random.Random) -> Path:
-    """The folder of a run that was killed that often, each time it had gone on, and then ended by itself."""
-    outputs = folder / "outputs"
-    log = folder / "output.txt"
+    """Return the folder of a run that is killed and resumed so many times, within so many seconds, and then finished."""
+    outputs, log = folder / "outputs", folder / "output.txt"
     folder.mkdir()
-    begin = [*words, f"outputs={outputs}"]
-    todo = begin
+    start = [*words, f"outputs={outputs}"]
+    command = start
     for _ in range(kills):
-        if forks.train(todo, log, draw.uniform(0, seconds)) == 0:
+        if forks.train(command, log, draw.uniform(0, seconds)) == 0:
             break  # it was faster
         found = [config.parent for config in outputs.glob("*/*/config.yaml")]
         if found and finished(found[0]):
-            break  # it only hadn't left yet
-        todo = [f"resume={found[0]}"] if found else begin
+            break  # it only hadn't ended yet
+        command = [f"resume={found[0]}"] if found else start
     else:
-        if status := forks.train(todo, log):
+        if status := forks.train(command, log):
             raise RuntimeError(f"exit status {status}: {log.read_text()[-2000:]}")
     (config,) = outputs.glob("*/*/config.yaml")
     return config.parent
@@ -131,16 +120,16 @@ def main(folder: Path, trials: int, most: int, seed: int) -> int:
     torch.set_num_threads(1)
     draw = random.Random(seed)
     words = [*WORDS, f"data.root={synthetic.write(folder / 'data')}"]
-    begun = time.monotonic()
+    started = time.monotonic()
     kinds = [words, [*words, "callbacks=ema"]]
-    untouched = [killed(folder / f"untouched_{kind}", kinds[kind], 0, 0, draw) for kind in range(len(kinds))]
-    seconds = (time.monotonic() - begun) / len(kinds)
+    expected = [killed(folder / f"untouched_{kind}", kinds[kind], 0, 0, draw) for kind in range(len(kinds))]
+    seconds = (time.monotonic() - started) / len(kinds)
     lost = {}
     for trial in range(trials):
         kind = trial % len(kinds)
         try:
             run = killed(folder / str(trial), kinds[kind], seconds, draw.randint(1, most), draw)
-            if found := differences(run, untouched[kind]):
+            if found := differences(run, expected[kind]):
                 lost[trial] = ", ".join(found)
         except Exception as error:
             lost[trial] = f"{type(error).__name__}: {error}"

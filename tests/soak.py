@@ -1,8 +1,8 @@
-"""Half an hour of everything that may happen to runs: kills, faults, hostile files, nonsense, many runs in a row.
+"""Half an hour of kills, faults, hostile files, invalid input and many runs in one process.
 
     python tests/soak.py [--minutes 30] [--seed N]
 
-Ends with a table: how many were tried of each, how many survived, how many were lost. The exit status is 1 if any was.
+Prints a table: how many of each were tried, survived and were lost. The exit status is 1 if any was lost.
 """
 
 import argparse
@@ -28,14 +28,15 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.pare
 
 @dataclass
 class Outcome:
-    """What came of one line of the table."""
+    """The counts of one row of the table, and what was lost."""
 
     tried: int
     lost: list[str] = field(default_factory=list)
 
 
-def program(folder: Path, name: str, *words: str) -> dict[str, object]:
-    """What a program of this folder prints as JSON."""
+def program(folder: Path, name: str, **options: int) -> dict[str, object]:
+    """Run a program of this folder, and return the JSON that it prints."""
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
     command = [sys.executable, str(TESTS / name), str(folder), *words]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     try:
@@ -46,35 +47,30 @@ def program(folder: Path, name: str, *words: str) -> dict[str, object]:
 
 
 def kills(trials: int, most: int, seed: int) -> Callable[[Path], Outcome]:
-    """Runs that are killed up to so many times at random moments, and go on to the end."""
+    """Kill runs up to `most` times at random moments, and resume them."""
 
-    def line(folder: Path) -> Outcome:
-        found = program(folder, "kills.py", "--trials", str(trials), "--most", str(most), "--seed", str(seed))
-        assert isinstance(found["lost"], dict)
-        return Outcome(trials, [f"{trial}: {what}" for trial, what in found["lost"].items()])
+    def row(folder: Path) -> Outcome:
+        lost = program(folder, "kills.py", trials=trials, most=most, seed=seed)["lost"]
+        assert isinstance(lost, dict)
+        return Outcome(trials, [f"{trial}: {what}" for trial, what in lost.items()])
 
-    return line
+    return row
 
 
 def many_runs(runs: int) -> Callable[[Path], Outcome]:
-    """Runs in one process; if anything grows, all are lost."""
+    """Run many trainings in one process; if memory, files or threads grow, all count as lost."""
 
-    def line(folder: Path) -> Outcome:
-        found = program(folder, "many_runs.py", "--runs", str(runs))
+    def row(folder: Path) -> Outcome:
+        found = program(folder, "many_runs.py", runs=runs)
         return Outcome(runs, [f"grown: {found['a_run']}"] * runs if found["grown"] else ["failed"] * found["failed"])
 
-    return line
+    return row
 
 
 def suites(*files: str, examples: int = 0) -> Callable[[Path], Outcome]:
-    """Tests, slow ones included.
+    """Run test files, slow tests included; random tests try so many examples each."""
 
-    Args:
-        files: where they stand.
-        examples: how many each of them draws and tries, if it draws any.
-    """
-
-    def line(folder: Path) -> Outcome:
+    def row(folder: Path) -> Outcome:
         report = folder / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "not browser", f"--junitxml={report}"]
         command += [f"--basetemp={folder / 'files'}", *(str(TESTS / file) for file in files)]
@@ -85,37 +81,37 @@ def suites(*files: str, examples: int = 0) -> Callable[[Path], Outcome]:
         lost = [f"{case.get('name')}: {(found.text or '')[-2000:]}" for case, found in failures]
         return Outcome(len(cases) * (examples or 1), lost)
 
-    return line
+    return row
 
 
 def main(minutes: float, seed: int) -> int:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also under nohup: what ignores it is part of what is tried
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, too: some tests need to receive it
 
-    def share(number: int) -> int:
-        """Of what fits into half an hour."""
+    def part(number: int) -> int:
+        """Return the part of a number for half an hour that fits into the minutes."""
         return max(1, round(number * minutes / 30))
 
-    lines = {
-        "killed (kill -9) at a random moment, then resumed": kills(share(50), 1, seed),
-        "killed up to three times, each time resumed": kills(share(20), 3, seed + 1),
-        "processes that train one run together, one of them killed": suites("test_ranks.py"),
+    rows = {
+        "killed (kill -9) at a random moment, then resumed": kills(part(50), 1, seed),
+        "killed up to three times, each time resumed": kills(part(20), 3, seed + 1),
+        "processes that train one run together, one of them killed": suites("test_distributed.py"),
         "faults: disk, folder, memory, data, clock, signals, terminal": suites("test_faults.py"),
-        "hostile checkpoints, configs, images, names": suites("test_trust.py", "test_checkpoints.py"),
-        "wrong input": suites("test_wrong_input.py"),
-        "random overrides and YAML files": suites("test_fuzz.py", examples=share(120)),
-        "short runs in one process: memory, files and threads stay": many_runs(share(200)),
+        "hostile checkpoints, configs, images, names": suites("test_untrusted.py", "test_checkpoints.py"),
+        "invalid input": suites("test_wrong_input.py"),
+        "random overrides and YAML files": suites("test_fuzz.py", examples=part(120)),
+        "short runs in one process: memory, files and threads stay": many_runs(part(200)),
     }
     table = Table("", "tried", "survived", "lost", "minutes", box=None)
     lost = []
-    for name, line in lines.items():
+    for name, row in rows.items():
         print(f"{name} ...", flush=True)
-        begun = time.monotonic()
+        started = time.monotonic()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             try:
-                outcome = line(Path(folder))
+                outcome = row(Path(folder))
             except Exception as error:
-                outcome = Outcome(1, [f"it ended before its time: {error}"])
-        passed = (time.monotonic() - begun) / 60
+                outcome = Outcome(1, [f"ended too early: {error}"])
+        passed = (time.monotonic() - started) / 60
         counts = (outcome.tried, outcome.tried - len(outcome.lost), len(outcome.lost))
         table.add_row(name, *(f"{count:,}" for count in counts), f"{passed:.1f}")
         lost += [f"{name}: {what}" for what in outcome.lost]
