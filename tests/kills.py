@@ -92,7 +92,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: random.Random) -> Path:
-    """Return the folder of a run that is killed and resumed so many times, within so many seconds, and then finished."""
+    """Return the folder of a run that is killed and resumed `kills` times, each within `seconds`, and then finished."""
     outputs, log = folder / "outputs", folder / "output.txt"
     folder.mkdir()
     start = [*words, f"outputs={outputs}"]

@@ -315,7 +315,7 @@ def test_no_images_to_report_on_is_said(train: RunScript, run_script: RunScript)
     [
         ([], "error: give run=<run folder>"),
         (["run=nowhere"], "error: run=nowhere: there is no such folder"),
-        (["run=.", "split=train"], "error: split=train: it should be 'val' or 'test'"),
+        (["run=.", "split=train"], "error: split=train: must be 'val' or 'test'"),
     ],
 )
 def test_mistakes_end_in_one_line(run_script: RunScript, arguments: list[str], message: str) -> None:

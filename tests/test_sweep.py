@@ -121,7 +121,7 @@ def test_a_failing_job_is_recorded_and_the_others_go_on(train: RunScript) -> Non
         "model.dropout=1.5": "failed",
         "model.dropout=0.2": "finished",
     }
-    assert jobs["model.dropout=1.5"]["error"] == "model.dropout=1.5: it should be less than 1"
+    assert jobs["model.dropout=1.5"]["error"] == "model.dropout=1.5: must be less than 1"
     assert "failed: model.dropout=1.5" in done.out
 
 

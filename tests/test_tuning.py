@@ -311,7 +311,7 @@ def test_the_finalist_with_the_best_mean_is_chosen(tune: Tune) -> None:
         (["sampler=grid"], ["sampler=grid", "random"]),
         (["sampler.n_startup_trials=-1"], ["sampler.n_startup_trials=-1", "greater than or equal to 0"]),
         (["sampler.n_ei_candidates=0"], ["sampler.n_ei_candidates=0"]),
-        (["+sampler.seed=3"], ["sampler.seed", "not to be chosen"]),
+        (["+sampler.seed=3"], ["sampler.seed", "cannot be set"]),
         (["+sampler.colour=3"], ["sampler.colour", "no such argument"]),
         (["sampler._target_=optuna.pruners.NopPruner"], ["sampler._target_", "BaseSampler"]),
         (["pruner=hyperband", "pruner.reduction_factor=1"], ["pruner.reduction_factor=1"]),
