@@ -234,7 +234,7 @@ def test_references_and_links_are_found_wherever_they_are(tmp_path: Path) -> Non
     ],
 )
 def test_callback_writes_only_in_the_folder_of_its_run(train: RunScript, tmp_path: Path, callback: str) -> None:
-    train(f"+callbacks.x={callback}").assert_refused("callbacks.x.", "a run writes in its own folder alone")
+    train(f"+callbacks.x={callback}").assert_refused("callbacks.x.", "a run writes only in its own folder")
     assert not any(tmp_path.iterdir())
 
 
