@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +19,58 @@ from fmnist.training.metrics import ClassificationMetrics
 
 log = logging.getLogger(__name__)
 
-Result = dict[str, Tensor]
-"""Loss (), accuracy (), accuracy_per_class (K), confusion (K true, K predicted), logits (N, K) in the images' order."""
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions on the N images of a split, and their metrics."""
+
+    split: str
+    """"val" or "test"."""
+    classes: Sequence[str]
+    """Names of the K classes."""
+    loss: float
+    accuracy: float
+    accuracy_per_class: Sequence[float]
+    """K values; NaN for a class without images."""
+    confusion: Tensor
+    """Counts (K true, K predicted)."""
+    logits: Tensor
+    """(N, K), in the order of the images."""
+
+    @classmethod
+    def from_metrics(
+        cls, split: str, classes: Sequence[str], metrics: Mapping[str, Tensor], logits: Tensor
+    ) -> "Evaluation":
+        """Return the evaluation of the tensors that `ClassificationMetrics.compute` returns."""
+        return cls(
+            split,
+            classes,
+            metrics["loss"].item(),
+            metrics["accuracy"].item(),
+            metrics["accuracy_per_class"].tolist(),
+            metrics["confusion"],
+            logits,
+        )
+
+    def scalars(self) -> dict[str, float]:
+        """Return the metrics by the names of `metric_names`."""
+        values = [self.loss, self.accuracy, *self.accuracy_per_class]
+        return dict(zip(metric_names(self.split, self.classes), values, strict=True))
+
+    def for_json(self) -> dict[str, float | dict[str, float | None]]:
+        """Return the metrics as metrics.json holds them: the classes in one entry, None in place of NaN."""
+        per_class = zip(self.classes, self.accuracy_per_class, strict=True)
+        return {
+            f"{self.split}/loss": self.loss,
+            f"{self.split}/accuracy": self.accuracy,
+            f"{self.split}/accuracy_per_class": {
+                name: None if math.isnan(value) else value for name, value in per_class
+            },
+        }
 
 
-class _Logits(Callback):
-    """Keeps what the network answers."""
+class _CollectLogits(Callback):
+    """Collects the outputs of the evaluation steps, which are logits (N, K)."""
 
     def __init__(self) -> None:
         self.batches: list[Tensor] = []
@@ -36,59 +83,54 @@ class _Logits(Callback):
     on_test_batch_end = on_validation_batch_end
 
 
-def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str) -> Result:
-    """The metrics of the network as it is on the images of "val" or "test"."""
-    loop = {"val": trainer.validate, "test": trainer.test}[split]
-    kept = _Logits()
-    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
-    loop(classifier, datamodule=datamodule, verbose=False)
-    trainer.callbacks.remove(kept)  # type: ignore[attr-defined]
-    result: Result = classifier.metrics(split).compute()
-    return result | {"logits": torch.cat(kept.batches)}
-
-
-def together(results: Sequence[Result], losses: Sequence[nn.Module], labels: Tensor) -> Result:
-    """What several networks that were measured on the same images are worth together: the mean of their probabilities.
-
-    Args:
-        results: one for each network.
-        losses: those of the networks, whose mean is the loss.
-        labels: (N) of the images, of which the first ones may have been measured alone.
-    """
-    logits = average_predictions([result["logits"] for result in results])
-    labels = labels[: len(logits)].cpu()
-    metrics = ClassificationMetrics(logits.shape[1])
-    metrics.update(torch.stack([loss.eval()(logits, labels) for loss in losses]).mean(), logits, labels)
-    found: Result = metrics.compute()
-    return found | {"logits": logits}
-
-
-def show(split: str, subject: str, result: Result, classes: Sequence[str], *how: str) -> None:
-    """Logs the result of a checkpoint on a split: a table of the classes, then the whole.
+def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str) -> Evaluation:
+    """Return the evaluation of the current weights on a split.
 
     Args:
         split: "val" or "test".
-        subject: what was measured.
-        result: what came out.
-        classes: names of the K classes.
-        how: what is to be known about it besides.
     """
-    log.info("%s of %s:\n%s", split, subject, class_table(result["confusion"], classes))
-    note = f" ({'; '.join(how)})" if how else ""
-    log.info("%s: loss %.4f, accuracy %.2f%%%s", split, result["loss"].item(), 100 * result["accuracy"].item(), note)
+    run_loop = {"val": trainer.validate, "test": trainer.test}[split]
+    collected = _CollectLogits()
+    trainer.callbacks.append(collected)  # type: ignore[attr-defined]
+    run_loop(classifier, datamodule=datamodule, verbose=False)
+    trainer.callbacks.remove(collected)  # type: ignore[attr-defined]
+    metrics = classifier.metrics(split).compute()
+    return Evaluation.from_metrics(split, classifier.classes, metrics, torch.cat(collected.batches))
 
 
-def scalars(split: str, result: Result, classes: Sequence[str]) -> dict[str, float]:
-    """A result by its metric names; NaN is the accuracy of a class without images."""
-    values = [result["loss"].item(), result["accuracy"].item(), *result["accuracy_per_class"].tolist()]
-    return dict(zip(metric_names(split, classes), values, strict=True))
+def ensemble(evaluations: Sequence[Evaluation], losses: Sequence[nn.Module], labels: Tensor) -> Evaluation:
+    """Return the evaluation of several networks as one, which predicts the mean of their probabilities.
+
+    Args:
+        evaluations: one per network, on the same images.
+        losses: their loss functions, whose mean is the loss.
+        labels: labels of the split, of which `trainer.limit_test_batches` may have left out the last.
+
+    Raises:
+        ValueError: if the evaluations are of different numbers of images.
+    """
+    split, classes = evaluations[0].split, evaluations[0].classes
+    if len(counts := sorted({len(evaluation.logits) for evaluation in evaluations})) > 1:
+        raise ValueError(
+            f"run: the runs were evaluated on {counts[0]:,} to {counts[-1]:,} images, because their "
+            f"trainer.limit_{split}_batches differ; an ensemble needs the same images"
+        )
+    logits = average_predictions([evaluation.logits for evaluation in evaluations])
+    labels = labels[: len(logits)].cpu()
+    metrics = ClassificationMetrics(len(classes))
+    metrics.update(torch.stack([loss.eval()(logits, labels) for loss in losses]).mean(), logits, labels)
+    return Evaluation.from_metrics(split, classes, metrics.compute(), logits)
 
 
-def grouped(split: str, result: Result, classes: Sequence[str]) -> dict[str, float | dict[str, float | None]]:
-    """The same as metrics.json holds it: the classes under one name, None instead of NaN."""
-    per_class = zip(classes, result["accuracy_per_class"].tolist(), strict=True)
-    return {
-        f"{split}/loss": result["loss"].item(),
-        f"{split}/accuracy": result["accuracy"].item(),
-        f"{split}/accuracy_per_class": {name: None if math.isnan(value) else value for name, value in per_class},
-    }
+def log_evaluation(subject: str, evaluation: Evaluation, *notes: str) -> None:
+    """Log a table of the classes, then loss and accuracy.
+
+    Args:
+        subject: what was measured.
+        evaluation: the result.
+        notes: added in brackets to the last line.
+    """
+    split, classes = evaluation.split, evaluation.classes
+    log.info("%s of %s:\n%s", split, subject, class_table(evaluation.confusion, classes))
+    note = f" ({'; '.join(notes)})" if notes else ""
+    log.info("%s: loss %.4f, accuracy %.2f%%%s", split, evaluation.loss, 100 * evaluation.accuracy, note)

@@ -1,78 +1,87 @@
-"""Several views of an image, or several networks that look at it: one answer. Pure torch."""
+"""Test-time augmentation, and averages of predictions. Pure torch."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class View(NamedTuple):
-    """One way to look at an image."""
+@dataclass(frozen=True)
+class Transform:
+    """A transform of test images.
 
-    share: float
-    """Of the answer."""
+    Args:
+        weight: of its predictions in the mean.
+        shift: pixels down and to the right; if negative, up and to the left. Black pixels fill the gap.
+        flip: whether the image is mirrored, left to right, after the shift.
+    """
+
+    weight: float
     shift: int = 0
-    """Pixels that the image moves down and to the right; less than 0: up and to the left. What comes in is black."""
-    mirrored: bool = False
-    """Afterwards, left and right."""
+    flip: bool = False
 
-    def of(self, images: Tensor, black: float) -> Tensor:
-        """Normalised images (N, C, H, W), of which black pixels have the value `black`, as this view shows them."""
+    def __call__(self, images: Tensor, black: float) -> Tensor:
+        """Return transformed images (N, C, H, W).
+
+        Args:
+            images: normalised, (N, C, H, W).
+            black: value of a black pixel in them.
+        """
         if self.shift:
-            edges = (self.shift, -self.shift, self.shift, -self.shift)
-            images = functional.pad(images, edges, value=black)
-        return images.flip(-1) if self.mirrored else images
+            images = functional.pad(images, (self.shift, -self.shift, self.shift, -self.shift), value=black)
+        return images.flip(-1) if self.flip else images
 
 
-VIEWS: dict[str, tuple[View, ...]] = {
-    "none": (View(1.0),),
-    "flip": (View(1 / 2), View(1 / 2, mirrored=True)),
+TTA: dict[str, tuple[Transform, ...]] = {
+    "none": (Transform(1.0),),
+    "flip": (Transform(1 / 2), Transform(1 / 2, flip=True)),
     "flip_shift": (
-        View(1 / 4),
-        View(1 / 4, mirrored=True),
-        *(View(1 / 8, shift, mirrored) for shift in (1, -1) for mirrored in (False, True)),
+        Transform(1 / 4),
+        Transform(1 / 4, flip=True),
+        *(Transform(1 / 8, shift, flip) for shift in (1, -1) for flip in (False, True)),
     ),
 }
 """Test-time augmentations by name.
 
-Source of the shifts and shares: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (airbench), "Multi-crop
-evaluation", https://arxiv.org/abs/2404.00498. There the logits are averaged, and what comes in is the image's edge.
+Source of the shifts and weights: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (airbench), "Multi-crop
+evaluation", https://arxiv.org/abs/2404.00498. There the mean is over logits, and the edge of the image fills the gap.
 """
 
 
 class TestTimeAugmentation(nn.Module):
-    """A network that looks at each image in several views.
+    """A network whose prediction is the mean over transforms of each image.
 
     Args:
         network: normalised images (N, C, H, W) to logits (N, K).
-        views: their shares sum up to 1.
-        black: the value of a black pixel.
+        transforms: their weights sum to 1.
+        black: value of a black pixel in the normalised images.
     """
 
-    def __init__(self, network: nn.Module, views: Sequence[View], black: float) -> None:
+    def __init__(self, network: nn.Module, transforms: Sequence[Transform], black: float) -> None:
         super().__init__()
         self.network = network
-        self.views = views
+        self.transforms = transforms
         self.black = black
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K), as `average_predictions` gives them."""
-        return average_predictions(
-            [self.network(view.of(images, self.black)) for view in self.views], [view.share for view in self.views]
-        )
+        """Return logits (N, K), see `average_predictions`."""
+        logits = [self.network(transform(images, self.black)) for transform in self.transforms]
+        return average_predictions(logits, [transform.weight for transform in self.transforms])
 
 
-def average_predictions(logits: Sequence[Tensor], shares: Sequence[float] | None = None) -> Tensor:
-    """Logits (N, K) whose softmax is the mean of the softmax of others.
+def average_predictions(logits: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """Return logits (N, K) whose softmax is the weighted mean of the softmax of the given ones.
 
     Args:
-        logits: (N, K) each.
-        shares: what each counts, 1 in all; None lets all count the same.
+        logits: tensors of shape (N, K).
+        weights: one per tensor, with sum 1; None for equal weights.
     """
-    shares = shares or [1 / len(logits)] * len(logits)
-    # In single precision at least, and as logarithms, in which no probability becomes 0.
-    answers = [values.to(torch.promote_types(values.dtype, torch.float32)).log_softmax(dim=1) for values in logits]
-    weights = torch.tensor(shares, dtype=answers[0].dtype, device=answers[0].device).log()
-    return (torch.stack(answers) + weights[:, None, None]).logsumexp(dim=0)
+    weights = weights or [1 / len(logits)] * len(logits)
+    # In logarithms no probability underflows to 0; half precision would lose digits.
+    log_probabilities = torch.stack(
+        [values.to(torch.promote_types(values.dtype, torch.float32)).log_softmax(dim=1) for values in logits]
+    )
+    log_weights = torch.tensor(weights, dtype=log_probabilities.dtype, device=log_probabilities.device).log()
+    return (log_probabilities + log_weights[:, None, None]).logsumexp(dim=0)
