@@ -1,4 +1,4 @@
-"""Evaluate trained classifiers, alone or as an ensemble, from their checkpoints."""
+"""Evaluate trained classifiers from their checkpoints, alone or as an ensemble."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class Settings:
     run: str | Annotated[list[str], MinLen(1)] | None
     checkpoint: str | None
     split: Literal["val", "test"]
-    tta: Literal["none", "flip", "flip_shift"]
+    tta: TTA
     data_root: str | None
     accelerator: str
 
@@ -42,38 +42,39 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
     """Log the result of one checkpoint, or of an ensemble of several, and return its accuracy.
 
     Raises:
-        ValueError: if a run or checkpoint is missing or damaged, or several can't be evaluated on the same images.
+        ValueError: if a checkpoint is missing or damaged, or several can't be evaluated on the same images.
     """
     logs.to_terminal()
     options = read_settings(Settings, cfg)
-    files = find_checkpoints(options.run, options.checkpoint)
-    networks = {file: restore(file, options.accelerator, options.data_root) for file in files}
-    configs = {file: network.config for file, network in networks.items()}
+    restored = {
+        file: restore(file, options.accelerator, options.data_root)
+        for file in find_checkpoints(options.run, options.checkpoint)
+    }
+    configs = {str(file): member.config for file, member in restored.items()}
     check_images(configs, options)
-    datamodule = build_datamodule(configs[files[0]])
+    datamodule = build_datamodule(next(iter(configs.values())))
     evaluations = []
-    for file, (config, classifier, dataset) in networks.items():
+    for file, (config, classifier, dataset) in restored.items():
+        if dataset.classes != datamodule.dataset.classes or dataset.image_shape != datamodule.dataset.image_shape:
+            raise ValueError(f"{file}: the network was trained on {dataset.name}, not on {datamodule.dataset.name}")
         if options.tta != "none":
-            classifier.network = TestTimeAugmentation(classifier.network, TTA[options.tta], dataset.black)
+            classifier.network = TestTimeAugmentation(classifier.network, options.tta, dataset.black)
         evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, options.split))
-        if len(files) > 1:
+        if len(restored) > 1:
             log.info("%s of %s: accuracy %.2f%%", options.split, file, 100 * evaluations[-1].accuracy)
-    notes = [f"test-time augmentation {options.tta}"] if options.tta != "none" else []
-    if len(files) == 1:
-        log_evaluation(str(files[0]), evaluations[0], *notes)
-        return evaluations[0].accuracy
-    losses = [network.classifier.loss for network in networks.values()]
-    result = ensemble(evaluations, losses, datamodule.splits[options.split][1])
-    log_evaluation(f"an ensemble of {len(files)} runs", result, f"mean of {len(files)} runs", *notes)
+    subject, result, notes = next(iter(configs)), evaluations[0], []
+    if len(evaluations) > 1:
+        losses = [member.classifier.loss for member in restored.values()]
+        result = ensemble(evaluations, losses, datamodule.splits[options.split][1])
+        subject, notes = f"an ensemble of {len(evaluations)} runs", [f"mean of {len(evaluations)} runs"]
+    if options.tta != "none":
+        notes.append(f"test-time augmentation {options.tta}")
+    log_evaluation(subject, result, *notes)
     return result.accuracy
 
 
 def find_checkpoints(run: str | Sequence[str] | None, checkpoint: str | None) -> list[Path]:
-    """Return the checkpoint files to evaluate.
-
-    Args:
-        run: a run folder, a pattern, or a list of both.
-        checkpoint: or one checkpoint file.
+    """Return the checkpoints to evaluate: those of run folders, patterns of them or a list of both, or one file.
 
     Raises:
         ValueError: if there is no such run, or one is given twice.
@@ -90,7 +91,7 @@ def find_checkpoints(run: str | Sequence[str] | None, checkpoint: str | None) ->
 
 
 def expand_pattern(name: str) -> list[str]:
-    """Return the run folders that match a pattern, sorted; a name without `*` unchanged.
+    """Return the run folders that match a pattern, sorted, or the name itself if it is no pattern.
 
     Raises:
         ValueError: if no run folder matches.
@@ -104,15 +105,15 @@ def expand_pattern(name: str) -> list[str]:
     return found
 
 
-def check_images(configs: Mapping[Path, DictConfig], options: Settings) -> None:
-    """Refuse runs that can't be evaluated on the same images.
+def check_images(configs: Mapping[str, DictConfig], options: Settings) -> None:
+    """Refuse runs whose images are missing, or that can't be evaluated on the same images.
 
     Args:
         configs: config of each run, by its checkpoint file.
         options: settings of the command.
 
     Raises:
-        ValueError: naming the key, the files and both values.
+        ValueError: naming the key.
     """
     for config in configs.values():
         if options.data_root is None:
@@ -125,16 +126,16 @@ def check_images(configs: Mapping[Path, DictConfig], options: Settings) -> None:
         changed = [key for key in keys if OmegaConf.select(first, key) != OmegaConf.select(config, key)]
         if first.data.root != config.data.root and data_hashes(first) != data_hashes(config):
             changed.append("data.root")
-        for key in changed:
-            values = [OmegaConf.select(saved, key) for saved in (first, config)]
+        if changed:
+            values = [OmegaConf.select(each, changed[0]) for each in (first, config)]
             raise ValueError(
-                f"split={options.split}: {key} is {values[0]} in {first_file}, and {values[1]} in {file}; "
-                "an ensemble needs the same images"
+                f"split={options.split}: an ensemble needs the same images, but {changed[0]} is {values[0]} "
+                f"in {first_file} and {values[1]} in {file}"
             )
 
 
 def data_hashes(config: DictConfig) -> dict[str, str]:
-    """Return the SHA-256 of a run's data files by name."""
+    """Return the SHA-256 of each data file of a run, by name."""
     datamodule = build_datamodule(config)
     datamodule.prepare_data()
     return datamodule.hashes

@@ -1,8 +1,8 @@
-"""Measuring a network on one split: the same code before training, after it, and at any later time."""
+"""Evaluation of a network on one split: the same code before a training, after it, and at any later time."""
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,35 +22,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions on the N images of a split, and their metrics."""
+    """Predictions for the N images of a split, and their metrics.
+
+    Args:
+        split: "val" or "test".
+        classes: names of the K classes.
+        loss: mean over the images.
+        accuracy: from 0 to 1.
+        accuracy_per_class: K values; NaN for a class without images.
+        confusion: counts (K true, K predicted).
+        logits: (N, K), in the order of the images.
+    """
 
     split: str
-    """"val" or "test"."""
     classes: Sequence[str]
-    """Names of the K classes."""
     loss: float
     accuracy: float
     accuracy_per_class: Sequence[float]
-    """K values; NaN for a class without images."""
     confusion: Tensor
-    """Counts (K true, K predicted)."""
     logits: Tensor
-    """(N, K), in the order of the images."""
-
-    @classmethod
-    def from_metrics(
-        cls, split: str, classes: Sequence[str], metrics: Mapping[str, Tensor], logits: Tensor
-    ) -> "Evaluation":
-        """Return the evaluation of the tensors that `ClassificationMetrics.compute` returns."""
-        return cls(
-            split,
-            classes,
-            metrics["loss"].item(),
-            metrics["accuracy"].item(),
-            metrics["accuracy_per_class"].tolist(),
-            metrics["confusion"],
-            logits,
-        )
 
     def scalars(self) -> dict[str, float]:
         """Return the metrics by the names of `metric_names`."""
@@ -59,13 +49,11 @@ class Evaluation:
 
     def for_json(self) -> dict[str, float | dict[str, float | None]]:
         """Return the metrics as metrics.json holds them: the classes in one entry, None in place of NaN."""
-        per_class = zip(self.classes, self.accuracy_per_class, strict=True)
+        values = [None if math.isnan(value) else value for value in self.accuracy_per_class]
         return {
             f"{self.split}/loss": self.loss,
             f"{self.split}/accuracy": self.accuracy,
-            f"{self.split}/accuracy_per_class": {
-                name: None if math.isnan(value) else value for name, value in per_class
-            },
+            f"{self.split}/accuracy_per_class": dict(zip(self.classes, values, strict=True)),
         }
 
 
@@ -84,18 +72,13 @@ class _CollectLogits(Callback):
 
 
 def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str) -> Evaluation:
-    """Return the evaluation of the current weights on a split.
-
-    Args:
-        split: "val" or "test".
-    """
+    """Return the evaluation of the current weights on "val" or "test"."""
     run_loop = {"val": trainer.validate, "test": trainer.test}[split]
     collected = _CollectLogits()
     trainer.callbacks.append(collected)  # type: ignore[attr-defined]
     run_loop(classifier, datamodule=datamodule, verbose=False)
     trainer.callbacks.remove(collected)  # type: ignore[attr-defined]
-    metrics = classifier.metrics(split).compute()
-    return Evaluation.from_metrics(split, classifier.classes, metrics, torch.cat(collected.batches))
+    return _evaluation(split, classifier.classes, classifier.metrics(split), torch.cat(collected.batches))
 
 
 def ensemble(evaluations: Sequence[Evaluation], losses: Sequence[nn.Module], labels: Tensor) -> Evaluation:
@@ -104,22 +87,27 @@ def ensemble(evaluations: Sequence[Evaluation], losses: Sequence[nn.Module], lab
     Args:
         evaluations: one per network, on the same images.
         losses: their loss functions, whose mean is the loss.
-        labels: labels of the split, of which `trainer.limit_test_batches` may have left out the last.
+        labels: labels of the split; those after the last evaluated image are ignored.
 
     Raises:
         ValueError: if the evaluations are of different numbers of images.
     """
     split, classes = evaluations[0].split, evaluations[0].classes
-    if len(counts := sorted({len(evaluation.logits) for evaluation in evaluations})) > 1:
-        raise ValueError(
-            f"run: the runs were evaluated on {counts[0]:,} to {counts[-1]:,} images, because their "
-            f"trainer.limit_{split}_batches differ; an ensemble needs the same images"
-        )
+    if len({len(evaluation.logits) for evaluation in evaluations}) > 1:
+        raise ValueError(f"run: trainer.limit_{split}_batches differs; an ensemble needs the same number of images")
     logits = average_predictions([evaluation.logits for evaluation in evaluations])
     labels = labels[: len(logits)].cpu()
     metrics = ClassificationMetrics(len(classes))
     metrics.update(torch.stack([loss.eval()(logits, labels) for loss in losses]).mean(), logits, labels)
-    return Evaluation.from_metrics(split, classes, metrics.compute(), logits)
+    return _evaluation(split, classes, metrics, logits)
+
+
+def _evaluation(split: str, classes: Sequence[str], metrics: ClassificationMetrics, logits: Tensor) -> Evaluation:
+    values = metrics.compute()
+    loss, accuracy = values["loss"].item(), values["accuracy"].item()
+    return Evaluation(
+        split, classes, loss, accuracy, values["accuracy_per_class"].tolist(), values["confusion"], logits
+    )
 
 
 def log_evaluation(subject: str, evaluation: Evaluation, *notes: str) -> None:
@@ -128,9 +116,9 @@ def log_evaluation(subject: str, evaluation: Evaluation, *notes: str) -> None:
     Args:
         subject: what was measured.
         evaluation: the result.
-        notes: added in brackets to the last line.
+        notes: stand in brackets after the accuracy.
     """
-    split, classes = evaluation.split, evaluation.classes
-    log.info("%s of %s:\n%s", split, subject, class_table(evaluation.confusion, classes))
+    split = evaluation.split
+    log.info("%s of %s:\n%s", split, subject, class_table(evaluation.confusion, evaluation.classes))
     note = f" ({'; '.join(notes)})" if notes else ""
     log.info("%s: loss %.4f, accuracy %.2f%%%s", split, evaluation.loss, 100 * evaluation.accuracy, note)

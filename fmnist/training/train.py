@@ -19,7 +19,7 @@ from fmnist.config.memory import explain_out_of_memory
 from fmnist.config.processes import Terminated
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation.inspection import count_parameters
-from fmnist.evaluation.measure import Result, grouped, measure, scalars, show
+from fmnist.evaluation.measure import Evaluation, log_evaluation, measure
 from fmnist.report.gather import write_report
 from fmnist.runs import checkpoints
 from fmnist.runs import provenance as record
@@ -93,7 +93,7 @@ def train(session: Training, checkpoint: Path | None = None) -> float | None:
     return session.monitored
 
 
-def train_and_measure(session: Training, checkpoint: Path | None) -> tuple[str, Result] | None:
+def train_and_measure(session: Training, checkpoint: Path | None) -> tuple[str, Evaluation] | None:
     """What `train` does but for the report; whatever happens, it is written down."""
     run, trainer = session.run, session.trainer
     entries = {"precision": trainer.precision, "seed": session.config["seed"], "dataset": session.datamodule.hashes}
@@ -234,14 +234,14 @@ def measure_untrained(session: Training) -> None:
         log.info("untrained: not measured, as there are no validation images and test=false")
         return
     result = measure(session.evaluation_trainer(), session.classifier, session.datamodule, split)
-    session.metrics["untrained/accuracy"] = result["accuracy"].item()
-    session.history.add_untrained(scalars(split, result, session.classifier.classes))
+    session.metrics["untrained/accuracy"] = result.accuracy
+    session.history.add_untrained(result.scalars())
     for logger in session.trainer.loggers:
-        logger.log_metrics(scalars(split, result, session.classifier.classes), step=0)
-    log.info("untrained: accuracy %.2f%% (%s)", 100 * result["accuracy"].item(), split)
+        logger.log_metrics(result.scalars(), step=0)
+    log.info("untrained: accuracy %.2f%% (%s)", 100 * result.accuracy, split)
 
 
-def conclude(session: Training) -> tuple[str, Result] | None:
+def conclude(session: Training) -> tuple[str, Evaluation] | None:
     """Measures the chosen checkpoint on validation and test images, and shows the test's result.
 
     Returns:
@@ -254,16 +254,16 @@ def conclude(session: Training) -> tuple[str, Result] | None:
         metrics["checkpoint"] = chosen.name
     if session.datamodule.val_size:
         result = measure(session.evaluation_trainer(), session.classifier, session.datamodule, "val")
-        metrics |= grouped("val", result, session.classifier.classes)
-        session.monitored = scalars("val", result, session.classifier.classes)[session.config["monitor"]]
-        final = {f"val/{name}": result[name] for name in ("accuracy", "loss")}
+        metrics |= result.for_json()
+        session.monitored = result.scalars()[session.config["monitor"]]
+        final = {"val/accuracy": result.accuracy, "val/loss": result.loss}
         # At the first step that isn't done: where the run goes on, this point gives way.
         log_choices(session.trainer.logger, session.config, final, step=session.trainer.global_step)
         measured = ("val", result)
     if session.config["test"]:
         result = measure(session.evaluation_trainer(), session.classifier, session.datamodule, "test")
-        metrics |= grouped("test", result, session.classifier.classes)
-        show("test", metrics.get("checkpoint", "the network"), result, session.classifier.classes)
+        metrics |= result.for_json()
+        log_evaluation(metrics.get("checkpoint", "the network"), result)
         measured = ("test", result)
     return measured
 
