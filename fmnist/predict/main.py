@@ -109,7 +109,7 @@ def check_output(options: Settings, files: list[str]) -> None:
                 pass
         except OSError as error:
             raise ValueError(f"{key}={name}: can't be written: {error.strerror}") from error
-    if options.output and options.preview and Path(options.output).absolute() == Path(options.preview).absolute():
+    if options.output and options.preview and Path(options.output).resolve() == Path(options.preview).resolve():
         raise ValueError(f"preview={options.preview}: must be another file than output")
 
 
