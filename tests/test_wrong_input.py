@@ -230,7 +230,7 @@ def test_a_val_size_that_leaves_nothing_is_refused(train: RunScript) -> None:
         (["train", "checkpoint_every_minutes=nan"], ["checkpoint_every_minutes=NaN", "finite"]),
         (["train", "-m", "seed=range(0,100000000000)"], ["100,000,000,000 jobs", "100,000"]),
         (["train", "-m", "seed=glob(*)"], ["a sweep of 0 jobs"]),
-        (["predict", "images=.", "top=11"], ["top=11", "less than or equal to 10"]),
+        (["predict", "images=.", "top=0"], ["top=0", "greater than or equal to 1"]),
         (["predict", "images=.", "batch_size=0"], ["batch_size=0", "greater than or equal to 1"]),
         (["show_data", "images=257"], ["images=257", "less than or equal to 256"]),
         (["show_data", "seed=4294967296"], ["seed=4294967296", "4294967295"]),
