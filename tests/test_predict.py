@@ -15,7 +15,9 @@ import torch
 from conftest import Done, RunScript
 from PIL import Image
 
-from fmnist.config.objects import build_datamodule, build_evaluation_trainer, restore
+from fmnist.config.build import build_datamodule
+from fmnist.config.restore import restore
+from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.info import FASHION_MNIST
 from fmnist.evaluation.measure import measure
 from fmnist.predict.classify import FileClassifier

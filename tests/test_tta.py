@@ -11,7 +11,8 @@ from conftest import RunScript
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmnist.config.objects import build_datamodule, restore
+from fmnist.config.build import build_datamodule
+from fmnist.config.restore import restore
 from fmnist.evaluation.tta import TTA, augmented, average_predictions
 from fmnist.evaluation.tta import TestTimeAugmentation as AugmentedNetwork  # pytest would collect a Test*
 from fmnist.runs import checkpoints

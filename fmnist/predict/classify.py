@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from fmnist.config.objects import restore
+from fmnist.config.restore import restore
 from fmnist.predict.formats import Prediction, printable
 from fmnist.predict.images import Background, Prepared, read_image
 
