@@ -17,6 +17,7 @@ from fmnist.config.errors import one_line
 from fmnist.config.overrides import program, quoted
 from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, write_json
+from fmnist.runs.moved_targets import update_targets
 
 
 class RunIsBusy(ValueError):  # noqa: N818 (shown to the user like other invalid input)
@@ -73,6 +74,7 @@ class Run:
     def load_config(self) -> DictConfig:
         try:
             cfg = OmegaConf.create(untrusted.read_yaml(self.config_file))
+            cfg = OmegaConf.create(update_targets(OmegaConf.to_container(cfg)))
         except (OSError, ValueError, YAMLError) as error:
             raise ValueError(f"{self.config_file} can't be read: {one_line(error)}") from error
         if not isinstance(cfg, DictConfig):

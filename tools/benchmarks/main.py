@@ -23,7 +23,7 @@ from fmnist.config.overrides import quoted
 from fmnist.config.trainer import hardware_precision
 from fmnist.config.validation import check_arguments
 from fmnist.data.sources import ensure_files
-from fmnist.predict.main import network_of
+from fmnist.predict.classify import Predictor
 from fmnist.runs import provenance as record
 from fmnist.runs.files import write_json
 from fmnist.runs.run import Run, new_run
@@ -90,7 +90,7 @@ def make_bench(cfg: DictConfig) -> Bench:
     config = plain_config(cfg)
     return Bench(
         open_session=SessionsOf(words),
-        open_network=lambda checkpoint: network_of(checkpoint, "cpu"),
+        open_network=lambda checkpoint: Predictor(checkpoint, "cpu"),
         words=words,
         precisions=list(dict.fromkeys(["32-true", hardware_precision("cpu")])),
         data_root=Path(cfg.data_root),

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from omegaconf import DictConfig
 
@@ -11,8 +12,8 @@ from fmnist.config.build import build_datamodule
 from fmnist.config.restore import restore
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.evaluation.measure import Result, measure, together
-from fmnist.evaluation.tta import VIEWS, TestTimeAugmentation
+from fmnist.evaluation.measure import Evaluation, ensemble, measure
+from fmnist.evaluation.tta import TTA, TestTimeAugmentation
 from fmnist.runs import provenance as record
 from fmnist.runs.run import Run
 from tools.results.mistakes import Miss, Twin, find_misses, find_twins
@@ -31,7 +32,7 @@ class Network:
     """One that a recipe has trained, and what it answers to the test images."""
 
     row: Row
-    results: Mapping[str, Result]
+    results: Mapping[str, Evaluation]
     """By the name of the views."""
 
 
@@ -68,19 +69,19 @@ def look(cfg: DictConfig, recipe: Recipe, rows: Sequence[Row]) -> Look:
     networks = []
     for row, run, (saved, classifier, _) in zip(rows, runs, members, strict=True):
         network, results = classifier.network, {}
-        for name, views in VIEWS.items():
+        for name in get_args(TTA):
             classifier.network = (
-                TestTimeAugmentation(network, views, members[0].dataset.black) if len(views) > 1 else network
+                network if name == "none" else TestTimeAugmentation(network, name, members[0].dataset.black)
             )
             results[name] = measure(build_evaluation_trainer(saved), classifier, datamodule, "test")
-        check_accuracy(run, results["none"]["accuracy"].item(), row)
+        check_accuracy(run, results["none"].accuracy, row)
         log.info("%s, seed %d: %s", row.recipe, row.seed, in_views(results))
         networks.append(Network(row, results))
-    several = [scored(replace(one.row, views=name), one.results[name]) for name in VIEWS for one in networks]
+    several = [scored(replace(one.row, views=name), one.results[name]) for name in get_args(TTA) for one in networks]
     if len(networks) > 1:
         labels = datamodule.splits["test"][1]
         losses = [classifier.loss for _, classifier, _ in members]
-        answers = {name: together([one.results[name] for one in networks], losses, labels) for name in VIEWS}
+        answers = {name: ensemble([one.results[name] for one in networks], losses, labels) for name in get_args(TTA)}
         log.info("%s, %d together: %s", rows[0].recipe, len(networks), in_views(answers))
         parameters, seconds = sum(row.parameters for row in rows), sum(row.seconds for row in rows)
         all_of_them = replace(rows[0], runs=len(networks), parameters=parameters, seconds=seconds)
@@ -115,14 +116,14 @@ def find_run(cfg: DictConfig, row: Row) -> Run:
     return Run(folders[-1])
 
 
-def scored(row: Row, result: Result) -> Row:
+def scored(row: Row, result: Evaluation) -> Row:
     """The row with another result."""
-    return replace(row, accuracy=result["accuracy"].item(), loss=result["loss"].item())
+    return replace(row, accuracy=result.accuracy, loss=result.loss)
 
 
-def in_views(results: Mapping[str, Result]) -> str:
+def in_views(results: Mapping[str, Evaluation]) -> str:
     """The accuracies in words."""
-    return ", ".join(f"{100 * result['accuracy']:.2f}% (views={name})" for name, result in results.items())
+    return ", ".join(f"{100 * result.accuracy:.2f}% (tta={name})" for name, result in results.items())
 
 
 def gather(looks: Sequence[Look], near: float) -> tuple[list[Miss], list[Twin]]:
@@ -134,6 +135,6 @@ def gather(looks: Sequence[Look], near: float) -> tuple[list[Miss], list[Twin]]:
     """
     splits = looks[0].datamodule.splits
     twins = {split: find_twins(split, *splits[split], *splits["train"]) for split in ("test", "train")}
-    logits = [network.results["none"]["logits"] for look in looks for network in look.networks]
+    logits = [network.results["none"].logits for look in looks for network in look.networks]
     misses = find_misses(logits, splits["test"][1], twins["test"])
     return misses, [twin for split in twins.values() for twin in split if twin.distance < near]
