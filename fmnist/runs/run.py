@@ -73,12 +73,11 @@ class Run:
 
     def load_config(self) -> DictConfig:
         try:
-            cfg = OmegaConf.create(untrusted.read_yaml(self.config_file))
-            cfg = OmegaConf.create(update_targets(OmegaConf.to_container(cfg)))
+            content = OmegaConf.to_container(OmegaConf.create(untrusted.read_yaml(self.config_file)))
         except (OSError, ValueError, YAMLError) as error:
             raise ValueError(f"{self.config_file} can't be read: {one_line(error)}") from error
-        if not isinstance(cfg, DictConfig):
-            raise ValueError(f"{self.config_file} is not the config of a run")
+        cfg = OmegaConf.create(update_targets(content))
+        assert isinstance(cfg, DictConfig)  # read_yaml takes nothing else
         return cfg
 
     def load_record(self) -> dict[str, Any]:
@@ -174,11 +173,7 @@ def new_run(outputs: Path, name: str) -> Run:
 
 
 def check_name(name: str) -> None:
-    """Check that a folder can have the name.
-
-    Raises:
-        ValueError: if it can't.
-    """
+    """Check that a folder can have the name; raise a ValueError if it can't."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise ValueError(f"name={name!r}: must be the name of a folder: no '/', not empty, not starting with '.'")
 

@@ -1,4 +1,7 @@
-"""Checks of what a run folder or a checkpoint from a stranger holds: plain values, no references, limited in size."""
+"""Checks of what a run folder or a checkpoint from a stranger holds: plain values, no references, limited in size.
+
+Each check raises a ValueError that names what it refuses.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(file: Path) -> str:
-    """Return the text of a saved config.
-
-    Raises:
-        ValueError: see `check_yaml`.
-        OSError: if the file can't be read.
-    """
+    """Return the text of a saved config, checked by `check_yaml`."""
     if file.stat().st_size > MAX_CHARACTERS:
         raise ValueError(f"it is larger than {MAX_CHARACTERS:,} bytes")
     text = file.read_text(encoding="utf-8")
@@ -29,11 +27,7 @@ def read_yaml(file: Path) -> str:
 
 
 def check_yaml(text: str) -> None:
-    """Check that reading a text as YAML takes little memory and stack, and looks nothing up on this machine.
-
-    Raises:
-        ValueError: naming what is refused, or saying that it isn't YAML.
-    """
+    """Check that reading a text as YAML takes little memory and stack, and looks nothing up on this machine."""
     check_length(text)
     depth = 0
     try:
@@ -52,21 +46,13 @@ def check_yaml(text: str) -> None:
 
 
 def check_length(text: str) -> None:
-    """Check that a text is short enough for a config.
-
-    Raises:
-        ValueError: if it isn't.
-    """
+    """Check that a text is short enough for a config."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_CHARACTERS:,} characters")
 
 
 def check_plain(value: Any) -> None:
-    """Check that the config in a checkpoint is a small tree of plain values that looks nothing up on this machine.
-
-    Raises:
-        ValueError: naming what is refused.
-    """
+    """Check that the config in a checkpoint is a small tree of plain values that looks nothing up on this machine."""
     if not isinstance(value, dict):
         raise ValueError("it is not a mapping")
     seen: set[int] = set()
@@ -91,11 +77,7 @@ def check_plain(value: Any) -> None:
 
 
 def check_links(folder: Path) -> None:
-    """Check that a folder has no symbolic link, through which a file elsewhere would be overwritten.
-
-    Raises:
-        ValueError: naming the first link.
-    """
+    """Check that a folder has no symbolic link, through which a file elsewhere would be overwritten."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise ValueError(f"{path} is a link: a file elsewhere would be overwritten")
