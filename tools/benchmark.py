@@ -1,6 +1,6 @@
 """Measure the speed of the parts against what they replace, on the CPU.
 
-    python tools/benchmark.py input training --repetitions 9
+python tools/benchmark.py input training --repetitions 9
 """
 
 import atexit

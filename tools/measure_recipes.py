@@ -1,6 +1,6 @@
 """Measure the recipes again, and write the tables of RESULTS.md and README.md.
 
-    python tools/measure_recipes.py recipes --recipes fast_92,cpu_95 --seeds 10
+python tools/measure_recipes.py recipes --recipes fast_92,cpu_95 --seeds 10
 """
 
 import signal
@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # `tools` isn't installed
 
-from tools.arguments import Parser, exit_status, names, positive
+from tools.arguments import Parser, exit_status, names, positive  # noqa: E402
 
 WHAT = {
     "recipes": "train on all images and test (the default)",

@@ -1,6 +1,7 @@
 """Floating-point operations per second: of training steps, against those of a large matrix product."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -21,16 +22,20 @@ def compare(options: Options) -> Iterator[Comparison]:
     for network in options.networks or NETWORKS:
         with open_training(*options.overrides_of(network)) as training:
             classifier, dataset = training.classifier, training.datamodule.dataset
-            gflop = flops_per_image(classifier.network, classifier.loss, dataset.image_shape) / 1e9
-        ways, baselines = {}, {}
+            flops = flops_per_image(classifier.network, classifier.loss, dataset.image_shape)
+        ways: dict[str, Callable[[], float]] = {}
         for precision in precisions():
-            product, steps = f"matrix product, {precision}", f"training, {precision}"
+            ways[f"matrix product, {precision}"] = partial(product_gflops, DTYPES[precision])
             images_per_second = rate(lightning_loop, options, network, precision)
-            ways[product] = lambda dtype=DTYPES[precision]: max(product_rate(size, dtype) for size in SIZES) / 1e9
-            ways[steps] = lambda measure=images_per_second: gflop * measure()
-            baselines[steps] = {"matrix product": product}
-        title = f"arithmetic, {network or 'the default'}, {gflop:.4f} GFLOP for each image"
+            ways[f"training, {precision}"] = partial(training_gflops, images_per_second, flops)
+        baselines = {f"training, {name}": {"matrix product": f"matrix product, {name}"} for name in precisions()}
+        title = f"arithmetic, {network or 'the default'}, {flops / 1e9:.4f} GFLOP for each image"
         yield Comparison(title, "GFLOP/s", interleave(ways, options.repetitions), baselines)
+
+
+def training_gflops(images_per_second: Callable[[], float], flops: float) -> float:
+    """Return the GFLOP/s of a training with so many operations for each image."""
+    return images_per_second() * flops / 1e9
 
 
 def flops_per_image(network: nn.Module, loss: nn.Module, image_shape: Sequence[int], batch_size: int = 8) -> float:
@@ -46,9 +51,13 @@ def flops_per_image(network: nn.Module, loss: nn.Module, image_shape: Sequence[i
     return int(counter.get_total_flops()) / batch_size
 
 
-def product_rate(size: int, dtype: torch.dtype) -> float:
-    """Return the FLOP/s of the product of two (size, size) matrices."""
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    variables = {"torch": torch, "left": left, "right": right}
-    timer = Timer("torch.mm(left, right)", globals=variables, num_threads=torch.get_num_threads())
-    return 2 * size**3 / timer.blocked_autorange(min_run_time=0.05).median
+def product_gflops(dtype: torch.dtype) -> float:
+    """Return the GFLOP/s of the product of two square matrices, of the size where it is fastest."""
+    rates = []
+    for size in SIZES:
+        variables = {name: torch.randn(size, size).to(dtype) for name in ("left", "right")}
+        timer = Timer(
+            "torch.mm(left, right)", globals={"torch": torch, **variables}, num_threads=torch.get_num_threads()
+        )
+        rates.append(2 * size**3 / timer.blocked_autorange(min_run_time=0.05).median / 1e9)
+    return max(rates)

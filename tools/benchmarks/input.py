@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from torchvision.datasets import FashionMNIST
 
@@ -19,23 +20,23 @@ AUGMENTATIONS = {"no augmentation": Augmentation(), "flip and shift": Augmentati
 
 def compare(options: Options) -> Iterator[Comparison]:
     """Yield the images per second, without augmentation and with flip and shift; nothing is trained."""
-    dataset = FashionMNIST(str(options.data))
-    loader = BatchLoader(dataset.data[:, None], dataset.targets, BATCH_SIZE, shuffle_seed=0)
     for name, augment in AUGMENTATIONS.items():
-        baseline = tutorial_loader(options.data, BATCH_SIZE, augment)
-        ways = {
-            "DataLoader": rate(lambda: (len(labels) for _, labels in itertools.islice(baseline, TUTORIAL_BATCHES))),
-            "BatchLoader": rate(lambda: (len(FASHION_MNIST.normalise(augment(images))) for images, _ in loader)),
-        }
-        values = interleave(ways, options.repetitions)
+        values = interleave(loaders(options.data, augment), options.repetitions)
         yield Comparison(f"input, {name}", "images/s", values, {"BatchLoader": {"DataLoader": "DataLoader"}})
 
 
-def rate(counts: Callable[[], Iterable[int]]) -> Callable[[], float]:
-    """Return a function that measures the counted images per second."""
+def loaders(data: Path, augment: Augmentation) -> dict[str, Callable[[], float]]:
+    """Return functions that measure the images per second of both loaders."""
+    dataset = FashionMNIST(str(data))
+    loader = BatchLoader(dataset.data[:, None], dataset.targets, BATCH_SIZE, shuffle_seed=0)
+    baseline = tutorial_loader(data, BATCH_SIZE, augment)
+    return {
+        "DataLoader": lambda: rate(len(labels) for _, labels in itertools.islice(baseline, TUTORIAL_BATCHES)),
+        "BatchLoader": lambda: rate(len(FASHION_MNIST.normalise(augment(images))) for images, _ in loader),
+    }
 
-    def measure() -> float:
-        start = time.perf_counter()
-        return sum(counts()) / (time.perf_counter() - start)
 
-    return measure
+def rate(counts: Iterable[int]) -> float:
+    """Return the counted images per second."""
+    start = time.perf_counter()
+    return sum(counts) / (time.perf_counter() - start)

@@ -12,7 +12,6 @@ from fmnist.config.objects import hardware_precision
 from fmnist.training.train import Training
 from tools.baseline import Timed, train_tutorial, tutorial_loader
 from tools.benchmarks.comparison import Comparison, Options, interleave
-
 from tools.trainings import open_training
 
 NETWORKS = ("", "experiment=intro_adam", "experiment=intro_dropout", "experiment=intro_wide", "experiment=intro_lenet")

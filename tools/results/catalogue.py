@@ -65,7 +65,9 @@ def read_catalogue(file: Path) -> dict[str, Recipe]:
         recipes[name] = Recipe(**(entry or {}))
         for part in (name, *recipes[name].variants):
             if not NAME.fullmatch(part):
-                raise ValueError(f"{name}: {part!r} must consist of letters, digits, '_', '-' and '.': it names a folder")
+                raise ValueError(
+                    f"{name}: {part!r} must consist of letters, digits, '_', '-' and '.': it names a folder"
+                )
     return recipes
 
 

@@ -96,7 +96,7 @@ class Measurement:
                 remove_earlier_runs(run)
                 self.write_pages()
                 epochs = row["seconds"] / row["tutorial_epoch_seconds"]
-                print(f"  {task.split} accuracy {row['accuracy']:.2%}, {row['seconds']:.2f} s, {epochs:.2f} tutorial epochs")
+                print(f"  accuracy {row['accuracy']:.2%}, {row['seconds']:.2f} s, {epochs:.2f} tutorial epochs")
 
     def evaluate(self) -> None:
         """Evaluate the networks that recipes have left on this machine.

@@ -30,7 +30,7 @@ class RecipeRunner:
         data: the folder of the data.
         outputs: the runs go into <recipe>/<task> there.
         tutorial_steps: that are measured of the tutorial epoch.
-        lock: the file descriptor of a lock that each training holds as well, so that it stays locked if this process is killed.
+        lock: the file descriptor of the lock; each training holds it as well, also when this process is killed.
     """
 
     data: Path

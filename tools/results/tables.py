@@ -110,7 +110,9 @@ def ablations_table(name: str, recipe: Recipe, rows: pd.DataFrame) -> str:
     """Return a recipe and its variants on validation images: what the recipe gains over each of them."""
     own = rows[(rows.recipe == name) & (rows.split == "val")]
     changes = {"": [f"`{name}`", ""]}
-    changes |= {variant: [variant.replace("_", " "), f"`{' '.join(recipe.variants[variant])}`"] for variant in recipe.variants}
+    changes |= {
+        variant: [variant.replace("_", " "), f"`{' '.join(recipe.variants[variant])}`"] for variant in recipe.variants
+    }
     lines = []
     for _, group in own.groupby(["machine", "precision"], sort=False):
         members = {variant: group[group.variant == variant] for variant in changes}
