@@ -47,7 +47,7 @@ class ResultsStore:
         if not self.file.is_file():
             return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
         try:
-            rows = pd.read_csv(self.file, dtype=COLUMNS, keep_default_na=False, float_precision="round_trip")
+            rows = pd.read_csv(self.file, dtype=COLUMNS, keep_default_na=False, na_values={"loss": ["nan"]})
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.file} can't be read: {error}") from error
         if list(rows.columns) != list(COLUMNS):
