@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
-from fmnist.config.objects import build_classifier
+from fmnist.config.build import build_classifier
 from fmnist.data.augment import Augmentation
 from fmnist.data.info import FASHION_MNIST
 from tools.trainings import compose_train

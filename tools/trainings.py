@@ -10,10 +10,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from fmnist.config.build import Training, build_training
 from fmnist.config.help import CONF
-from fmnist.config.objects import build_training
 from fmnist.runs.run import Run
-from fmnist.training.train import Training, set_up
+from fmnist.training.fit import prepare_data
 
 
 @functools.cache  # composing takes half a second
@@ -33,7 +33,7 @@ def open_training(*overrides: str) -> Iterator[Training]:
     """
     with tempfile.TemporaryDirectory() as folder:
         training = build_training(compose_train("pictures=none", *overrides), Run(Path(folder)))
-        set_up(training)
+        prepare_data(training)
         yield training
     del training
     gc.collect()  # Trainer and callbacks refer to each other, and so keep 50 MB of images

@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 from torch.utils.benchmark import Timer
 
+from fmnist.config.build import Training
 from fmnist.evaluation.measure import measure
 from fmnist.predict.main import network_of
-from fmnist.training.train import Training
 from tools.baseline import tutorial_loader
 from tools.benchmarks.comparison import Comparison, Options, interleave
 from tools.trainings import open_training

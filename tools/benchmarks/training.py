@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from fmnist.config.objects import hardware_precision
-from fmnist.training.train import Training
+from fmnist.config.build import Training
+from fmnist.config.trainer import hardware_precision
 from tools.baseline import Timed, train_tutorial, tutorial_loader
 from tools.benchmarks.comparison import Comparison, Options, interleave
 from tools.trainings import open_training

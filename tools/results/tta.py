@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from fmnist.config.objects import build_datamodule, build_evaluation_trainer, restore
+from fmnist.config.build import build_datamodule
+from fmnist.config.restore import restore
+from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.evaluation.measure import Result, measure, together
 from fmnist.evaluation.tta import VIEWS, TestTimeAugmentation
 from fmnist.runs import provenance
