@@ -9,7 +9,7 @@ from torch.utils.benchmark import Timer
 
 from fmnist.config.build import Training
 from fmnist.evaluation.measure import measure
-from fmnist.predict.main import network_of
+from fmnist.predict.classify import Predictor
 from tools.baseline import tutorial_loader
 from tools.benchmarks.comparison import Comparison, Options, interleave
 from tools.trainings import open_training
@@ -52,7 +52,7 @@ def tutorial_rate(training: Training) -> float:
 
 def predictions(training: Training, repetitions: int) -> pd.DataFrame:
     """Return the milliseconds from pixels to probabilities, of one image and of many."""
-    predict = network_of(training.run.last_checkpoint, "cpu")
+    predict = Predictor(training.run.last_checkpoint, "cpu")
     pixels = training.datamodule.splits["test"][0]
     pixels = pixels[torch.arange(PREDICTED) % len(pixels)]
     statements = {

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from fmnist.config.build import build_datamodule
 from fmnist.config.restore import restore
 from fmnist.config.trainer import build_evaluation_trainer
-from fmnist.evaluation.measure import Result, measure, together
-from fmnist.evaluation.tta import VIEWS, TestTimeAugmentation
+from fmnist.evaluation.measure import Evaluation, ensemble, measure
+from fmnist.evaluation.tta import TTA, TestTimeAugmentation
 from fmnist.runs import provenance
 from fmnist.runs.run import Run
 from tools.results.catalogue import Hardware
@@ -34,26 +34,26 @@ def evaluate_recipe(rows: pd.DataFrame, hardware: Hardware, data: Path, outputs:
     """
     known = [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
     today = {"date": provenance.now().partition("T")[0], "version": code_version()}
-    results: dict[str, list[Result]] = {tta: [] for tta in VIEWS}
+    evaluations: dict[TTA, list[Evaluation]] = {tta: [] for tta in get_args(TTA)}
     found, losses = [], []
     for row in known:
         run = find_run(row, outputs)
         saved, classifier, dataset = restore(run.chosen_checkpoint, hardware, str(data))
         datamodule, network = build_datamodule(saved), classifier.network
         losses.append(classifier.loss)
-        for tta, views in VIEWS.items():
-            classifier.network = TestTimeAugmentation(network, views, dataset.black) if len(views) > 1 else network
-            result = measure(build_evaluation_trainer(saved), classifier, datamodule, "test")
-            results[tta].append(result)
+        for tta, members in evaluations.items():
+            classifier.network = network if tta == "none" else TestTimeAugmentation(network, tta, dataset.black)
+            evaluation = measure(build_evaluation_trainer(saved), classifier, datamodule, "test")
+            members.append(evaluation)
             if tta == "none":
-                check_accuracy(run, row, result)
+                check_accuracy(run, row, evaluation.accuracy)
             else:
-                found.append({**row, **scores(result), **today, "tta": tta})
+                found.append({**row, **scores(evaluation), **today, "tta": tta})
     if len(known) > 1:
         whole = {"runs": len(known), "parameters": rows.parameters.sum(), "seconds": rows.seconds.sum()}
         labels = datamodule.splits["test"][1]
-        for tta, members in results.items():
-            found.append({**known[0], **whole, **scores(together(members, losses, labels)), **today, "tta": tta})
+        for tta, members in evaluations.items():
+            found.append({**known[0], **whole, **scores(ensemble(members, losses, labels)), **today, "tta": tta})
     return found
 
 
@@ -70,13 +70,12 @@ def find_run(row: Mapping[str, Any], outputs: Path) -> Run:
     return Run(folders[-1])
 
 
-def check_accuracy(run: Run, row: Mapping[str, Any], result: Result) -> None:
+def check_accuracy(run: Run, row: Mapping[str, Any], accuracy: float) -> None:
     """Refuse a network that isn't the one of the row.
 
     Raises:
         ValueError: if more than one image differs; one may, as another machine rounds in another way.
     """
-    accuracy = result["accuracy"].item()
     if abs(accuracy - row["accuracy"]) > ONE_IMAGE:
         raise ValueError(
             f"{run.folder}: its accuracy is {accuracy:.4f}, and {row['accuracy']:.4f} in the results: "
@@ -84,6 +83,6 @@ def check_accuracy(run: Run, row: Mapping[str, Any], result: Result) -> None:
         )
 
 
-def scores(result: Result) -> dict[str, float]:
+def scores(evaluation: Evaluation) -> dict[str, float]:
     """Return the scores of a row."""
-    return {name: result[name].item() for name in ("accuracy", "loss")}
+    return {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
