@@ -96,7 +96,8 @@ def map_grid(maps: Tensor, columns: int = 8) -> Tensor:
     largest = maps.abs().amax(dim=(2, 3), keepdim=True)
     scaled = functional.interpolate(maps / largest.where(largest > 0, 1), scale_factor=_zoom(maps, MAP_TILE))
     colours = torch.from_numpy(colormaps["RdBu_r"](scaled[:, 0].numpy() / 2 + 0.5, bytes=True))[..., :3]
-    return make_grid(colours.permute(0, 3, 1, 2), columns, padding=2, pad_value=255)
+    grid: Tensor = make_grid(colours.permute(0, 3, 1, 2), columns, padding=2, pad_value=255)
+    return grid
 
 
 @styled
@@ -128,8 +129,8 @@ def _scaled(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images.cpu() / 255
     images = images.detach().cpu().double()
-    finite = images[images.isfinite()]
-    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    finite = images[images.isfinite()].tolist()
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
     return ((images - low) / ((high - low) or 1.0)).nan_to_num(nan=1.0).clamp(0, 1)
 
 

@@ -27,7 +27,7 @@ from fmnist.runs.run import Run
 from fmnist.training.callbacks import History, TrainingDiverged, TrainingInterrupted, TrainingPruned
 from fmnist.training.classifier import Classifier
 from fmnist.training.ranks.group import Ranks
-from fmnist.training.tensorboard import log_charts, log_choices
+from fmnist.training.tensorboard import log_charts, log_hparams
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def conclude(session: Training) -> tuple[str, Result] | None:
         session.monitored = scalars("val", result, session.classifier.classes)[session.config["monitor"]]
         final = {f"val/{name}": result[name] for name in ("accuracy", "loss")}
         # At the first step that isn't done: where the run goes on, this point gives way.
-        log_choices(session.trainer.logger, session.config, final, step=session.trainer.global_step)
+        log_hparams(session.trainer.logger, session.config, final, step=session.trainer.global_step)
         measured = ("val", result)
     if session.config["test"]:
         result = measure(session.evaluation_trainer(), session.classifier, session.datamodule, "test")
