@@ -20,7 +20,7 @@ from fmnist.config.processes import Terminated
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation.inspection import count_parameters
 from fmnist.evaluation.measure import Result, grouped, measure, scalars, show
-from fmnist.report.gather import write_report
+from fmnist.report.page import write_report
 from fmnist.runs import checkpoints
 from fmnist.runs import provenance as record
 from fmnist.runs.run import Run
