@@ -1,6 +1,7 @@
 """Numbers as charts."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -25,7 +26,9 @@ def confusion_chart(confusion: Tensor, classes: Sequence[str]) -> Figure:
     """
     figure = new_figure(8, 8)
     axes = figure.add_subplot()
-    MulticlassConfusionMatrix(len(classes)).plot(confusion, axes, labels=list(classes), cmap="Blues")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torchmetrics hands a tensor to matplotlib
+        MulticlassConfusionMatrix(len(classes)).plot(confusion, axes, labels=list(classes), cmap="Blues")
     return figure
 
 

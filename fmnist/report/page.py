@@ -45,7 +45,7 @@ def write_report(
     """
     network = copy.deepcopy(classifier.network).float().cpu()
     dataset, curves = datamodule.dataset, read_curves(run.history_file)
-    confidence, predicted = result["logits"].softmax(dim=1).max(dim=1)
+    predicted, confidence = result["logits"].argmax(dim=1), result["logits"].softmax(dim=1).amax(dim=1)
     images, labels = (part[: len(predicted)] for part in datamodule.splits[split])  # limit_test_batches takes fewer
     predictions = Predictions(images, labels, predicted, confidence, dataset.classes)
     page = render(
