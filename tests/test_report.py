@@ -19,7 +19,7 @@ from torch import nn
 
 from fmnist.data.info import FASHION_MNIST
 from fmnist.report import page
-from fmnist.report.examples import Predictions, data_url, overlay, sample
+from fmnist.report.examples import Predictions, data_url
 from fmnist.report.run_files import entries
 from fmnist.runs import checkpoints
 
@@ -350,36 +350,14 @@ def test_pixels_come_back_from_their_url(channels: int) -> None:
     assert Image.open(file).tobytes() == bytes(pixels.permute(1, 2, 0).flatten().tolist())
 
 
-def test_an_overlay_is_yellow_where_the_map_is_one() -> None:
-    heat = torch.tensor([[0.0, 1.0]])
-    cold, hot = overlay(torch.zeros(1, 1, 2, dtype=torch.uint8), heat)[:, 0].T.tolist()
-    assert hot[0] > hot[2] + 50
-    assert cold[2] > cold[1]
-    brighter = overlay(torch.full((1, 1, 2), 255, dtype=torch.uint8), heat)[:, 0].T.tolist()
-    assert all(new > old for new, old in zip(brighter[0] + brighter[1], cold + hot, strict=True))
-
-
-def predictions(confidence: list[float], labels: list[int], predicted: list[int]) -> Predictions:
-    images = torch.zeros(len(labels), 1, 28, 28, dtype=torch.uint8)
-    return Predictions(images, torch.tensor(labels), torch.tensor(predicted), torch.tensor(confidence), CLASSES)
-
-
-def test_samples_are_the_same_each_time_and_the_most_confident_come_first() -> None:
-    candidates = torch.tensor([True, False, True, True, False, True])
-    assert sample(candidates, 9) == [0, 2, 3, 5]
-    assert sample(candidates, 2) == sample(candidates, 2)
-    assert len(sample(candidates, 2)) == 2
-    found = predictions([0.1, 0.9, 0.5, 0.7, 0.8, 0.6], [0] * 6, [0] * 6)
-    assert found.most_confident(candidates, 3) == [3, 5, 2]
-    assert found.most_confident(~candidates, 3) == [1, 4]
-
-
 def test_grad_cam_is_of_the_predicted_and_then_of_the_true_class(monkeypatch: pytest.MonkeyPatch) -> None:
     def attribution(_: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[str, torch.Tensor]:
         return "a method", (labels > 0)[:, None, None].expand(-1, *images.shape[2:]).float()
 
     monkeypatch.setattr(page.inspection, "attribution", attribution)
-    found = predictions([0.5, 0.6, 0.7], [3, 2, 1], [3, 0, 4])
+    labels, predicted = torch.tensor([3, 2, 1]), torch.tensor([3, 0, 4])
+    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    found = Predictions(images, labels, predicted, torch.ones(3), CLASSES)
     method, examples = page.grad_cam(nn.Identity(), FASHION_MNIST, found)
     assert method == "a method"
     assert [[picture.label for picture in example.pictures] for example in examples] == [
