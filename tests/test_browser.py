@@ -1,4 +1,4 @@
-"""What a person sees of two small runs in TensorBoard and in their reports, in a headless browser: `make test-browser`.
+"""TensorBoard, reports and comparisons of small runs in a headless browser: `make test-browser`.
 
 Each test leaves a screenshot in outputs/screenshots/.
 """

@@ -1,4 +1,4 @@
-"""What a run shows in TensorBoard, read back from its files."""
+"""TensorBoard's pictures, charts and hyperparameters of a run, read back from its files."""
 
 import csv
 import json

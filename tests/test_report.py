@@ -132,7 +132,7 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path, report: Ca
     assert re.search(r"of 200 test images are right. 95% interval: [\d.]+% to [\d.]+%", result.text)
     assert f"CNN, {metrics['parameters']:,} parameters" in result.text
     assert "best.ckpt, chosen by val/accuracy" in result.text
-    assert re.search(r"3 epochs in 0:00:\d\d \(h:mm:ss\), with validation", result.text)
+    assert re.search(r"3 epochs in \d+ s, with validation", result.text)
 
     sections = html.all("section")
     headings = [section.one("h2").text for section in sections]
@@ -300,7 +300,7 @@ def test_a_run_without_validation_and_test_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: run=<run folder> is required"),
+        ([], "error: give run=<run folder>"),
         (["run=nowhere"], "run=nowhere"),
         (["run=.", "split=train"], "split=train"),
     ],

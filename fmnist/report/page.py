@@ -136,7 +136,7 @@ def reliability(logits: Tensor, labels: Tensor) -> Markup | None:
 
 
 def pairs(confusion: Tensor, predictions: Predictions) -> list[tuple[str, str, int, int, list[Example]]]:
-    """Return true and predicted class of the most confused pairs, how many of how many, and the most confident ones."""
+    """Return the most confused pairs: true and predicted class, mistakes, images, and the most confident mistakes."""
     found = []
     for true, guess, count in confused_pairs(confusion, PAIRS):
         these = (predictions.labels == true) & (predictions.predicted == guess)

@@ -8,7 +8,6 @@ import math
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +50,7 @@ def facts(curves: Curves, record: Mapping[str, Any]) -> dict[str, str]:
         found["status"] = str(record["status"])
     if curves.get("seconds", [(0, 0)])[-1][0] > 0:
         epochs, seconds = curves["seconds"][-1]
-        found["training"] = f"{epochs:g} epochs in {timedelta(seconds=round(seconds))} (h:mm:ss), with validation"
+        found["training"] = f"{epochs:g} {'epoch' if epochs == 1 else 'epochs'} in {seconds:,.0f} s, with validation"
     if isinstance(start := record.get("start"), str):
         found["started"] = start.replace("T", " ")
     if isinstance(hardware := record.get("hardware"), dict):

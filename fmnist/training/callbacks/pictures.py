@@ -56,7 +56,7 @@ class Pictures(Callback):
     graph: bool
     embedding: Annotated[int, Ge(0)]
     _logits: list[Tensor] = field(default_factory=list, init=False)
-    """Of the last validation, by batch; of several processes, this one's part of each."""
+    """Logits of the last validation, by batch: with several processes, this one's part of each."""
     _drawn_at: int = field(default=0, init=False)
     """The number of steps at the last drawing."""
 
