@@ -168,7 +168,7 @@ def comparison(page: Page, tmp_path: Path) -> Page:
 
 
 def cards(page: Page, element: str, title: str) -> Locator:
-    """What TensorBoard shows under a title."""
+    """Return the cards that TensorBoard shows under a title."""
     return page.locator(element).filter(has=page.get_by_text(title, exact=True))
 
 
