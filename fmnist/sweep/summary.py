@@ -1,6 +1,5 @@
 """The end of a sweep: its comparison, what has become of its jobs, and the exit status."""
 
-import contextlib
 import shutil
 import sys
 from collections import Counter
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fmnist.config.command_line import USER_ERRORS
-from fmnist.runs.run import Run, RunIsBusy
+from fmnist.runs.run import Run
 from fmnist.sweep.job import Outcome, ended_here, read_outcomes
 from fmnist.sweep.workers import STOP_FILE
 
@@ -50,8 +49,6 @@ class Sweep:
         if error is None and len(failed) == self.jobs and not any(map(self._has_config, failed)):
             raise ValueError(first_error(failed))
         if self.command == "train" and not is_removed:
-            if isinstance(error, Exception):
-                self._mark_killed_jobs()
             self._compare()
         complete = sum(outcome.status in ("finished", "already finished") for outcome in ended) == self.jobs
         if self.command == "train" or not complete:
@@ -85,14 +82,6 @@ class Sweep:
 
     def _has_config(self, outcome: Outcome) -> bool:
         return Run(self.folder / outcome.folder).config_file.exists()
-
-    def _mark_killed_jobs(self) -> None:
-        """Record as interrupted what claims to be running, and is run by nobody."""
-        for record in self.folder.glob("*/run.json"):
-            run = Run(record.parent)
-            with contextlib.suppress(RunIsBusy, ValueError), run.locked():
-                if run.status == "running":
-                    run.update_record(status="interrupted")
 
     def _compare(self) -> None:
         from fmnist.compare import PAGE_FILE, read_runs, write_comparison  # a second, which --help doesn't need
