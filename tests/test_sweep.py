@@ -303,6 +303,10 @@ def test_jobs_whose_names_would_be_the_same_get_numbers(train: RunScript, data_r
     assert second == f"{first}_2"
 
 
+def test_names_of_runs_can_be_swept(train: RunScript) -> None:
+    assert names_in_order(train("-m", "trainer=debug", "name=a,b")) == ["name=a", "name=b"]
+
+
 def test_other_commands_sweep_too(train: RunScript, run_script: RunScript) -> None:
     run = train("trainer.max_epochs=1", "test=false").run
     done = run_script("evaluate", "-m", f"run='{run}'", "split=val,test")

@@ -72,11 +72,11 @@ def prepare(config: DictConfig) -> None:
         if uses_joblib(hydra.launcher):
             continue_in_own_session(outcomes / STOP_FILE)
             for_jobs["parent"] = os.getpid()
-    unnamed = sorted(UNNAMED | overrides.fixed.keys() if overrides.swept else UNNAMED)
+    unnamed = (UNNAMED - overrides.swept) | (overrides.fixed.keys() if overrides.swept else set())
     for_each_job = [
         f"hydra.sweep.dir={quoted(str(folder))}",
         "hydra.sweep.subdir=${fmnist_job_folder:}",
-        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(unnamed)}]",
+        f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(unnamed))}]",
         *(f"hydra.callbacks.sweep.{key}={value}" for key, value in for_jobs.items()),
     ]
     with read_write(config), open_dict(config):

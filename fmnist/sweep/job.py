@@ -18,6 +18,7 @@ from fmnist.runs.run import Run, RunIsBusy
 from fmnist.sweep.gpu_assignment import use_own_gpu
 from fmnist.sweep.workers import STOP_FILE, interrupted_when
 
+OUTCOME_FILES = "[!.]*.json"
 Status = Literal["finished", "already finished", "failed", "interrupted", "running in another process"]
 
 
@@ -55,18 +56,22 @@ def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> 
     Raises:
         KeyboardInterrupt: after Ctrl-C, unless this is a worker of a parallel sweep.
     """
-    sweep: Any = hydra.callbacks.sweep
     run = Run(Path(hydra.runtime.output_dir))
-    if sweep.outcomes is None:
-        print(f"\njob {hydra.job.num + 1}/{sweep.jobs}: {run.folder.name}", flush=True)
-        outcome, error = _attempt(job, cfg, hydra, run)
-        ended_here.append(outcome)
-        if outcome.status not in ("finished", "interrupted"):  # which the run itself has said
-            print(outcome, flush=True)
-        if error and (raises or isinstance(error, KeyboardInterrupt)):
-            raise error
-        return outcome.value
+    if hydra.callbacks.sweep.outcomes is not None:
+        return _run_in_parallel(job, cfg, hydra, run, raises)
+    print(f"\njob {hydra.job.num + 1}/{hydra.callbacks.sweep.jobs}: {run.folder.name}", flush=True)
+    outcome, error = _attempt(job, cfg, hydra, run)
+    ended_here.append(outcome)
+    if outcome.status not in ("finished", "interrupted"):  # which the run itself has said
+        print(outcome, flush=True)
+    if error and (raises or isinstance(error, KeyboardInterrupt)):
+        raise error
+    return outcome.value
 
+
+def _run_in_parallel(job: str, cfg: DictConfig, hydra: DictConfig, run: Run, raises: bool) -> float | None:
+    """Run one job in a process of its own, and write its outcome where the first process finds it."""
+    sweep: Any = hydra.callbacks.sweep
     outcomes, is_worker = Path(sweep.outcomes), sweep.parent is not None
 
     def stopped() -> bool:
@@ -81,7 +86,7 @@ def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> 
         outcome, error = _attempt(job, cfg, hydra, run)
     with contextlib.suppress(OSError):  # of a full disk
         write_json(outcomes / f"{hydra.job.num}.json", asdict(outcome))
-    line = f"{len(read_outcomes(outcomes))}/{sweep.jobs} {run.folder.name}: {outcome}\n"
+    line = f"{len([*outcomes.glob(OUTCOME_FILES)])}/{sweep.jobs} {run.folder.name}: {outcome}\n"
     print(line, end="", flush=True)  # at once, as other processes write there, too
     if is_worker and os.getppid() != sweep.parent:
         os._exit(INTERRUPTED)
@@ -92,7 +97,7 @@ def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> 
 
 def read_outcomes(folder: Path) -> list[Outcome]:
     """Return how the jobs of a parallel sweep have ended so far."""
-    return [Outcome(**load_json(file)) for file in folder.glob("[!.]*.json")]
+    return [Outcome(**load_json(file)) for file in folder.glob(OUTCOME_FILES)]
 
 
 @contextlib.contextmanager

@@ -27,10 +27,15 @@ def continue_in_own_session(stop: Path) -> None:
         stop: a file that is made when Ctrl-C is pressed, or when this process is killed.
     """
     parent = os.getpid()
+
+    def ask(*_: object) -> None:
+        with contextlib.suppress(OSError):  # all jobs have ended, and the folder is gone
+            stop.touch()
+
     sys.stdout.flush()
     if (child := os.fork()) == 0:
         os.setsid()
-        signal.signal(signal.SIGINT, lambda *_: stop.touch())
+        signal.signal(signal.SIGINT, ask)
         end_with(parent)
         return
     while True:
