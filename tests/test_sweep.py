@@ -258,10 +258,14 @@ def test_a_killed_worker_ends_the_sweep_in_a_line(tmp_path: Path, capsys: pytest
     outcomes = tmp_path / ".outcomes"
     outcomes.mkdir()
     (outcomes / "0.json").write_text('{"folder": "seed=0", "status": "finished"}')
+    for seed in (0, 1):
+        Run(tmp_path / f"seed={seed}").folder.mkdir()
+    Run(tmp_path / "seed=1").update_record(status="running")
     sweep = Sweep("train", tmp_path, is_new=False, jobs=2, outcomes=outcomes)
     with pytest.raises(ValueError, match=r"^the jobs were killed: RuntimeError: a worker was killed$"):
         sweep.end(None, RuntimeError("a worker was killed\n\nexit codes: -9"), None)
-    assert capsys.readouterr().out.endswith("2 jobs: 1 finished, 1 not started; the same command runs the rest\n")
+    assert capsys.readouterr().out.endswith("2 jobs: 1 finished, 1 not finished; the same command runs the rest\n")
+    assert statuses(tmp_path) == {"seed=1": "interrupted"}
     assert not outcomes.exists()
 
 

@@ -1,5 +1,6 @@
 """The end of a sweep: its comparison, what has become of its jobs, and the exit status."""
 
+import contextlib
 import shutil
 import sys
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fmnist.config.command_line import USER_ERRORS
-from fmnist.runs.run import Run
+from fmnist.runs.run import Run, RunIsBusy
 from fmnist.sweep.job import Outcome, ended_here, read_outcomes
 from fmnist.sweep.workers import STOP_FILE
 
@@ -48,16 +49,20 @@ class Sweep:
             return
         if error is None and len(failed) == self.jobs and not any(map(self._has_config, failed)):
             raise ValueError(first_error(failed))
+        killed = isinstance(error, Exception) and not isinstance(error, USER_ERRORS) and len(ended) < self.jobs
         if self.command == "train" and not is_removed:
+            if killed:
+                self._mark_interrupted()
             self._compare()
         complete = sum(outcome.status in ("finished", "already finished") for outcome in ended) == self.jobs
         if self.command == "train" or not complete:
             hint = "" if complete else "; the same command runs the rest"
             exits_with_1 = not complete and not error and not stopped
-            print(tally(ended, self.jobs) + hint, file=sys.stderr if exits_with_1 else sys.stdout, flush=True)
+            line = tally(ended, self.jobs, rest="not finished" if killed else "not started") + hint
+            print(line, file=sys.stderr if exits_with_1 else sys.stdout, flush=True)
         if stopped:
             raise KeyboardInterrupt
-        if isinstance(error, Exception) and not isinstance(error, USER_ERRORS) and len(ended) < self.jobs:
+        if killed:
             reason = " ".join(str(error).split("\n\n")[0].split())
             raise ValueError(f"the jobs were killed: {type(error).__name__}: {reason}") from error
         if error is None and not complete:
@@ -83,6 +88,14 @@ class Sweep:
     def _has_config(self, outcome: Outcome) -> bool:
         return Run(self.folder / outcome.folder).config_file.exists()
 
+    def _mark_interrupted(self) -> None:
+        """Record as interrupted the jobs that were running when they were killed."""
+        for record in self.folder.glob("*/run.json"):
+            run = Run(record.parent)
+            with contextlib.suppress(RunIsBusy, ValueError), run.locked():
+                if run.status == "running":
+                    run.update_record(status="interrupted")
+
     def _compare(self) -> None:
         from fmnist.compare import PAGE_FILE, read_runs, write_comparison  # a second, which --help doesn't need
 
@@ -96,12 +109,12 @@ def jobs_text(number: int) -> str:
     return "1 job" if number == 1 else f"{number:,} jobs"
 
 
-def tally(ended: Sequence[Outcome], jobs: int) -> str:
-    """Return how many jobs have ended in which way, in a line."""
+def tally(ended: Sequence[Outcome], jobs: int, rest: str) -> str:
+    """Return how many jobs have ended in which way, in a line; the others are the `rest`."""
     counts = Counter(outcome.status for outcome in ended)
     parts = [f"{count} {status}" for status, count in sorted(counts.items())]
     if len(ended) < jobs:
-        parts.append(f"{jobs - len(ended)} not started")
+        parts.append(f"{jobs - len(ended)} {rest}")
     return f"{jobs_text(jobs)}: {', '.join(parts)}"
 
 
