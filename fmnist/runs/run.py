@@ -181,8 +181,7 @@ def new_run(outputs: Path, name: str) -> Run:
     Raises:
         ValueError: if the name can't be a folder's, or the folder can't be made.
     """
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise ValueError(f"name={name!r} can't be the name of a folder: no '/', not empty, not starting with '.'")
+    check_name(name)
     parent = (outputs / name).absolute()
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -197,6 +196,16 @@ def new_run(outputs: Path, name: str) -> Run:
             outputs.rmdir()  # if it is empty, as where the name is too long
         raise ValueError(f"outputs={outputs}: can't make a run folder there: {error.strerror}") from error
     raise ValueError(f"{parent} has too many runs of this second")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that can't be a folder's.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"name={name!r} can't be the name of a folder: no '/', not empty, not starting with '.'")
 
 
 def open_run(key: str, folder: str | Path) -> Run:
