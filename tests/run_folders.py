@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fmnist.config.help import CONF
-from fmnist.data.info import CLASSES
+from fmnist.config.keys import flat_settings
+from fmnist.data.info import FASHION_MNIST
 
 GROUPS = ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer", "callbacks", "pictures")
 
@@ -37,6 +38,7 @@ def write_run(
     seed: int = 0,
     start: str = "2026-11-22T10:00:00+00:00",
     choices: bool = True,
+    settings: bool = True,
     **record: Any,
 ) -> Path:
     """The folder of a run with the config that `train.py <overrides>` would have had.
@@ -50,13 +52,16 @@ def write_run(
         status: of the run; metrics.json is only written by those that finished.
         seed: of the run.
         start: when it began; it ended a minute later.
-        choices: whether run.json tells them, as it didn't always.
+        choices: whether run.json has the choices of groups.
+        settings: whether run.json has the settings; earlier versions wrote neither.
         record: more entries of run.json.
     """
     config, chosen = composed(overrides)
     folder.mkdir(parents=True)
     config.seed = seed
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    if settings:
+        record["settings"] = flat_settings(OmegaConf.to_container(config))
     entries = {"overrides": [*overrides, f"seed={seed}"], "start": start, "status": status, "seed": seed, **record}
     if status == "finished":
         entries["end"] = start.replace(":00+", ":59+")
@@ -65,7 +70,7 @@ def write_run(
     if status == "finished":
         metrics: dict[str, Any] = {"parameters": 241770, "checkpoint": "best.ckpt", "epochs": 1, "train/seconds": 10.0}
         metrics |= {"val/loss": loss, "val/accuracy": accuracy}
-        metrics["val/accuracy_per_class"] = dict.fromkeys(CLASSES, accuracy)
+        metrics["val/accuracy_per_class"] = dict.fromkeys(FASHION_MNIST.classes, accuracy)
         metrics |= {"test/accuracy": test} if test is not None else {}
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
