@@ -76,6 +76,20 @@ def write_run(
     return folder
 
 
+def write_many_runs(folder: Path, count: int) -> None:
+    """Write runs of two seeds for each of count / 2 learning rates, of which the last is the best."""
+    template = write_run(folder.with_name("template") / "0", "optimizer=sgd", test=0.5)
+    texts = {file.name: file.read_text() for file in template.iterdir()}
+    record = json.loads(texts["run.json"])
+    for i in range(count):
+        run = folder / str(i)
+        run.mkdir(parents=True)
+        record["settings"] |= {"optimizer.lr": 1.5 + i // 2, "seed": i % 2}
+        texts["run.json"] = json.dumps(record)
+        for name, text in texts.items():
+            (run / name).write_text(text.replace("0.9", f"0.{1000 + i}") if name == "metrics.json" else text)
+
+
 def write_history(folder: Path, accuracies: Sequence[float]) -> None:
     """The table of the epochs, from epoch 0 on."""
     with (folder / "metrics.csv").open("w", newline="") as file:

@@ -60,7 +60,7 @@ def runs_csv(runs: Sequence[RunResult], comparison: Comparison, folder: Path) ->
     rank_of = {run.folder: rank for rank, members in ranks for run in members}
     names = [(relative(run.folder, folder), run.status, rank_of.get(run.folder), run.seed) for run in runs]
     return _csv(
-        DataFrame(names, columns=["folder", "status", "rank", "seed"]),
+        DataFrame(names, columns=["folder", "status", "rank", "seed"]).astype({"rank": "Int64"}),
         differing_settings(runs),
         DataFrame({"epochs": [run.epochs for run in runs]}),
         DataFrame([run.metrics for run in runs]),

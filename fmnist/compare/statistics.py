@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pandas import Series
 from scipy import stats
 
@@ -76,5 +77,5 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = Series(p_values, dtype=float)
     ordered = p.dropna().sort_values()
-    corrected = (ordered * range(len(ordered), 0, -1)).cummax().clip(upper=1)
+    corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
     return [float(value) for value in corrected.reindex(p.index)]
