@@ -4,7 +4,8 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,54 +35,75 @@ from fmnist.training.callbacks import (
     Pictures,
     Progress,
     RandomStates,
+    RecordSampleStats,
     RegularCheckpoint,
     RunConfig,
+    StepLoss,
 )
 from fmnist.training.classifier import Classifier
-from fmnist.training.compilation import check_compiler, check_replay
+from fmnist.training.compilation import check_compiler, check_cuda_graph
+from fmnist.training.cuda_graph import ReplayedNetwork
+from fmnist.training.distributed import SummedMetrics
 from fmnist.training.metric_names import direction, metric_names
-from fmnist.training.ranks.place import check_processes
+from fmnist.training.rank_info import check_processes
+from fmnist.training.speed import run_network, use_in_training
 from fmnist.training.tensorboard import RunLogger
-from fmnist.training.train import Training
 
 DOUBLE = ("64", "64-true")
-"""Lightning's words for double precision."""
+"""Lightning's names of double precision."""
 COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
-"""Precisions of weights whose last digit is more than a step of an average."""
+"""Precisions of weights whose last digit is larger than a step of their average."""
+
+
+@dataclass
+class Training:
+    """The objects that take part in one training."""
+
+    run: Run
+    config: dict[str, Any]
+    """The resolved config that all of it was built from, as plain values."""
+    classifier: Classifier
+    datamodule: FashionMNISTDataModule
+    trainer: Trainer
+    evaluation_trainer: Callable[[], Trainer]
+    """Makes a Trainer of the same device and precision that logs and keeps nothing."""
+    history: History
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What metrics.json holds so far."""
 
 
 def build_training(
     cfg: DictConfig, run: Run, first_step: int | None = None, extra_callbacks: Sequence[Callback] = ()
 ) -> Training:
-    """Everything that one training needs. Nothing is read, so that a mistake shows at once.
+    """Build everything that one training needs. Nothing is read or written, so that a mistake shows at once.
 
     Args:
         cfg: as conf/train.yaml composes it.
         run: where the training's files go.
-        first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time. None
-            in a new folder.
-        extra_callbacks: come after the table of the epochs, and before the checkpoints are written.
+        first_step: the optimizer step at which a resumed training begins: TensorBoard's events from there on are
+            dropped. None in a new folder.
+        extra_callbacks: called after the table of the epochs is written, and before the checkpoints are.
 
     Raises:
-        ValueError: naming the key that asks for something that can't be.
+        ValueError: naming the key that asks for something impossible.
     """
     seed_everything(cfg.seed, verbose=False)
     datamodule = build_datamodule(cfg)
     classifier = build_classifier(cfg, datamodule.dataset)
+    classifier.log_train_epochs = False  # the history does
     check_monitor(cfg, datamodule.dataset)
     check_loss(cfg, classifier.loss, datamodule.augment, datamodule.dataset)
     history = History(run.history_file, datamodule.dataset.classes)
     progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
-    config = plain_config(cfg)
-    # As this machine and this folder have it, so that the same comes of it elsewhere.
-    config["data"]["root"] = str(datamodule.root.absolute())
-    if cfg.trainer.precision == "auto":
-        config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
+    config = resolved_config(cfg, datamodule)
     callbacks: list[Callback] = [
         *build_callbacks(cfg),
         RunConfig(config, datamodule.dataset),
         RandomStates(cfg.seed),
         *([Divergence()] if cfg.stop_on_nan else []),
+        *([RecordSampleStats()] if datamodule.needs_predictions else []),
+        SummedMetrics(),
+        StepLoss(),
         LearningRateMonitor(logging_interval="step"),
         *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
         history,
@@ -94,20 +116,41 @@ def build_training(
     io = AtomicCheckpointIO({run.last_checkpoint: run.previous_checkpoint})
     trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger, checkpoint_io=io)
     check_parts(cfg, trainer)
-    if cfg.get("compile"):  # runs of older versions haven't got it
-        check_compiler(trainer.strategy.root_device.type)
-        classifier.compile_network()
-    if cfg.get("cuda_graph"):
-        device, accumulated = trainer.strategy.root_device.type, trainer.accumulate_grad_batches
-        check_replay(device, trainer.world_size, accumulated, bool(cfg.get("compile")))
-        classifier.replay_network()
+    accelerate(cfg, classifier, trainer)
     return Training(
         run, config, classifier, datamodule, trainer, functools.partial(build_evaluation_trainer, cfg), history
     )
 
 
+def resolved_config(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> dict[str, Any]:
+    """Return the config with what this machine and this folder make of it, so that it gives the same elsewhere."""
+    config = plain_config(cfg)
+    config["data"]["root"] = str(datamodule.root.absolute())
+    if cfg.trainer.precision == "auto":
+        config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
+    return config
+
+
+def accelerate(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> None:
+    """Let the classifier train a compiled network, or one that is replayed from a CUDA graph, where that is asked for.
+
+    Raises:
+        ValueError: if the machine or another key doesn't allow it.
+    """
+    device = trainer.strategy.root_device.type
+    compiled = bool(cfg.get("compile"))  # older runs haven't got the keys
+    if compiled:
+        check_compiler(device)
+        # Torch gives up on a function that it has compiled 8 times: earlier trainings of this process mustn't count.
+        torch.compiler.reset()
+        use_in_training(classifier, torch.compile(run_network))
+    if cfg.get("cuda_graph"):
+        check_cuda_graph(device, trainer.world_size, trainer.accumulate_grad_batches, compiled)
+        use_in_training(classifier, ReplayedNetwork())
+
+
 def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
-    """Refuses what doesn't go together, above all what several processes can't share.
+    """Refuse keys that exclude each other, above all in several processes.
 
     Raises:
         ValueError: naming the key.
@@ -115,7 +158,8 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
     check_processes(trainer.num_devices, trainer.num_nodes)
     if cfg.data.batch_size < trainer.world_size:
         raise ValueError(
-            f"data.batch_size={cfg.data.batch_size}: fewer than the {trainer.world_size} processes that share a batch"
+            f"data.batch_size={cfg.data.batch_size}: must be at least {trainer.world_size}, "
+            "the processes that share a batch"
         )
     if trainer.precision == "16-mixed" and trainer.gradient_clip_val and cfg.optimizer.get("fused"):
         raise ValueError(
@@ -126,7 +170,7 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
     if averages and trainer.precision in COARSE:
         raise ValueError(
             f"trainer.precision={trainer.precision}: too coarse for callbacks=ema, whose average moves by less than "
-            "the last digit; bf16-mixed and 32-true aren't"
+            "the last digit: take bf16-mixed or 32-true"
         )
     if isinstance(trainer.strategy, FSDPStrategy) and averages:
         raise ValueError("trainer.strategy=fsdp: no process has the whole network to average: callbacks=none")
@@ -135,30 +179,29 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
 
 
 def check_loss(cfg: DictConfig, loss: nn.Module, augment: Augmentation, dataset: DatasetInfo) -> None:
-    """Tries the loss on labels as training has them, which of mixed images are shares of the classes.
+    """Try the loss on labels as training has them: soft labels where images are mixed.
 
     Raises:
-        ValueError: if it can't take them.
+        ValueError: if it doesn't accept them.
     """
     classes, labels = len(dataset.classes), torch.zeros(2, dtype=torch.long)
     _, labels = augment.mixed(torch.zeros(2, *dataset.image_shape), labels, classes, torch.Generator())
     try:
         loss(torch.zeros(2, classes), labels)
     except (ValueError, TypeError, RuntimeError) as error:
-        kind = (
-            "labels (N)" if labels.ndim == 1 else "shares of the classes (N, K), as augment.mixup and cutmix have them"
-        )
-        raise ValueError(f"loss._target_={cfg.loss._target_}: it doesn't take {kind}: {one_line(error)}") from error
+        kind = "labels (N)" if labels.ndim == 1 else "soft labels (N, K), which augment.mixup and augment.cutmix make"
+        raise ValueError(f"loss._target_={cfg.loss._target_}: it doesn't accept {kind}: {one_line(error)}") from error
 
 
 def build_classifier(
     cfg: DictConfig, dataset: DatasetInfo = FASHION_MNIST, checkpoint: dict[str, Any] | None = None
 ) -> Classifier:
-    """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read.
+    """Build network, loss, optimizer and schedule; each is tried once before any data are read.
 
     Args:
         cfg: the config.
-        checkpoint: the one whose weights the network has to have room for, and no more.
+        dataset: whose images are classified.
+        checkpoint: the one whose weights must fit the network.
     """
     network = build_network(cfg.model, dataset, checkpoint)
     loss = build("loss", cfg.loss, nn.Module)
@@ -168,16 +211,16 @@ def build_classifier(
         optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"optimizer: {one_line(error)}") from error
-    classifier = Classifier(network, loss, optimizer, schedule, dataset.classes)
+    classifier = Classifier(network, loss, optimizer, schedule, classes=dataset.classes)
     # Lightning does it after it has loaded a checkpoint, whose weights would have gone through single precision.
     return classifier.double() if str(cfg.trainer.get("precision")) in DOUBLE else classifier
 
 
 def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, Any] | None = None) -> nn.Module:
-    """The network; first without memory for its weights, so that none is too large.
+    """Build the network, first without memory for its weights, so that none is too large.
 
     Raises:
-        ValueError: if this machine has less memory, or the weights of the checkpoint are of other shapes.
+        ValueError: if the machine has too little memory, or the weights of the checkpoint don't fit.
     """
     parts: dict[str, Any] = {"image_shape": dataset.image_shape, "num_classes": len(dataset.classes)}
     with torch.device("meta"):
@@ -194,23 +237,25 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
 
 
 def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
-    """The images, their augmentation, and the order in which the run's seed serves them."""
+    """Build the data module, with the augmentation and the order of images that the seed gives."""
     augment = build("augment", cfg.augment, Augmentation)
     datamodule: FashionMNISTDataModule = build("data", cfg.data, FashionMNISTDataModule, augment=augment, seed=cfg.seed)
     return datamodule
 
 
 def build_callbacks(cfg: DictConfig) -> list[Callback]:
-    """The callbacks of the config; one that is partial is told the monitored metric and its direction."""
+    """Build the callbacks of the config; a partial one gets the monitored metric and its direction."""
     callbacks = []
     for name, node in cfg.callbacks.items():
         callback = build(f"callbacks.{name}", node, Callback, partly=None)
         for argument, value in node.items():
             if re.search("path|dir", argument) or ("file" in argument and os.sep in str(value)):
-                raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes in its own folder alone")
+                raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes only in its own folder")
         if isinstance(callback, functools.partial):
             if not cfg.data.val_size:
-                raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")
+                raise ValueError(
+                    f"callbacks.{name} monitors {cfg.monitor}, but there are no validation images (data.val_size=0)"
+                )
             callback = callback(monitor=cfg.monitor, mode=direction(cfg.monitor))
         if isinstance(callback, WeightAveraging) and not isinstance(callback, AveragedWeights):
             raise ValueError(
@@ -222,8 +267,8 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
-    """The last epoch's checkpoint always; the best one's where there are images to tell which it is; those within."""
-    # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
+    """Build the callbacks that keep the last checkpoint, the best one where there is validation, and those within epochs."""
+    # The best one after each validation, which need not come in each epoch; the last one when its epoch is complete.
     last: list[Callback] = [KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)]
     steps, minutes = cfg.checkpoint_every_n_steps, cfg.checkpoint_every_minutes
     if steps or minutes:
@@ -235,11 +280,11 @@ def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
 
 
 def check_monitor(cfg: DictConfig, dataset: DatasetInfo) -> None:
-    """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
+    """Refuse a monitored metric that isn't one of the validation images: test images are for the result alone.
 
     Raises:
-        ValueError: naming the nearest ones that are.
+        ValueError: naming the nearest metrics.
     """
     names = metric_names("val", dataset.classes)
     if cfg.monitor not in names:
-        raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")
+        raise ValueError(f"monitor={cfg.monitor}: is no validation metric{did_you_mean(cfg.monitor, names)}")

@@ -50,6 +50,7 @@ class TrainKeys:
     checkpoint_every_minutes: Annotated[Minutes | None, FREE]
     stop_on_nan: Annotated[bool, FREE]
     resume: Annotated[str | None, NO_DIFFERENCE]
+    max_restarts: Annotated[int, Ge(0), FREE] = 0
 
 
 @dataclass
@@ -98,6 +99,17 @@ def affects_result(key: str) -> bool:
 def can_change_on_resume(key: str) -> bool:
     """Return whether a dotted key can change when a run is resumed."""
     return facts(key).resume
+
+
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a config by dotted key, without those that are null."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flat_settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from fmnist import train
 from fmnist.config import logs
-from fmnist.config.objects import plain_config
+from fmnist.config.instantiate import plain_config
 from fmnist.config.processes import end_with
 from fmnist.config.validation import check_arguments
 from fmnist.training.metric_names import direction

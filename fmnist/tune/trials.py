@@ -16,7 +16,8 @@ from optuna import TrialPruned
 from optuna.trial import Trial
 
 from fmnist.config import logs
-from fmnist.config.objects import build_training, one_line, plain_config
+from fmnist.config.build import build_training
+from fmnist.config.instantiate import one_line, plain_config
 from fmnist.config.overrides import key_of
 from fmnist.runs import provenance as record
 from fmnist.runs.run import Run, claim_run

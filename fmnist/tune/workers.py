@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from fmnist.config.objects import build, plain_config
+from fmnist.config.instantiate import build, plain_config
 from fmnist.config.processes import interrupted_by_hangup
 from fmnist.config.validation import check_arguments
 from fmnist.training.metric_names import direction

@@ -1,7 +1,4 @@
-"""What happens around training: the table of its epochs, checkpoints, pictures, interruption, the progress bar.
-
-And, where they are asked for, averaged weights.
-"""
+"""Callbacks: the table of the epochs, checkpoints, pictures, interruption, the progress bar, averaged weights."""
 
 from fmnist.training.callbacks.averaged_weights import AveragedWeights
 from fmnist.training.callbacks.divergence import Divergence, TrainingDiverged
@@ -14,6 +11,8 @@ from fmnist.training.callbacks.pruning import Pruning, TrainingPruned
 from fmnist.training.callbacks.random_states import RandomStates
 from fmnist.training.callbacks.regular_checkpoint import RegularCheckpoint
 from fmnist.training.callbacks.run_config import RunConfig
+from fmnist.training.callbacks.sample_stats import RecordSampleStats
+from fmnist.training.callbacks.step_loss import StepLoss
 
 __all__ = [
     "AveragedWeights",
@@ -25,8 +24,10 @@ __all__ = [
     "Progress",
     "Pruning",
     "RandomStates",
+    "RecordSampleStats",
     "RegularCheckpoint",
     "RunConfig",
+    "StepLoss",
     "TrainingDiverged",
     "TrainingInterrupted",
     "TrainingPruned",

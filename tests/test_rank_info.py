@@ -1,26 +1,22 @@
-"""What several processes of a run need, as far as one process can tell."""
+"""The parts of a run of several processes, as far as one process can test them."""
 
 import signal
-import socket
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from omegaconf import OmegaConf
 from torch import nn
 
 from fmnist.config.trainer import choose_strategy
+from fmnist.data.info import FASHION_MNIST
 from fmnist.data.loader import BatchLoader
 from fmnist.models import CNN
 from fmnist.training.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
-from fmnist.training.ranks import group, lifeline
-from fmnist.training.ranks.place import CHILD, Place, check_processes, check_sweep, find_place
+from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy, launch
+from fmnist.training.rank_info import OWN_LAUNCHER, RankInfo, check_processes, check_sweep, find_rank
 from fmnist.training.sync_batch_norm import SyncedBatchNorm, synced
 
 TORCHRUN = {
@@ -43,23 +39,24 @@ SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_
 
 
 @pytest.mark.parametrize(
-    ("environment", "place"),
+    ("environment", "rank"),
     [
-        ({}, Place()),
-        ({CHILD: "1/3"}, Place(1, 3, 1, 0, 1, "rank zero")),
-        (TORCHRUN, Place(5, 8, 1, 1, 2, "torchrun")),
-        (SRUN, Place(5, 8, 1, 1, 2, "srun")),
-        (SBATCH, Place()),  # the script itself, which is one process
-        ({**SBATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}, Place()),
-        ({**SRUN, **TORCHRUN}, Place(5, 8, 1, 1, 2, "torchrun")),  # which srun has started on each machine
+        ({}, RankInfo()),
+        ({**TORCHRUN, OWN_LAUNCHER: "1"}, RankInfo(5, 8, 1, 1, 2, "fmnist", job="x")),
+        (TORCHRUN, RankInfo(5, 8, 1, 1, 2, "torchrun", job="x")),
+        ({**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}, RankInfo(5, 8, 1, 1, 2, "torchrun", 2, "x")),
+        (SRUN, RankInfo(5, 8, 1, 1, 2, "srun")),
+        (SBATCH, RankInfo()),  # the script itself, which is one process
+        ({**SBATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}, RankInfo()),
+        ({**SRUN, **TORCHRUN}, RankInfo(5, 8, 1, 1, 2, "torchrun", job="x")),  # which srun starts on each machine
     ],
 )
-def test_the_environment_says_where_a_process_stands(
-    environment: dict[str, str], place: Place, monkeypatch: pytest.MonkeyPatch
+def test_the_environment_says_the_rank_of_a_process(
+    environment: dict[str, str], rank: RankInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert find_place() == place
+    assert find_rank() == rank
 
 
 def test_processes_have_to_be_as_many_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +113,10 @@ def test_an_epoch_begun_by_two_goes_on_in_three() -> None:
         iterator = iter(part)
         for _ in range(3):
             next(iterator)
-    states = [part.state_dict() for part in two]
+    states = [part.position() for part in two]
     assert states == [{"epoch": 0, "served": 3}] * 2
     for part in three:
-        part.load_state_dict(states[0])
+        part.restore_position(states[0])
     rest = [torch.cat([labels for _, labels in pieces]).tolist() for pieces in zip(*three, strict=True)]
     assert rest == [labels.tolist() for _, labels in whole][3:]
 
@@ -152,97 +149,16 @@ def node(**values: object) -> OmegaConf:
 
 def test_several_processes_work_together_by_ddp_unless_fsdp_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_strategy(node()) == choose_strategy(node(strategy="ddp")) == "auto"
-    assert type(choose_strategy(node(devices=2))) is DDPStrategy
-    assert type(choose_strategy(node(num_nodes=2))) is DDPStrategy
+    assert type(choose_strategy(node(devices=2))) is WeightedDDPStrategy
+    assert type(choose_strategy(node(num_nodes=2))) is WeightedDDPStrategy
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     for devices in (-1, "auto", [0, 2], 3):
         gpus = node(accelerator="gpu", devices=devices, strategy="fsdp")
         strategy = choose_strategy(gpus)
-        assert type(strategy) is FSDPStrategy
+        assert type(strategy) is WeightedFSDPStrategy
         assert strategy._state_dict_type == "full"
     assert choose_strategy(node(accelerator="gpu", devices=[2])) == "auto"
-
-
-Ended = list[tuple[int, bool]]
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> tuple[lifeline.Lifelines, Callable[[int], lifeline.Connection], Ended]:
-    """Rank zero's lifelines, a way to connect to them, and what both ends are told of their ends."""
-    monkeypatch.setattr(lifeline, "BEAT", 0.2)
-    monkeypatch.setattr(lifeline, "SILENCE", 2.5)
-    ended: Ended = []
-
-    def note(rank: int, goodbye: bool) -> None:
-        ended.append((rank, goodbye))
-
-    first = lifeline.Lifelines("127.0.0.1", note)
-
-    def connect(rank: int) -> lifeline.Connection:
-        made = lifeline.connect("127.0.0.1", first.port, first.token, rank, note)
-        eventually(lambda: rank in first.connections)
-        return made
-
-    return first, connect, ended
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 8.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def test_a_connection_that_breaks_is_a_process_lost(lines) -> None:
-    first, connect, ended = lines
-    other = connect(2)
-    time.sleep(0.5)
-    assert ended == []
-    other._stream.shutdown(socket.SHUT_RDWR)  # as the system does for a process that is killed
-    eventually(lambda: (2, False) in ended and (0, False) in ended)
-    first.say_goodbye()
-
-
-def test_one_that_says_goodbye_is_not(lines) -> None:
-    first, connect, ended = lines
-    other = connect(1)
-    other.say_goodbye()
-    other._stream.shutdown(socket.SHUT_RDWR)
-    eventually(lambda: (1, True) in ended and len(ended) == 2)
-    first.say_goodbye()
-
-
-def test_silence_is_a_process_lost(lines) -> None:
-    first, _, ended = lines
-    with socket.create_connection(("127.0.0.1", first.port)) as silent:  # as a machine without power
-        silent.sendall(f"{first.token} 3".encode())
-        begin = time.monotonic()
-        eventually(lambda: (3, False) in ended)
-        assert time.monotonic() - begin > 2
-    first.say_goodbye()
-
-
-def test_a_stranger_is_no_process_of_the_run(lines) -> None:
-    first, _, ended = lines
-    for word in (b"hello 1", b"", b"\xff\xfe"):
-        with socket.create_connection(("127.0.0.1", first.port)) as stranger:
-            stranger.sendall(word)
-            stranger.shutdown(socket.SHUT_WR)
-            time.sleep(0.3)
-    assert first.connections == {}
-    assert ended == []
-    first.say_goodbye()
-
-
-def test_threads_of_lifelines_end(lines) -> None:
-    first, connect, ended = lines
-    before = threading.active_count() - 1  # the door's
-    other = connect(1)
-    first.say_goodbye()
-    other.say_goodbye()
-    other._stream.shutdown(socket.SHUT_RDWR)
-    eventually(lambda: len(ended) == 2 and threading.active_count() <= before)
 
 
 def test_the_page_says_what_to_type() -> None:
@@ -253,7 +169,8 @@ def test_the_page_says_what_to_type() -> None:
 
 def stub(rank: int = 0, size: int = 2, step: int = 7) -> Any:
     """As much of a Trainer as callbacks ask."""
-    return SimpleNamespace(global_rank=rank, world_size=size, global_step=step)
+    datamodule = SimpleNamespace(dataset=FASHION_MNIST)
+    return SimpleNamespace(global_rank=rank, world_size=size, global_step=step, datamodule=datamodule)
 
 
 def drawn(state: RandomStates, trainer: Any) -> list[float]:
@@ -319,21 +236,22 @@ def test_pictures_have_the_logits_of_all_processes_in_the_images_order(monkeypat
     assert torch.equal(drawing._gathered(stub(size=1)), torch.cat(parts[0]))
 
 
-def test_a_mistake_of_one_process_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "gather", lambda _: [None, "rank 1 on there: no data"])
-    with pytest.raises(ValueError, match="rank 1 on there: no data"):
-        group.Ranks(Place(0, 2)).agree(None)
-    monkeypatch.setattr(lifeline, "PATIENCE", 0.1)
-    with pytest.raises(SystemExit):
-        group.Ranks(Place(1, 2)).agree("no data")
-    monkeypatch.setattr(group, "gather", lambda mistake: [mistake, None])
-    group.Ranks(Place(0, 2)).agree(None)
+@pytest.mark.slow
+def test_launched_processes_return_the_value_of_rank_zero_and_raise_the_first_error() -> None:
+    assert launch(multiplied, 2, 21) == 42
+    with pytest.raises(ValueError, match="rank 1 of 2 refuses 1"):
+        launch(refused, 2, 1)
 
 
-def test_the_meeting_place_of_one_machine_hears_this_machine_alone() -> None:
-    store = group.local_store(1)
-    tables = [file.read_text().splitlines()[1:] for file in (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))]
-    addresses = [line.split()[1].split(":") for table in tables for line in table if line.split()[3] == "0A"]
-    assert [address for address, port in addresses if int(port, 16) == store.port] == ["0100007F"]
-    store.set("key", "value")
-    assert store.get("key") == b"value"
+def multiplied(value: int) -> int:
+    """A worker: the value times the number of processes."""
+    total = torch.tensor(value)
+    torch.distributed.all_reduce(total)
+    return int(total)
+
+
+def refused(rank: int) -> None:
+    """A worker that fails in one process while the others wait for it."""
+    if find_rank().rank == rank:
+        raise ValueError(f"rank {rank} of {find_rank().world_size} refuses {rank}")
+    torch.distributed.barrier()

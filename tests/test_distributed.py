@@ -1,4 +1,4 @@
-"""Several processes of one run: real ones, started as a person, torchrun or srun start them."""
+"""Several processes of one run: real ones, as a user, torchrun or srun start them."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ GONE = 90.0  # seconds until all processes of a run have ended after one of them
 
 
 @pytest.fixture
-def words(data_root: Path) -> list[str]:
+def overrides(data_root: Path) -> list[str]:
     """A small training with unequal parts: 499 images in batches of 75, of which the last has 49."""
     return [
         "data=folder",
@@ -46,9 +46,9 @@ def ended() -> Iterator[None]:
         STARTED.pop().end()
 
 
-def train(folder: Path, *words: str, **environment: str) -> Started:
+def train(folder: Path, *overrides: str, **environment: str) -> Started:
     folder.mkdir(exist_ok=True)
-    return start(folder, str(SCRIPT), *words, **environment)
+    return start(folder, str(SCRIPT), *overrides, **environment)
 
 
 def finished(process: Started) -> Started:
@@ -93,11 +93,11 @@ def metrics(run: Run) -> dict[str, Any]:
 PLAIN = ["augment=none", "model.dropout=0", "trainer.max_epochs=3", "trainer.max_steps=20"]
 
 
-def test_two_processes_train_what_one_trains(tmp_path: Path, words: list[str], run_script: RunScript) -> None:
-    words = [*words, *PLAIN, "trainer.precision=64-true", "callbacks=ema"]
-    one = run_script("train", *words, "trainer=cpu")
+def test_two_processes_train_what_one_trains(tmp_path: Path, overrides: list[str], run_script: RunScript) -> None:
+    overrides = [*overrides, *PLAIN, "trainer.precision=64-true", "callbacks=ema"]
+    one = run_script("train", *overrides, "trainer=cpu")
     assert one.status == 0, one.err
-    two = finished(train(tmp_path / "two", *words, "trainer=ddp_cpu"))
+    two = finished(train(tmp_path / "two", *overrides, "trainer=ddp_cpu"))
     assert two.err == []
     said = "".join(two.out)
     assert "on 2 x CPU in 64-true" in said
@@ -129,13 +129,13 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, words: list[str], r
     ],
 )
 def test_any_number_of_processes_trains_the_same(
-    tmp_path: Path, words: list[str], choices: list[str], tolerance: float
+    tmp_path: Path, overrides: list[str], choices: list[str], tolerance: float
 ) -> None:
     keys = {choice.split("=")[0] for choice in choices}
     if "~model.channels" in keys:
         choices = choices[:-1]
         keys.add("model.channels")
-    given = [word for word in [*words, *PLAIN] if word.split("=")[0] not in keys]
+    given = [word for word in [*overrides, *PLAIN] if word.split("=")[0] not in keys]
     for devices in (1, 2, 3):
         finished(train(tmp_path / str(devices), *given, *choices, "trainer=cpu", f"trainer.devices={devices}"))
     alone = only_run(tmp_path / "1")
@@ -148,32 +148,42 @@ def test_any_number_of_processes_trains_the_same(
         assert accuracies == [[row[name] for name in row if "val/acc" in name] for row in rows(alone)]
 
 
-def begin_long(folder: Path, words: list[str], devices: int, *more: str) -> Started:
-    """A training that only stops when it is stopped, once it has a checkpoint."""
-    process = train(folder, *words, "trainer=ddp_cpu", f"trainer.devices={devices}", "trainer.max_epochs=100000", *more)
+def start_long(folder: Path, overrides: list[str], devices: int, *more: str) -> Started:
+    """A training without an end, once it has a checkpoint."""
+    process = train(
+        folder, *overrides, "trainer=ddp_cpu", f"trainer.devices={devices}", "trainer.max_epochs=100000", *more
+    )
     wait_for(lambda: has_checkpoint(folder) or process.process.poll() is not None)
     assert process.process.poll() is None, "".join(process.err)
     return process
 
 
+def workers_of(process: Started) -> list[int]:
+    """The processes that train, rank zero first."""
+    children = family(process.process.pid)
+    return [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["rank zero", "another"])
-def test_when_a_process_dies_the_others_end_and_the_run_goes_on(tmp_path: Path, words: list[str], victim: str) -> None:
-    process = begin_long(tmp_path, words, 3)
-    others = family(process.process.pid)
-    assert len(others) == 2
-    os.kill(process.process.pid if victim == "rank zero" else others[1], signal.SIGKILL)
-    status = process.status(GONE)
-    assert status == (-signal.SIGKILL if victim == "rank zero" else 2)
-    wait_for(lambda: not [pid for pid in others if Path(f"/proc/{pid}").exists()], GONE)
+@pytest.mark.parametrize("victim", ["main", "rank 0", "rank 2"])
+def test_when_a_process_dies_the_others_end_and_the_run_can_be_resumed(
+    tmp_path: Path, overrides: list[str], victim: str
+) -> None:
+    process = start_long(tmp_path, overrides, 3)
+    workers = workers_of(process)
+    assert len(workers) == 3
+    os.kill(process.process.pid if victim == "main" else workers[int(victim[-1])], signal.SIGKILL)
+    assert process.status(GONE) == (-signal.SIGKILL if victim == "main" else 2)
+    wait_for(lambda: not [pid for pid in workers if Path(f"/proc/{pid}").exists()], GONE)
     run = only_run(tmp_path)
-    (line,) = process.errors()
-    lost = 0 if victim == "rank zero" else 2
-    assert line.startswith(f"error: rank {lost}, another process of this run, is gone")
-    assert line.endswith(f"python scripts/train.py resume={run.folder}")
-    done = checkpoints.load(run.last_checkpoint)["epoch"] + 1
+    if victim != "main":
+        (line,) = process.errors()
+        assert line.startswith(f"error: {victim}, a process of this run, has ended")
+        assert line.endswith(f"python scripts/train.py resume={run.folder}")
+    assert "Traceback" not in "".join(process.err)
+    done = Run(run.folder).epochs
     again = finished(train(tmp_path, f"resume={run.folder}", f"trainer.max_epochs={done + 2}", "trainer.devices=2"))
-    assert f"going on in {run.folder}" in "".join(again.out)
+    assert f"resuming in {run.folder}" in "".join(again.out)
     assert "random numbers are drawn anew: 2 processes now, 3 before" in "".join(again.out)
     assert metrics(run)["epochs"] == done + 2
     finished(train(tmp_path, f"resume={run.folder}", f"trainer.max_epochs={done + 3}", "trainer=cpu"))
@@ -181,23 +191,46 @@ def test_when_a_process_dies_the_others_end_and_the_run_goes_on(tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, REQUEUE)])
-def test_ctrl_c_ends_all_after_the_same_step_and_the_run_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, words: list[str], asked: int, status: int
+@pytest.mark.parametrize("launcher", ["torchrun", "fmnist"])
+def test_processes_that_are_started_again_resume_from_the_last_checkpoint(
+    tmp_path: Path, overrides: list[str], launcher: str
 ) -> None:
-    long = [*words, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
+    long = [*overrides, "trainer=ddp_cpu", "trainer.max_epochs=40", "augment=flip_shift", "model.dropout=0.3"]
+    whole = finished(train(tmp_path / "whole", *long))
+    assert whole.err == []
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    if launcher == "torchrun":
+        process = torchrun(folder, *long, processes=2, max_restarts=1)
+    else:
+        process = train(folder, *long, "max_restarts=1")
+    wait_for(lambda: has_checkpoint(folder) or process.process.poll() is not None)
+    children = family(process.process.pid)
+    trainers = [pid for pid in children if "train.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill((trainers if launcher == "torchrun" else workers_of(process))[-1], signal.SIGKILL)
+    finished(process)
+    assert distance(only_run(folder), only_run(tmp_path / "whole")) == 0
+    assert [row["epoch"] for row in rows(only_run(folder))] == [str(epoch) for epoch in range(41)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, REQUEUE)])
+def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
+    tmp_path: Path, overrides: list[str], asked: int, status: int
+) -> None:
+    long = [*overrides, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
     long.append("callbacks=ema")
     whole = finished(train(tmp_path / "whole", *long))
     process = train(tmp_path / "cut", *long)
     wait_for(lambda: has_checkpoint(tmp_path / "cut"))
-    others = family(process.process.pid)
+    workers = workers_of(process)
     os.kill(process.process.pid, asked)
     assert process.status(GONE) == status
-    assert not [pid for pid in others if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     assert process.err == []
     run = only_run(tmp_path / "cut")
     assert [line.strip() for line in process.out[-1:]] == [
-        f"interrupted; go on with:  python scripts/train.py resume={run.folder}"
+        f"interrupted; resume with:  python scripts/train.py resume={run.folder}"
     ]
     assert 0 < checkpoints.load(run.last_checkpoint)["global_step"] < 420
     finished(train(tmp_path / "cut", f"resume={run.folder}"))
@@ -216,17 +249,24 @@ def free_port() -> int:
         return port
 
 
-def torchrun(folder: Path, *words: str, nodes: int = 1, processes: int = 1, port: int = 0) -> Started:
+def torchrun(
+    folder: Path, *overrides: str, nodes: int = 1, processes: int = 1, port: int = 0, max_restarts: int = 0
+) -> Started:
     """One machine's agent."""
     meeting = [f"--rdzv-endpoint=127.0.0.1:{port or free_port()}", "--rdzv-backend=c10d", "--rdzv-id=test"]
-    numbers = [f"--nnodes={nodes}", f"--nproc-per-node={processes}", "--local-addr=127.0.0.1"]
-    return start(folder, "-m", "torch.distributed.run", *numbers, *meeting, str(SCRIPT), *words)
+    numbers = [
+        f"--nnodes={nodes}",
+        f"--nproc-per-node={processes}",
+        f"--max-restarts={max_restarts}",
+        "--local-addr=127.0.0.1",
+    ]
+    return start(folder, "-m", "torch.distributed.run", *numbers, *meeting, str(SCRIPT), *overrides)
 
 
 @pytest.mark.slow
-def test_torchrun_starts_the_processes_of_one_machine(tmp_path: Path, words: list[str]) -> None:
+def test_torchrun_starts_the_processes_of_one_machine(tmp_path: Path, overrides: list[str]) -> None:
     process = torchrun(
-        tmp_path, *words, "trainer=ddp_cpu", "trainer.max_epochs=2", "pictures=all", "report=true", processes=2
+        tmp_path, *overrides, "trainer=ddp_cpu", "trainer.max_epochs=2", "pictures=all", "report=true", processes=2
     )
     finished(process)
     assert sum(line.startswith("test: loss") for line in process.out) == 1
@@ -235,7 +275,7 @@ def test_torchrun_starts_the_processes_of_one_machine(tmp_path: Path, words: lis
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
         ("optimzer=sgd", "optimzer"),
         ("model.dropout=2", "model.dropout=2"),
@@ -243,20 +283,22 @@ def test_torchrun_starts_the_processes_of_one_machine(tmp_path: Path, words: lis
         ("--multirun", "--multirun"),
     ],
 )
-def test_under_torchrun_a_mistake_is_said_once(tmp_path: Path, words: list[str], word: str, said: str) -> None:
-    process = torchrun(tmp_path, *words, "trainer=ddp_cpu", word, processes=2)
+def test_under_torchrun_an_error_is_told_once(
+    tmp_path: Path, overrides: list[str], override: str, message: str
+) -> None:
+    process = torchrun(tmp_path, *overrides, "trainer=ddp_cpu", override, processes=2)
     assert process.status(GONE) != 0
     (line,) = process.errors()
-    assert said in line
+    assert message in line
     assert not list(tmp_path.glob("outputs/*/*/*"))
 
 
 @pytest.mark.slow
-def test_when_a_machine_dies_the_other_says_so_and_the_run_goes_on(tmp_path: Path, words: list[str]) -> None:
+def test_when_a_machine_dies_the_other_says_so_and_the_run_can_be_resumed(tmp_path: Path, overrides: list[str]) -> None:
     port = free_port()
     place = ["trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=100000"]
     for _ in range(2):
-        torchrun(tmp_path, *words, *place, nodes=2, port=port)
+        torchrun(tmp_path, *overrides, *place, nodes=2, port=port)
     wait_for(lambda: has_checkpoint(tmp_path) or any(agent.process.poll() is not None for agent in STARTED))
     first = next(agent for agent in STARTED if agent.out)
     (other,) = (agent for agent in STARTED if agent is not first)
@@ -264,14 +306,14 @@ def test_when_a_machine_dies_the_other_says_so_and_the_run_goes_on(tmp_path: Pat
     assert first.status(GONE) != 0
     run = only_run(tmp_path)
     (line,) = first.errors()
-    assert line.startswith("error: rank 1, another process of this run, is gone")
+    assert line.startswith("error: another process of this run has ended; resume with:")
     done = checkpoints.load(run.last_checkpoint)["epoch"] + 1
     finished(train(tmp_path, f"resume={run.folder}", f"trainer.max_epochs={done + 1}", "trainer=ddp_cpu"))
     assert metrics(run)["epochs"] == done + 1
 
 
 @pytest.mark.slow
-def test_srun_starts_the_processes_of_two_machines(tmp_path: Path, words: list[str]) -> None:
+def test_srun_starts_the_processes_of_two_machines(tmp_path: Path, overrides: list[str]) -> None:
     place = ["trainer=ddp_cpu", "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=2"]
     common = {
         "SLURM_STEP_ID": "0",
@@ -284,7 +326,7 @@ def test_srun_starts_the_processes_of_two_machines(tmp_path: Path, words: list[s
     }
     for node in ("0", "1"):
         task = {**common, "SLURM_PROCID": node, "SLURM_NODEID": node}
-        start(tmp_path, str(SCRIPT), *words, *place, **task)
+        start(tmp_path, str(SCRIPT), *overrides, *place, **task)
     for one in STARTED:
         finished(one)
     assert STARTED[1].out == STARTED[1].err == []
