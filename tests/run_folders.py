@@ -1,4 +1,4 @@
-"""Run folders as trainings leave them, without a training: thousands in a moment."""
+"""Write run folders as trainings do, without a training: thousands within seconds."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ GROUPS = ("data", "augment", "model", "loss", "optimizer", "scheduler", "trainer
 
 @cache
 def composed(overrides: Sequence[str]) -> tuple[Any, Mapping[str, str]]:
-    """Config and choices of a training."""
+    """Return the config and the choices of a training."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", list(overrides), return_hydra_config=True)
         choices = {group: str(cfg.hydra.runtime.choices[group]) for group in GROUPS}
@@ -41,17 +41,17 @@ def write_run(
     settings: bool = True,
     **record: Any,
 ) -> Path:
-    """The folder of a run with the config that `train.py <overrides>` would have had.
+    """Write the folder of a run with the config of `train.py <overrides>`, and return it.
 
     Args:
-        folder: is made.
+        folder: is created.
         overrides: as typed.
-        accuracy: of validation; None for NaN.
-        loss: of validation; None for NaN.
-        test: accuracy; None where it wasn't measured.
-        status: of the run; metrics.json is only written by those that finished.
+        accuracy: on the validation images; None for NaN.
+        loss: on the validation images; None for NaN.
+        test: accuracy on the test images; None if not measured.
+        status: of the run. Only finished ones have a metrics.json.
         seed: of the run.
-        start: when it began; it ended a minute later.
+        start: of the run, which ends a minute later.
         choices: whether run.json has the choices of groups.
         settings: whether run.json has the settings; earlier versions wrote neither.
         record: more entries of run.json.
@@ -91,7 +91,7 @@ def write_many_runs(folder: Path, count: int) -> None:
 
 
 def write_history(folder: Path, accuracies: Sequence[float]) -> None:
-    """The table of the epochs, from epoch 0 on."""
+    """Write the accuracy of each epoch, from epoch 0 on."""
     with (folder / "metrics.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["epoch", "step", "val/accuracy"])

@@ -119,24 +119,18 @@ def test_the_page_holds_ranking_charts_and_what_was_not_ranked(run_script: RunSc
 
 
 def test_several_folders_are_compared_in_a_new_one(run_script: RunScript, tmp_path: Path) -> None:
-    for name, accuracy in (("a", 0.9), ("b", 0.91), ("c", 0.92)):
+    for name, accuracy in (("a", 0.9), ("b", 0.91)):
         write_run(tmp_path / name / "0", f"model.dropout={accuracy}", accuracy=accuracy)
+    before = sorted((tmp_path / "a" / "0").iterdir())
     done = run_script("compare", "a", "b/0")
     (page,) = (tmp_path / "outputs" / "compare").glob("*/comparison.html")
     assert f"page: {page}" in done.out
     assert [row["folders"] for row in rows_of(page.parent / "comparison.csv")] == ["../../../b/0", "../../../a/0"]
-    done = run_script("compare", "a/0", "output=x/y")
-    assert done.status == 0, done.err
-    assert "1 run of 1 setting, by val/accuracy" in done.out
+    assert "1 run of 1 setting, by val/accuracy" in run_script("compare", "a/0", "output=x/y").out
     assert rows_of(tmp_path / "x" / "y" / "runs.csv")[0]["folder"] == "../../a/0"
     run_script("compare", "a/0", "outputs=elsewhere")
     assert len(list((tmp_path / "elsewhere" / "compare").iterdir())) == 1
-    assert sorted(path.name for path in (tmp_path / "a" / "0").iterdir()) == [
-        "config.yaml",
-        "metrics.csv",
-        "metrics.json",
-        "run.json",
-    ]
+    assert sorted((tmp_path / "a" / "0").iterdir()) == before
 
 
 def test_a_sweep_of_comparisons_keeps_them_apart(run_script: RunScript, outputs: Path) -> None:
@@ -198,21 +192,9 @@ def test_runs_may_be_a_key(run_script: RunScript) -> None:
         assert "9 runs of 3 settings" in run_script("compare", word).out
 
 
-def test_words_are_paths_unless_they_are_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_are_paths_unless_they_are_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names = [
-        "optimizer=sgd,seed=0",
-        "metric=x",
-        "a b",
-        "ü(1)",
-        'q"uote',
-        "back\\",
-        "${x}",
-        "o'clock",
-        "a,b",
-        "[c]",
-        'x\\"y',
-    ]
+    names = ["optimizer=sgd,seed=0", "metric=x", "a b", "ü(1)", 'q"uote', "back\\", "${x}", "o'clock", "[c]", 'x\\"y']
     for name in names:
         Path(name).mkdir()
     words = ["-m", "metric=val/loss", *names, "+new=1", "~output", "--config-dir", "somewhere", "not there"]

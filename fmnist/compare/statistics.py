@@ -1,7 +1,7 @@
 """Test whether two settings differ significantly."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +23,6 @@ class Sample:
     mean: float
     sd: float
 
-    @property
-    def error(self) -> float:
-        """The standard error of the mean."""
-        return self.sd / math.sqrt(self.n) if self.n else NAN
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -43,16 +38,6 @@ def sample(values: Sequence[float]) -> Sample:
     """Return the values' number, mean and standard deviation. A NaN among them makes both NaN."""
     series = Series(values, dtype=float)
     return Sample(len(series), float(series.mean(skipna=False)), float(series.std(skipna=False)))
-
-
-def pooled_sd(samples: Iterable[Sample]) -> float:
-    """Return the standard deviation that settings have in common, each around its own mean; NaN without two values.
-
-    Source: https://en.wikipedia.org/wiki/Pooled_variance
-    """
-    several = [known for known in samples if known.n > 1]
-    freedom = sum(known.n - 1 for known in several)
-    return math.sqrt(sum((known.n - 1) * known.sd**2 for known in several) / freedom) if freedom else NAN
 
 
 def welch(a: Sample, b: Sample) -> Difference:
