@@ -14,10 +14,11 @@ from fmnist.compare.reading import RunResult, find_runs, read_run, read_runs
 
 
 def result(accuracy: float | None, seed: int = 0, lr: float = 0.1, **fields: Any) -> RunResult:
-    """Return a finished run whose only setting is `lr`."""
+    """Return a finished run whose settings are `lr` and `monitor`."""
     metrics = {} if accuracy is None else {"val/accuracy": accuracy}
-    fields = {"status": "finished", "monitor": "val/accuracy", "metrics": metrics, **fields}
-    return RunResult(folder=Path("somewhere") / str(seed), settings={"lr": str(lr)}, seed=str(seed), **fields)
+    settings = {"lr": str(lr), "monitor": fields.pop("monitor", "val/accuracy")}
+    fields = {"status": "finished", "metrics": metrics, **fields}
+    return RunResult(folder=Path("somewhere") / str(seed), settings=settings, seed=str(seed), **fields)
 
 
 def verdicts(comparison: Comparison) -> dict[str, str]:
@@ -40,14 +41,12 @@ def test_runs_are_found_once_in_natural_order_and_none_inside_a_run(tmp_path: Pa
 
 @pytest.mark.parametrize("settings", [True, False], ids=["settings in run.json", "only config.yaml"])
 def test_a_run_is_read_as_it_was_written(tmp_path: Path, settings: bool) -> None:
-    folder = write_run(
-        tmp_path / "a", "optimizer=sgd", accuracy=0.91, loss=math.inf, test=0.9, seed=7, settings=settings
-    )
+    folder = write_run(tmp_path / "a", "optimizer=sgd", accuracy=0.91, loss=math.inf, seed=7, settings=settings)
     if settings:
         (folder / "config.yaml").unlink()
     run = read_run(folder)
-    assert (run.status, run.seed, run.monitor, run.epochs, run.error) == ("finished", "7", "val/accuracy", 1, "")
-    assert (run.choices["optimizer"], run.overrides) == ("sgd", "optimizer=sgd seed=7")
+    assert (run.status, run.seed, run.epochs, run.error) == ("finished", "7", 1, "")
+    assert run.choices["optimizer"] == "sgd"
     assert (run.metrics["val/accuracy_per_class/T-shirt/top"], run.metrics["train/seconds"]) == (0.91, 10)
     assert math.isnan(run.metrics["val/loss"])
     assert "checkpoint" not in run.metrics
@@ -68,7 +67,6 @@ def test_a_failed_run_needs_neither_config_nor_metrics(tmp_path: Path) -> None:
     ("file", "text", "reason"),
     [
         ("config.yaml", None, "no config.yaml"),
-        ("config.yaml", "- a\n- b\n", "config.yaml can't be read: it doesn't hold names"),
         ("config.yaml", "a: [1\nb: 2\n", "config.yaml can't be read: while parsing"),
         ("config.yaml", "a: &a [*a]\n", "config.yaml can't be read: *a repeats what stands elsewhere"),
         ("config.yaml", "a: 2026-99-99\n", "config.yaml can't be read"),
@@ -81,9 +79,7 @@ def test_a_failed_run_needs_neither_config_nor_metrics(tmp_path: Path) -> None:
         ("run.json", '{"status": "finished", "settings": [1]}', "run.json can't be read: it doesn't hold names"),
         ("run.json", f'{{"status": "finished", "settings": {{"a": {"[" * 99}{"]" * 99}}}}}', "nested too deeply"),
         ("run.json", f'{{"status": "{"x" * 2**20}"}}', "run.json is larger than 1,048,576 bytes"),
-        ("run.json", "[1]", "run.json doesn't hold names and values"),
         ("metrics.json", None, "no metrics.json"),
-        ("metrics.json", '{"val/acc', "metrics.json can't be read"),
         ("metrics.json", '{"val/accuracy": "high"}', "val/accuracy is not a number: 'high'"),
         ("metrics.json", '{"val/accuracy": true}', "val/accuracy is not a number: 'True'"),
         ("metrics.json", '{"val/accuracy_per_class": {"Bag": [1]}}', "val/accuracy_per_class/Bag is not a number"),
@@ -113,9 +109,8 @@ def test_the_first_of_many_damaged_runs_are_named(tmp_path: Path, caplog: pytest
         read_runs([tmp_path])
     write_run(tmp_path / "good")
     read_runs([tmp_path])
-    (warning,) = caplog.messages
-    assert warning.count("can't be read") == 3
-    assert warning.endswith(" and 4 more")
+    assert caplog.text.count("can't be read") == 3
+    assert caplog.messages[0].endswith(" and 4 more")
 
 
 # Settings
@@ -152,17 +147,12 @@ def test_a_setting_is_what_affects_the_result(override: str, affects: bool, tmp_
     assert bool(columns(tmp_path, (), (override,))) == affects
 
 
-def test_equal_numbers_and_other_files_of_earlier_versions_are_equal_settings(tmp_path: Path) -> None:
-    new = read_run(write_run(tmp_path / "new", "model.dropout=0.0"))
-    old = read_run(write_run(tmp_path / "old", "model.dropout=0", settings=False))
-    assert new.settings == old.settings
-    other = read_run(write_run(tmp_path / "other", "model.dropout=false"))
-    assert new.settings != other.settings
-
-
-def test_other_data_are_another_setting(tmp_path: Path) -> None:
-    runs = [read_run(write_run(tmp_path / name, dataset={"train-images": name})) for name in ("a", "b")]
-    assert list(differing_settings(runs)) == ["dataset"]
+def test_equal_settings_of_earlier_versions_and_other_data(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / "new", "model.dropout=0.0"))]
+    runs += [read_run(write_run(tmp_path / "old", "model.dropout=0", settings=False))]
+    assert runs[0].settings == runs[1].settings
+    runs += [read_run(write_run(tmp_path / "bool", "model.dropout=false", dataset={"train-images": "0ff"}))]
+    assert list(differing_settings(runs)) == ["model.dropout", "dataset"]
 
 
 @pytest.mark.parametrize(
@@ -185,10 +175,8 @@ def test_columns_are_the_settings_that_differ(tmp_path: Path, runs: list[str], e
     assert columns(tmp_path, *(tuple(run.split()) for run in runs)) == expected
 
 
-def test_the_choice_comes_before_its_keys_and_a_key_may_be_missing(tmp_path: Path) -> None:
-    found = columns(tmp_path, ("callbacks=early_stopping",), ("callbacks=early_stopping",), ("callbacks=none",))
-    assert found == {"callbacks": ["early_stopping", "early_stopping", "none"]}
-    found = columns(tmp_path / "old", ("optimizer=sgd",), ("optimizer=adam",), choices=False)
+def test_without_choices_the_keys_are_columns(tmp_path: Path) -> None:
+    found = columns(tmp_path, ("optimizer=sgd",), ("optimizer=adam",), choices=False)
     assert found["optimizer.momentum"] == ["0.9", None]
 
 
@@ -240,12 +228,9 @@ def test_verdicts() -> None:
     groups = {1: (0.95, 0.951, 0.949), 2: (0.949, 0.95, 0.95), 3: (0.7, 0.71, 0.72), 4: (0.9,)}
     found = compare([result(value, seed, lr) for lr, group in groups.items() for seed, value in enumerate(group)])
     assert verdicts(found) == {"1": "best", "2": "no significant difference", "3": "worse", "4": "unknown"}
-
-
-def test_seeds_that_tie_exactly_prove_nothing() -> None:
-    found = compare([result(value, seed, lr) for lr, value in ((1, 0.9), (2, 0.1)) for seed in (0, 1, 2)])
-    assert verdicts(found) == {"1": "best", "2": "unknown"}
-    assert math.isnan(found.scores["p"][1])
+    ties = compare([result(value, seed, lr) for lr, value in ((1, 0.9), (2, 0.1)) for seed in (0, 1, 2)])
+    assert verdicts(ties) == {"1": "best", "2": "unknown"}
+    assert math.isnan(ties.scores["p"][1])
 
 
 def test_a_difference_that_is_significant_alone_may_not_be_among_many() -> None:

@@ -83,7 +83,7 @@ def choose_metric(metric: str | None, runs: Sequence[RunResult]) -> tuple[str, l
         ValueError: if no run has it, or it is one of the test images.
     """
     if metric is None:
-        monitored = {run.monitor for run in runs}
+        monitored = {run.settings.get("monitor", "") for run in runs}
         if len(monitored) == 1 and (common := monitored.pop()).startswith("val/"):
             return common, []
         note = f"The runs did not monitor one validation metric: they are ranked by {DEFAULT_METRIC}."

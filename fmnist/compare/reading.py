@@ -38,9 +38,7 @@ class RunResult:
     """Values that affect the result, by dotted key, as `setting_text` writes them."""
     choices: Mapping[str, str] = field(default_factory=dict)
     """Option by group. Empty if run.json has none."""
-    overrides: str = ""
     seed: str = ""
-    monitor: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """By name: val/loss, val/accuracy_per_class/Bag, train/seconds, ... NaN for infinite values."""
     epochs: int = 0
@@ -123,16 +121,13 @@ def read_run(folder: Path) -> RunResult:
         raise ValueError(f"no {run.config_file.name}")
     if status == FINISHED and not metrics:
         raise ValueError(f"no {run.metrics_file.name}")
-    overrides, choices = record.get("overrides"), record.get("choices")
-    epochs, error = metrics.get("epochs"), record.get("error")
+    choices, epochs, error = record.get("choices"), metrics.get("epochs"), record.get("error")
     return RunResult(
         folder=folder,
         status=status,
         settings={key: setting_text(key, value) for key, value in settings.items() if affects_result(key)},
         choices={key: str(option) for key, option in choices.items()} if isinstance(choices, dict) else {},
-        overrides=" ".join(map(str, overrides)) if isinstance(overrides, list) else "",
         seed=str(settings.get("seed", "")),
-        monitor=str(settings.get("monitor", "")),
         metrics=_metrics(metrics),
         epochs=epochs if isinstance(epochs, int) else run.epochs,
         ended=str(record.get("end") or record.get("start")),
@@ -181,11 +176,12 @@ def _metrics(content: Mapping[str, Any]) -> dict[str, float]:
     Raises:
         ValueError: if a metric isn't a number.
     """
-    metrics = {}
-    for name, value in flat_settings(content, "/").items():
-        if name.partition("/")[0] not in PHASES:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if name.partition("/")[0] in PHASES:
+            per_class = isinstance(value, dict)
+            flat |= {f"{name}/{key}": item for key, item in value.items()} if per_class else {name: value}
+    for name, value in flat.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{name} is not a number: {str(value)[:30]!r}")
-        metrics[name] = float(value) if abs(value) < MAX_METRIC else math.nan
-    return metrics
+    return {name: value if value is not None and abs(value) < MAX_METRIC else math.nan for name, value in flat.items()}

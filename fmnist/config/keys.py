@@ -128,20 +128,3 @@ def facts(key: str) -> Facts:
 @functools.cache
 def _hints(keys: type) -> dict[str, object]:
     return get_type_hints(keys, include_extras=True)
-
-
-def flat_settings(config: Mapping[Any, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
-    """Return the values of a nested config by dotted key; nulls and empty groups are left out.
-
-    Args:
-        config: plain values, as `OmegaConf.to_container(..., resolve=True)` returns them.
-        separator: between a group and the keys below it.
-        prefix: of every key.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flat_settings(value, separator, f"{prefix}{key}{separator}")
-        elif value is not None:
-            flat[f"{prefix}{key}"] = value
-    return flat
