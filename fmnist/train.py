@@ -18,8 +18,9 @@ from fmnist.report.gather import write_report
 from fmnist.runs import checkpoints, provenance, untrusted
 from fmnist.runs.run import Run, claim_run, new_run, open_run
 from fmnist.training.callbacks import TrainingDiverged
+from fmnist.training.fit import join, prepare_data
 from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
-from fmnist.training.train import disk_errors_explained, join, prepare_data, train
+from fmnist.training.train import disk_errors_explained, train
 
 log = logging.getLogger(__name__)
 

@@ -267,7 +267,7 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
-    """Build the callbacks that keep the last checkpoint, the best one where there is validation, and those within epochs."""
+    """Build the callbacks that keep the last checkpoint, the best one, and those within epochs."""
     # The best one after each validation, which need not come in each epoch; the last one when its epoch is complete.
     last: list[Callback] = [KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)]
     steps, minutes = cfg.checkpoint_every_n_steps, cfg.checkpoint_every_minutes

@@ -1,6 +1,8 @@
 """A run folder on disk: its config, its checkpoints, its metrics, its record."""
 
 import contextlib
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from yaml import YAMLError
 
 from fmnist.runs import untrusted as trust
 from fmnist.runs.files import atomic_write, load_json, write_json
+
+PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
+"""A value that needs no quotes on the command line."""
 
 
 class RunIsBusy(ValueError):  # noqa: N818 (a mistake like others, until somebody asks which)
@@ -118,6 +123,14 @@ class Run:
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics_file, metrics)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run, quoted for the shell and for Hydra."""
+        folder = str(self.folder)
+        if not PLAIN.fullmatch(folder):
+            folder = '"' + folder.replace('"', r"\"") + '"'
+        return f"python scripts/train.py {shlex.quote(f'resume={folder}')}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,45 +1,25 @@
 """One training from the untrained network to the tested one."""
 
 import contextlib
-import copy
 import logging
-import math
-import re
-import shlex
-import socket
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import OmegaConf
 
-from fmnist.config import logs
-from fmnist.config.build import Training, build_training
-from fmnist.config.processes import Terminated
+from fmnist.config.build import Training
 from fmnist.evaluation.inspection import count_parameters
 from fmnist.evaluation.measure import Result, grouped, measure, scalars, show
 from fmnist.runs import checkpoints, provenance
 from fmnist.runs.run import Run
 from fmnist.training.callbacks import TrainingDiverged, TrainingInterrupted, TrainingPruned
-from fmnist.training.distributed import (
-    ProcessLostError,
-    broadcast,
-    explained,
-    first_to_report,
-    launch,
-    process_group,
-)
-from fmnist.training.rank_info import RankInfo, find_rank
-from fmnist.training.tensorboard import RunLogger, log_charts, log_choices
+from fmnist.training.distributed import ProcessLostError
+from fmnist.training.fit import fit_all, interruption
+from fmnist.training.tensorboard import log_charts, log_choices
 
 log = logging.getLogger(__name__)
-
-PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
-"""What a value on the command line needs no quotes for."""
 
 
 @dataclass
@@ -52,15 +32,6 @@ class Trained:
     """The split that `result` is of."""
     result: Result | None = None
     """The metrics of the chosen checkpoint; None where nothing was measured."""
-
-
-@dataclass
-class FitOutcome:
-    """How a fit ended, as plain values: it may have taken place in other processes."""
-
-    step: int
-    stopped_early: bool
-    history: dict[str, Any]
 
 
 def train(training: Training, checkpoint: Path | None = None) -> Trained:
@@ -97,7 +68,7 @@ def train(training: Training, checkpoint: Path | None = None) -> Trained:
         return trained
     except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:  # Lightning turns Ctrl-C into SystemExit
         status = "interrupted"
-        log.info("interrupted; resume with:  %s", resume_command(run))
+        log.info("interrupted; resume with:  %s", run.resume_command)
         raise interruption(signal) from None
     except TrainingDiverged as error:
         last = run.last_checkpoint
@@ -107,104 +78,12 @@ def train(training: Training, checkpoint: Path | None = None) -> Trained:
         status = "pruned"
         raise
     except ProcessLostError as error:
-        error.args = (f"{error}; resume with:  {resume_command(run)}",)
+        error.args = (f"{error}; resume with:  {run.resume_command}",)
         raise
     except MisconfigurationException as error:
         raise ValueError(" ".join(str(error).split())) from error
     finally:
         record_end(training, status)
-
-
-def fit(training: Training, checkpoint: Path | None) -> FitOutcome:
-    """Train in this process."""
-    trainer, history = training.trainer, training.history
-    trainer.fit(training.classifier, training.datamodule, ckpt_path=checkpoint, weights_only=True)
-    return FitOutcome(trainer.global_step, trainer.should_stop, history.state_dict())
-
-
-def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
-    """Train in all processes of the run: this one, those that torchrun or srun started, or new ones on this machine."""
-    rank, trainer = find_rank(), training.trainer
-    if trainer.world_size == 1:
-        return fit(training, checkpoint)
-    task = (training.config, str(training.run.folder), str(checkpoint) if checkpoint else None)
-    if rank.external:
-        network = copy.deepcopy(training.classifier.network)
-        with process_group(rank):
-            try:
-                broadcast(task)
-                outcome = fit(training, checkpoint)
-            except Exception as error:
-                lost = explained(error)
-                if isinstance(lost, ProcessLostError):
-                    lost.reported = not first_to_report(rank)
-                raise lost from None
-        # The network of one process again; it gets the weights of the chosen checkpoint.
-        training.classifier.network = network
-        return outcome
-    if isinstance(trainer.logger, RunLogger):
-        trainer.logger.experiment.close()  # rank zero's process writes the next file of events
-    restarts = training.config.get("max_restarts", 0)
-    outcome = launch(fit_worker, trainer.world_size, *task, max_restarts=restarts)
-    training.history.load_state_dict(outcome.history)
-    return outcome
-
-
-def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None) -> FitOutcome:
-    """Train in one of several processes; rank zero alone writes and logs.
-
-    Args:
-        config: the resolved config of the run.
-        folder: the run's.
-        checkpoint: the one to resume from, if any; after a restart of the processes it is the newest one.
-    """
-    run, rank = Run(Path(folder)), find_rank()
-    newest = Path(checkpoint) if checkpoint else None
-    with contextlib.ExitStack() as stack:
-        if rank.launcher == "fmnist":  # otherwise the command line has set the logs up
-            logs.to_terminal(errors_only=rank.rank > 0)
-            if rank.rank == 0:
-                stack.enter_context(logs.to_file(run.log_file))
-        if rank.restarts and (found := checkpoints.load_newest([run.last_checkpoint, run.previous_checkpoint])):
-            newest = found[0]
-            log.info("resuming from %s after the processes were started again", newest)
-        first_step = checkpoints.load(newest)["global_step"] if newest else None
-        training = build_training(OmegaConf.create(config), run, first_step)
-        prepare_data(training)
-        return fit(training, newest)
-
-
-def join(rank: RankInfo) -> None:
-    """Take part in a training whose rank zero is another process of torchrun or srun.
-
-    Raises:
-        KeyboardInterrupt: if the training was interrupted.
-    """
-    with process_group(rank):
-        try:
-            config, folder, checkpoint = broadcast(None)
-            fit_worker(config, folder, checkpoint)
-        except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:
-            raise interruption(signal) from None
-        except Exception as error:
-            reason = explained(error)
-            if first_to_report(rank):
-                name = "" if isinstance(reason, ProcessLostError) else f"rank {rank.rank} on {socket.gethostname()}: "
-                log.error("error: %s%s; resume with:  %s", name, reason, resume_command(Run(Path(folder))))
-            sys.exit(2)
-
-
-def interruption(signal: BaseException) -> KeyboardInterrupt:
-    """Return the exception that the interruption of a training is for the process."""
-    return Terminated() if isinstance(signal, TrainingInterrupted) and signal.by_system else KeyboardInterrupt()
-
-
-def resume_command(run: Run) -> str:
-    """Return the command that resumes a run."""
-    folder = str(run.folder)
-    if not PLAIN.fullmatch(folder):
-        folder = '"' + folder.replace('"', r"\"") + '"'
-    return f"python scripts/train.py {shlex.quote(f'resume={folder}')}"
 
 
 @contextlib.contextmanager
@@ -219,25 +98,9 @@ def disk_errors_explained(run: Run) -> Iterator[None]:
         if error.strerror is None:  # not the system's
             raise
         where = error.filename or run.folder
-        raise OSError(f"{where}: {error.strerror}; once that is solved, resume with:  {resume_command(run)}") from error
+        raise OSError(f"{where}: {error.strerror}; once that is solved, resume with:  {run.resume_command}") from error
     finally:
         threading.excepthook = excepthook
-
-
-def prepare_data(training: Training) -> None:
-    """Get the data, and check that each of the Trainer's limits leaves something of them.
-
-    Raises:
-        ValueError: if the data can't be had, or a limit leaves nothing.
-    """
-    datamodule = training.datamodule
-    datamodule.prepare_data()
-    datamodule.setup()
-    for split, (images, _) in datamodule.splits.items():
-        batches = math.ceil(len(images) / (datamodule.batch_size if split == "train" else datamodule.eval_batch_size))
-        limit = getattr(training.trainer, f"limit_{split}_batches")
-        if batches and isinstance(limit, float) and int(batches * limit) == 0:
-            raise ValueError(f"trainer.limit_{split}_batches={limit} leaves nothing of {batches} batches")
 
 
 def log_summary(training: Training) -> None:
