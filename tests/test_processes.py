@@ -44,7 +44,7 @@ def test_a_program_that_runs_a_script_has_its_own_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is missing")
-@pytest.mark.parametrize("target", ["train", "results", "test", "soak", "board"])
+@pytest.mark.parametrize("target", ["train", "results", "benchmark", "test", "soak", "board"])
 def test_ending_make_ends_what_it_runs(tmp_path: Path, target: str) -> None:
     for name in ("python", "tensorboard"):
         program = tmp_path / name

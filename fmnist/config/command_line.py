@@ -46,8 +46,6 @@ COMMANDS = {
     "tune": "fmnist.tune.main",
     "show_data": "fmnist.data.show_data",
     "get_data": "fmnist.data.get_data",
-    "benchmark": "tools.benchmarks.main",
-    "results": "tools.results.main",
 }
 """The module with the `main` of each command."""
 FULL_ERROR = "HYDRA_FULL_ERROR"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.info import IMAGE_SHAPE
 from fmnist.evaluation import inspection
-from fmnist.evaluation.measure import Result
+from fmnist.evaluation.measure import Evaluation
 from fmnist.plotting.charts import reliability_chart
 from fmnist.report.page import Findings, report_page
 from fmnist.report.pictures import sample
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def write_report(
-    run: Run, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str, result: Result
+    run: Run, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str, result: Evaluation
 ) -> Path:
     """Writes the run's report and returns its file.
 
@@ -54,9 +54,11 @@ def write_report(
     return run.report_file
 
 
-def gather(run: Run, network: nn.Module, datamodule: FashionMNISTDataModule, split: str, result: Result) -> Findings:
+def gather(
+    run: Run, network: nn.Module, datamodule: FashionMNISTDataModule, split: str, result: Evaluation
+) -> Findings:
     """Everything that the report of a network, in single precision on the CPU, shows."""
-    logits = result["logits"]
+    logits = result.logits
     images, labels = (values[: len(logits)] for values in datamodule.splits[split])  # limit_test_batches takes fewer
     probabilities, predicted = logits.softmax(dim=1), logits.argmax(dim=1)
     confidence = probabilities.gather(1, predicted[:, None])[:, 0]
@@ -78,13 +80,13 @@ def gather(run: Run, network: nn.Module, datamodule: FashionMNISTDataModule, spl
         facts=facts(network, curves, record, chosen_by(run, choices, bool(datamodule.val_size))),
         split=SPLITS[split],
         split_chose=split == "val" and run.best_checkpoint.is_file(),
-        loss=result["loss"].item(),
-        confusion=result["confusion"],
+        loss=result.loss,
+        confusion=result.confusion,
         images=images[:, 0],
         labels=labels,
         predicted=predicted,
         confidence=confidence,
-        weaknesses=weaknesses(result["confusion"], confidence, right, calibrated.error if calibrated else None, curves),
+        weaknesses=weaknesses(result.confusion, confidence, right, calibrated.error if calibrated else None, curves),
         curves=curves,
         reliability=reliability_chart(**vars(calibrated)) if calibrated else None,
         layers=[dataclasses.astuple(layer) for layer in inspection.layers(network, IMAGE_SHAPE)],

@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from fmnist.runs import untrusted as trust
 from fmnist.runs.files import atomic_write, load_json, write_json
+from fmnist.runs.moved_targets import update_targets
 
 PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
 """A value that needs no quotes on the command line."""
@@ -83,6 +84,7 @@ class Run:
     def load_config(self) -> DictConfig:
         try:
             cfg = OmegaConf.create(trust.read_yaml(self.config_file))
+            cfg = OmegaConf.create(update_targets(OmegaConf.to_container(cfg)))
         except (OSError, ValueError, YAMLError) as error:
             raise ValueError(f"{self.config_file} can't be read: {' '.join(str(error).split())}") from error
         if not isinstance(cfg, DictConfig):

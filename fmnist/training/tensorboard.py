@@ -11,7 +11,6 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from tensorboard.summary.writer import event_file_writer
-from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
@@ -100,7 +99,7 @@ def charts(classes: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     }
 
 
-def log_choices(logger: Logger | None, config: dict[str, Any], final: dict[str, Tensor], step: int) -> None:
+def log_choices(logger: Logger | None, config: dict[str, Any], final: dict[str, float], step: int) -> None:
     """A row of the tab HParams.
 
     Args:

@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from fmnist.config.build import Training
 from fmnist.evaluation.inspection import count_parameters
-from fmnist.evaluation.measure import Result, grouped, measure, scalars, show
+from fmnist.evaluation.measure import Evaluation, log_evaluation, measure
 from fmnist.runs import checkpoints, provenance
 from fmnist.runs.run import Run
 from fmnist.training.callbacks import TrainingDiverged, TrainingInterrupted, TrainingPruned
@@ -30,7 +30,7 @@ class Trained:
     """The monitored metric of the chosen checkpoint; None where there are no validation images."""
     split: str = "test"
     """The split that `result` is of."""
-    result: Result | None = None
+    result: Evaluation | None = None
     """The metrics of the chosen checkpoint; None where nothing was measured."""
 
 
@@ -124,12 +124,11 @@ def measure_untrained(training: Training) -> None:
         log.info("untrained: not measured, as there are no validation images and test=false")
         return
     result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, split)
-    values = scalars(split, result, training.classifier.classes)
-    training.metrics["untrained/accuracy"] = values[f"{split}/accuracy"]
-    training.history.add_untrained(values)
+    training.metrics["untrained/accuracy"] = result.accuracy
+    training.history.add_untrained(result.scalars())
     for logger in training.trainer.loggers:
-        logger.log_metrics(values, step=0)
-    log.info("untrained: accuracy %.2f%% (%s)", 100 * values[f"{split}/accuracy"], split)
+        logger.log_metrics(result.scalars(), step=0)
+    log.info("untrained: accuracy %.2f%% (%s)", 100 * result.accuracy, split)
 
 
 def evaluate_checkpoint(training: Training, step: int) -> Trained:
@@ -139,22 +138,22 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
         training: its objects.
         step: the number of steps of the training.
     """
-    chosen, metrics, classes = training.run.chosen_checkpoint, training.metrics, training.classifier.classes
+    chosen, metrics = training.run.chosen_checkpoint, training.metrics
     trained = Trained()
     if chosen.is_file():
         checkpoints.restore_network(training.classifier.network, checkpoints.load(chosen))
         metrics["checkpoint"] = chosen.name
     if training.datamodule.val_size:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "val")
-        metrics |= grouped("val", result, classes)
-        trained = Trained(scalars("val", result, classes)[training.config["monitor"]], "val", result)
-        final = {f"val/{name}": result[name] for name in ("accuracy", "loss")}
+        metrics |= result.for_json()
+        trained = Trained(result.scalars()[training.config["monitor"]], "val", result)
+        final = {"val/accuracy": result.accuracy, "val/loss": result.loss}
         # At the first step that isn't done: where the run is resumed, this point is dropped.
         log_choices(training.trainer.logger, training.config, final, step=step)
     if training.config["test"]:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "test")
-        metrics |= grouped("test", result, classes)
-        show("test", metrics.get("checkpoint", "the network"), result, classes)
+        metrics |= result.for_json()
+        log_evaluation(metrics.get("checkpoint", "the network"), result)
         trained.split, trained.result = "test", result
     return trained
 
