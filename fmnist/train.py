@@ -14,7 +14,7 @@ from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.keys import TrainKeys, can_change_on_resume, flat_settings
 from fmnist.config.settings import read_settings
 from fmnist.data.sources import check_root
-from fmnist.report.gather import write_report
+from fmnist.report.page import write_report
 from fmnist.runs import checkpoints, provenance, untrusted
 from fmnist.runs.run import Run, claim_run, new_run, open_run
 from fmnist.training.callbacks import TrainingDiverged
@@ -147,7 +147,7 @@ def train_and_report(training: Training, checkpoint: Path | None = None) -> floa
         if training.config["report"]:
             report = "none, as there are no validation images and test=false"
             if trained.result is not None:
-                report = str(write_report(run, training.classifier, datamodule, trained.split, trained.result))
+                report = str(write_report(run, training.classifier, datamodule, trained.result))
             log.info("report:     %s", report)
     log.info("run folder: %s", run.folder)
     outputs = Path(training.config["outputs"])

@@ -28,7 +28,8 @@ def read_yaml(file: Path) -> str:
 
 def check_yaml(text: str) -> None:
     """Check that reading a text as YAML takes little memory and stack, and looks nothing up on this machine."""
-    check_length(text)
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"it is longer than {MAX_CHARACTERS:,} characters")
     depth = 0
     try:
         for event in yaml.parse(text, Loader):
@@ -43,12 +44,6 @@ def check_yaml(text: str) -> None:
                 raise ValueError(f"it is nested too deeply, in more than {MAX_DEPTH} levels")
     except yaml.YAMLError as error:
         raise ValueError(one_line(error)) from error
-
-
-def check_length(text: str) -> None:
-    """Check that a text is short enough for a config."""
-    if len(text) > MAX_CHARACTERS:
-        raise ValueError(f"it is longer than {MAX_CHARACTERS:,} characters")
 
 
 def check_plain(value: Any) -> None:

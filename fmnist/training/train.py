@@ -17,7 +17,7 @@ from fmnist.runs.run import Run
 from fmnist.training.callbacks import TrainingDiverged, TrainingInterrupted, TrainingPruned
 from fmnist.training.distributed import ProcessLostError
 from fmnist.training.fit import fit_all, interruption
-from fmnist.training.tensorboard import log_charts, log_choices
+from fmnist.training.tensorboard import log_charts, log_hparams
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,8 @@ class Trained:
 
     monitored: float | None = None
     """The monitored metric of the chosen checkpoint; None where there are no validation images."""
-    split: str = "test"
-    """The split that `result` is of."""
     result: Evaluation | None = None
-    """The metrics of the chosen checkpoint; None where nothing was measured."""
+    """Of the chosen checkpoint, on the test images if they are measured; None where nothing was measured."""
 
 
 def train(training: Training, checkpoint: Path | None = None) -> Trained:
@@ -146,15 +144,15 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
     if training.datamodule.val_size:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "val")
         metrics |= result.for_json()
-        trained = Trained(result.scalars()[training.config["monitor"]], "val", result)
+        trained = Trained(result.scalars()[training.config["monitor"]], result)
         final = {"val/accuracy": result.accuracy, "val/loss": result.loss}
         # At the first step that isn't done: where the run is resumed, this point is dropped.
-        log_choices(training.trainer.logger, training.config, final, step=step)
+        log_hparams(training.trainer.logger, training.config, final, step=step)
     if training.config["test"]:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "test")
         metrics |= result.for_json()
         log_evaluation(metrics.get("checkpoint", "the network"), result)
-        trained.split, trained.result = "test", result
+        trained.result = result
     return trained
 
 
