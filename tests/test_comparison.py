@@ -76,7 +76,7 @@ def test_a_failed_run_needs_neither_config_nor_metrics(tmp_path: Path) -> None:
         ("run.json", None, "run.json has no status"),
         ("run.json", '{"status": "fini', "run.json can't be read"),
         ("run.json", '{"status": "done"}', "its status is 'done'"),
-        ("run.json", '{"status": "finished", "settings": [1]}', "run.json can't be read: it doesn't hold names"),
+        ("run.json", '{"status": "finished", "settings": [1]}', "run.json can't be read: it is not a mapping"),
         ("run.json", f'{{"status": "finished", "settings": {{"a": {"[" * 99}{"]" * 99}}}}}', "nested too deeply"),
         ("run.json", f'{{"status": "{"x" * 2**20}"}}', "run.json is larger than 1,048,576 bytes"),
         ("metrics.json", None, "no metrics.json"),
