@@ -176,7 +176,7 @@ OTHERS = [
     (["get_data", "root='a\0b'"], [r"root='a\x00b'", "NUL"]),
     (["get_data", "root=/proc/nope"], ["data.root=/proc/nope cannot be written to"]),
     (["tune", "max_seconds=nan"], ["max_seconds=NaN", "finite"]),
-    (["tune", "+search.data.eval_batch_size={low:2,high:1}"], ["search.data.eval_batch_size.low=2", "less than"]),
+    (["tune", "+search.augment.shift={low:2,high:1}"], ["search.augment.shift.low=2", "less than"]),
     (["tune", "~trials"], ["trials: is required"]),
     (["tune", "sampler=nope"], ["sampler=nope", "did you mean tpe?"]),
     (["tune", "search=null"], ["search=null: there is no such option", "default"]),
