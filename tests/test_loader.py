@@ -75,6 +75,7 @@ def test_an_epoch_resumes_at_any_batch(served: int) -> None:
     assert position == {"epoch": 3, "served": served}
     second = loader()
     second.restore_position(position)
+    assert second.position() == position
     assert before + epoch(second, 3) == whole
     assert second.position() == {"epoch": 3, "served": 7}
     assert epoch(second, 4) == epoch(loader(), 4)

@@ -358,15 +358,6 @@ def test_other_files_are_not_taken_for_the_published_ones(root: Path) -> None:
     assert list(raw_of(root).iterdir()) == []
 
 
-@pytest.mark.usefixtures("mirror")
-def test_a_download_with_other_contents_is_refused(root: Path, lines: Lines) -> None:
-    """The mirror's files have the right MD5 sums, but one of them not the right SHA-256."""
-    with pytest.raises(DataUnavailableError, match=f"no source has {TEST_LABELS}:"):
-        ensure_files(root, {**SUMS, TEST_LABELS: "0" * 64})
-    assert f"{TEST_LABELS} damaged (28 bytes, SHA-256 {SUMS[TEST_LABELS][:9]}..., not 000000000...)" in lines()[2]
-    assert {path.name for path in raw_of(root).iterdir()} == {*NAMES} - {TEST_LABELS}
-
-
 @pytest.mark.usefixtures("apt")
 def test_a_server_that_never_answers(root: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "SOCKET_TIMEOUT", 0.2)
