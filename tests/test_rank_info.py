@@ -191,9 +191,9 @@ def test_pictures_have_the_logits_of_all_processes_in_the_images_order(monkeypat
     parts = [[logits[:2], logits[4:6]], [logits[2:4], logits[6:]]]
     monkeypatch.setattr(pictures, "gather", lambda _: parts)
     drawing = pictures.Pictures(1, 4, True, False, False, False, False, False, 0)
-    assert torch.equal(drawing._gathered(stub()), logits)
+    assert torch.equal(drawing._gather_logits(stub()), logits)
     drawing._logits = parts[0]
-    assert torch.equal(drawing._gathered(stub(size=1)), torch.cat(parts[0]))
+    assert torch.equal(drawing._gather_logits(stub(size=1)), torch.cat(parts[0]))
 
 
 @pytest.mark.slow
