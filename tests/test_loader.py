@@ -1,3 +1,5 @@
+"""Batches by index: orders, alternating flips, parts of several processes, positions."""
+
 import pytest
 import torch
 from torch import Tensor
@@ -5,24 +7,24 @@ from torch import Tensor
 from fmnist.data.loader import BatchLoader
 
 
-def batches(count: int = 25, batch_size: int = 4, seed: int | None = 0, **arguments: int) -> BatchLoader:
-    """Image i holds the value i, and has the label i + 100."""
+def loader(count: int = 25, batch_size: int = 4, seed: int | None = 0, **arguments: int) -> BatchLoader:
+    """Return a loader of images of which number i has the value i and the label i + 100."""
     images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 2, 2)
     return BatchLoader(images, torch.arange(count) + 100, batch_size, seed, **arguments)
 
 
-def epoch(loader: BatchLoader, number: int) -> list[list[int]]:
-    """Which images each batch of an epoch has."""
-    loader.set_epoch(number)
-    return [indices(batch) for batch in loader]
-
-
-def indices(batch: tuple[Tensor, Tensor]) -> list[int]:
-    images, labels = batch
+def indices(batch: tuple[Tensor, ...]) -> list[int]:
+    images, labels = batch[:2]
     assert images.dtype == torch.uint8
     assert images.shape == (len(labels), 1, 2, 2)
     assert torch.equal(images[:, 0, 0, 0] + 100, labels)
     return (labels - 100).tolist()
+
+
+def epoch(batches: BatchLoader, number: int) -> list[list[int]]:
+    """Return the indices of the images in each batch of an epoch."""
+    batches.set_epoch(number)
+    return [indices(batch) for batch in batches]
 
 
 def flat(served: list[list[int]]) -> list[int]:
@@ -31,121 +33,124 @@ def flat(served: list[list[int]]) -> list[int]:
 
 @pytest.mark.parametrize("seed", [None, 0, 7])
 def test_each_epoch_serves_each_image_once_with_its_label(seed: int | None) -> None:
-    loader = batches(seed=seed)
-    for number in range(3):
-        assert sorted(flat(epoch(loader, number))) == list(range(25))
+    batches = loader(seed=seed)
+    epochs = [flat(epoch(batches, number)) for number in range(3)]
+    assert [sorted(served) for served in epochs] == [list(range(25))] * 3
+    assert (epochs[0] == epochs[1] == list(range(25))) == (seed is None)
 
 
 @pytest.mark.parametrize(
     ("count", "size", "sizes"), [(25, 4, [4] * 6 + [1]), (24, 4, [4] * 6), (3, 4, [3]), (3, 1, [1, 1, 1])]
 )
 def test_last_batch_may_be_smaller(count: int, size: int, sizes: list[int]) -> None:
-    loader = batches(count, size)
-    assert [len(batch) for batch in epoch(loader, 0)] == sizes
-    assert len(loader) == len(sizes)
+    batches = loader(count, size)
+    assert [len(batch) for batch in epoch(batches, 0)] == sizes
+    assert len(batches) == len(sizes)
+    assert [batches.images_in(number) for number in range(len(sizes))] == sizes
 
 
-def test_without_a_seed_the_images_come_as_they_lie() -> None:
-    loader = batches(seed=None)
-    assert flat(epoch(loader, 0)) == flat(epoch(loader, 5)) == list(range(25))
-
-
-def test_order_depends_on_seed_and_epoch_alone() -> None:
-    first = epoch(batches(seed=3), 2)
-    used = batches(seed=3)
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    first = epoch(loader(seed=3), 2)
+    used = loader(seed=3)
     torch.manual_seed(99)
+    state = torch.get_rng_state()
     for number in (0, 1):
         epoch(used, number)
     assert epoch(used, 2) == first
-    assert epoch(batches(batch_size=25, seed=3), 2) == [flat(first)]
+    assert epoch(loader(batch_size=25, seed=3), 2) == [flat(first)]
     assert used.order(2).tolist() == flat(first)
-
-
-def test_order_takes_nothing_from_the_global_random_numbers() -> None:
-    state = torch.get_rng_state()
-    epoch(batches(), 1)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_every_seed_and_every_epoch_has_its_own_order() -> None:
-    orders = {tuple(batches(seed=seed).order(number).tolist()) for seed in range(8) for number in range(8)}
+    orders = {tuple(loader(seed=seed).order(number).tolist()) for seed in range(8) for number in range(8)}
     assert len(orders) == 64
-    assert tuple(range(25)) not in orders
 
 
 @pytest.mark.parametrize("served", range(8))
-def test_goes_on_in_the_middle_of_an_epoch(served: int) -> None:
-    whole = epoch(batches(), 3)
-    first = batches()
+def test_an_epoch_resumes_at_any_batch(served: int) -> None:
+    whole = epoch(loader(), 3)
+    first = loader()
     first.set_epoch(3)
     iterator = iter(first)
     before = [indices(next(iterator)) for _ in range(served)]
-    state = first.state_dict()
-
-    second = batches()
-    second.load_state_dict(state)
-    after = epoch(second, 3)
-    assert before + after == whole
-    assert epoch(second, 4) == epoch(batches(), 4)
-
-
-def test_state_is_of_plain_numbers_and_counts_on_after_going_on() -> None:
-    loader = batches()
-    loader.load_state_dict({"epoch": 1, "served": 2})
-    loader.set_epoch(1)
-    iterator = iter(loader)
-    next(iterator)
-    assert loader.state_dict() == {"epoch": 1, "served": 3}
+    position = first.position()
+    assert position == {"epoch": 3, "served": served}
+    second = loader()
+    second.restore_position(position)
+    assert second.position() == position
+    assert before + epoch(second, 3) == whole
+    assert second.position() == {"epoch": 3, "served": 7}
+    assert epoch(second, 4) == epoch(loader(), 4)
 
 
-def test_state_of_an_earlier_epoch_does_not_shorten_a_later_one() -> None:
-    loader = batches()
-    loader.load_state_dict({"epoch": 1, "served": 5})
-    assert epoch(loader, 2) == epoch(batches(), 2)
-    assert epoch(loader, 1) == epoch(batches(), 1)  # and is forgotten then
+def test_a_position_of_an_earlier_epoch_does_not_shorten_a_later_one() -> None:
+    batches = loader()
+    batches.restore_position({"epoch": 1, "served": 5})
+    assert epoch(batches, 2) == epoch(loader(), 2)
+    assert epoch(batches, 1) == epoch(loader(), 1)  # the position was dropped
 
 
-def test_epoch_begun_anew_begins_at_its_first_batch() -> None:
-    loader = batches()
-    next(iter(loader))
-    assert epoch(loader, 0) == epoch(batches(), 0)
+def test_a_restarted_epoch_starts_at_its_first_batch() -> None:
+    batches = loader()
+    next(iter(batches))
+    assert epoch(batches, 0) == epoch(loader(), 0)
 
 
-def flips(loader: BatchLoader, number: int) -> dict[int, bool]:
-    """Which images of an epoch are to be flipped."""
-    loader.set_epoch(number)
-    return {index: flip for *batch, part in loader for index, flip in zip(indices(batch), part.tolist(), strict=True)}
+def flips(batches: BatchLoader, number: int) -> dict[int, bool]:
+    """Return which images of an epoch are to be flipped."""
+    batches.set_epoch(number)
+    return {index: flip for batch in batches for index, flip in zip(indices(batch), batch[2].tolist(), strict=True)}
 
 
 def test_each_image_is_flipped_in_every_other_epoch() -> None:
-    loader = batches(150, 64, flip_seed=0)
-    first = flips(loader, 0)
+    batches = loader(150, 64, flip_seed=0)
+    first = flips(batches, 0)
     assert len(first) == 150
     assert sum(first.values()) == pytest.approx(75, abs=20)
-    assert flips(loader, 2) == flips(loader, 40) == first
-    assert flips(loader, 1) == flips(loader, 3) == {index: not flip for index, flip in first.items()}
+    assert flips(batches, 2) == flips(batches, 40) == first
+    assert flips(batches, 1) == flips(batches, 3) == {index: not flip for index, flip in first.items()}
 
 
-def test_flips_depend_on_their_seed_and_the_epoch_alone() -> None:
-    first = flips(batches(150, 7, seed=0, flip_seed=5), 3)
+def test_flips_depend_on_their_seed_and_the_epoch_only() -> None:
+    first = flips(loader(150, 7, seed=0, flip_seed=5), 3)
     state = torch.get_rng_state()
-    assert flips(batches(150, 9, seed=None, flip_seed=5), 3) == first
-    assert flips(batches(150, 7, flip_seed=6), 3) != first
+    assert flips(loader(150, 9, seed=None, flip_seed=5), 3) == first
+    assert flips(loader(150, 7, flip_seed=6), 3) != first
     assert torch.equal(torch.get_rng_state(), state)
-    parts = [flips(batches(150, 7, rank=rank, ranks=9, flip_seed=5), 3) for rank in range(9)]  # two are always empty
+    parts = [flips(loader(150, 7, rank=rank, world_size=9, flip_seed=5), 3) for rank in range(9)]
     assert {index: flip for part in parts for index, flip in part.items()} == first
     assert [len(part) for part in parts][-2:] == [0, 0]
 
 
-def test_flips_go_on_in_the_middle_of_an_epoch_and_leave_the_order_alone() -> None:
-    whole, cut = batches(flip_seed=1), batches(flip_seed=1)
-    cut.load_state_dict({"epoch": 3, "served": 4})
-    rest = flips(cut, 3)
+def test_flips_resume_with_the_order() -> None:
+    whole, resumed = loader(flip_seed=1), loader(flip_seed=1)
+    resumed.restore_position({"epoch": 3, "served": 4})
+    rest = flips(resumed, 3)
     assert list(flips(whole, 3).items())[-len(rest) :] == list(rest.items())
     assert len(rest) == 25 - 4 * 4
-    assert [*flips(whole, 3)] == flat(epoch(batches(), 3))
+    assert [*flips(whole, 3)] == flat(epoch(loader(), 3))
 
 
-def test_images_and_labels_of_different_number_are_refused() -> None:
-    with pytest.raises(AssertionError):
-        BatchLoader(torch.zeros(3, 1, 2, 2), torch.zeros(2), 1)
+@pytest.mark.parametrize(("count", "size", "processes"), [(25, 4, 2), (25, 4, 3), (7, 3, 3), (2, 9, 3)])
+def test_the_parts_of_all_processes_make_up_the_batches_of_one(count: int, size: int, processes: int) -> None:
+    alone = loader(count, size)
+    parts = [loader(count, size, rank=rank, world_size=processes) for rank in range(processes)]
+    assert {len(part) for part in parts} == {len(alone)}
+    for number, (whole, *pieces) in enumerate(zip(alone, *parts, strict=True)):
+        labels = [piece[1].double() for piece in pieces]
+        assert torch.cat(labels).tolist() == whole[1].tolist()
+        assert max(map(len, labels)) - min(map(len, labels)) <= 1
+        weights = [part.weight(number) for part in parts]
+        means = [weight * part.mean() if len(part) else 0.0 for weight, part in zip(weights, labels, strict=True)]
+        assert sum(weights) == pytest.approx(processes)
+        assert float(sum(means)) / processes == pytest.approx(whole[1].double().mean().item())
+
+
+def test_an_epoch_of_two_processes_resumes_with_three() -> None:
+    two = loader(rank=1, world_size=2)
+    iterator = iter(two)
+    for _ in range(3):
+        next(iterator)
+    three = [loader(rank=rank, world_size=3) for rank in range(3)]
+    for part in three:
+        part.restore_position(two.position())
+    rest = [flat(pieces) for pieces in zip(*(epoch(part, 0) for part in three), strict=True)]
+    assert rest == epoch(loader(), 0)[3:]

@@ -12,7 +12,6 @@ from torch import nn
 
 from fmnist.config.trainer import choose_strategy
 from fmnist.data.info import FASHION_MNIST
-from fmnist.data.loader import BatchLoader
 from fmnist.models import CNN
 from fmnist.training.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
 from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy, launch
@@ -80,45 +79,6 @@ def test_a_sweep_is_of_single_processes(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match="each of the 8 processes of srun"):
         check_sweep()
-
-
-def parts(count: int, size: int, ranks: int) -> list[BatchLoader]:
-    images = torch.arange(count, dtype=torch.uint8).reshape(-1, 1, 1, 1)
-    return [BatchLoader(images, torch.arange(count), size, 3, rank, ranks) for rank in range(ranks)]
-
-
-@pytest.mark.parametrize(("count", "size", "ranks"), [(25, 4, 2), (25, 4, 3), (24, 5, 3), (7, 3, 3), (2, 9, 3)])
-def test_parts_make_up_the_batches_of_one_process(count: int, size: int, ranks: int) -> None:
-    (alone,), shared = parts(count, size, 1), parts(count, size, ranks)
-    assert {len(part) for part in shared} == {len(alone)}
-    for number, (whole, *pieces) in enumerate(zip(alone, *shared, strict=True)):
-        assert torch.equal(torch.cat([labels for _, labels in pieces]), whole[1])
-        assert torch.equal(torch.cat([images for images, _ in pieces]), whole[0])
-        sizes = [len(labels) for _, labels in pieces]
-        assert max(sizes) - min(sizes) <= 1
-        assert {part.images_in(number) for part in shared} == {len(whole[1])}
-        # The mean of the parts' weighted means is the mean of the batch.
-        means = [
-            part.weight(number) * labels.double().mean() if len(labels) else torch.tensor(0.0)
-            for part, (_, labels) in zip(shared, pieces, strict=True)
-        ]
-        assert sum(part.weight(number) for part in shared) == pytest.approx(ranks)
-        assert (sum(means) / ranks).item() == pytest.approx(whole[1].double().mean().item())
-        assert [part.weight(number) == 0 for part in shared] == [length == 0 for length in sizes]
-
-
-def test_an_epoch_begun_by_two_goes_on_in_three() -> None:
-    two, three, (whole,) = parts(25, 4, 2), parts(25, 4, 3), parts(25, 4, 1)
-    for part in two:
-        iterator = iter(part)
-        for _ in range(3):
-            next(iterator)
-    states = [part.position() for part in two]
-    assert states == [{"epoch": 0, "served": 3}] * 2
-    for part in three:
-        part.restore_position(states[0])
-    rest = [torch.cat([labels for _, labels in pieces]).tolist() for pieces in zip(*three, strict=True)]
-    assert rest == [labels.tolist() for _, labels in whole][3:]
 
 
 def test_synced_batch_norms_have_the_state_of_batch_norms_and_do_alone_what_they_do() -> None:
@@ -231,9 +191,9 @@ def test_pictures_have_the_logits_of_all_processes_in_the_images_order(monkeypat
     parts = [[logits[:2], logits[4:6]], [logits[2:4], logits[6:]]]
     monkeypatch.setattr(pictures, "gather", lambda _: parts)
     drawing = pictures.Pictures(1, 4, True, False, False, False, False, False, 0)
-    assert torch.equal(drawing._gathered(stub()), logits)
+    assert torch.equal(drawing._gather_logits(stub()), logits)
     drawing._logits = parts[0]
-    assert torch.equal(drawing._gathered(stub(size=1)), torch.cat(parts[0]))
+    assert torch.equal(drawing._gather_logits(stub(size=1)), torch.cat(parts[0]))
 
 
 @pytest.mark.slow

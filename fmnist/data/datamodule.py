@@ -136,16 +136,9 @@ class FashionMNISTDataModule(LightningDataModule):
                 "none of them knows the losses and predictions of all images"
             )
         images, labels = self._on_device("train")
+        size, classes, epochs = self.batch_size, len(self.dataset.classes), self._epochs
         return SampleStatsLoader(
-            images,
-            labels,
-            self.batch_size,
-            self.seed,
-            len(self.dataset.classes),
-            self.prune,
-            self.self_distillation,
-            self._epochs,
-            flip_seed,
+            images, labels, size, self.seed, classes, self.prune, self.self_distillation, epochs, flip_seed
         )
 
     @property

@@ -124,7 +124,8 @@ class BatchLoader:
 
     def restore_position(self, position: dict[str, Any]) -> None:
         """Resume at a position, if the next epoch is the position's; a later epoch starts at its first batch."""
-        self._resume_at = {"epoch": position["epoch"], "served": position["served"]}
+        self.epoch, self._served = position["epoch"], position["served"]
+        self._resume_at = {"epoch": self.epoch, "served": self._served}
 
     def state_dict(self) -> dict[str, Any]:
         """Return an empty state: Lightning's fit loop may set up the data before it restores a loader's state.
