@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from fmnist.config.objects import build_classifier, build_datamodule, build_evaluation_trainer
+from fmnist.config.build import build_classifier, build_datamodule
+from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.info import CLASSES
 from fmnist.evaluation.measure import measure
 from fmnist.predict.formats import FORMATS, Prediction

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from fmnist.config.build import build_training
 from fmnist.config.help import CONF
-from fmnist.config.objects import build_training
 from fmnist.runs.run import new_run
 from fmnist.training.callbacks import Pruning, TrainingPruned
 from fmnist.training.train import set_up, train

@@ -18,7 +18,7 @@ from torch import nn
 
 from fmnist.compare.statistics import sample
 from fmnist.config.help import CONF
-from fmnist.config.objects import plain_config
+from fmnist.config.instantiate import plain_config
 from fmnist.runs import provenance as record
 from fmnist.runs.run import Run
 from tools.benchmarks import tutorial

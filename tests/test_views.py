@@ -11,7 +11,8 @@ from conftest import RunScript
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fmnist.config.objects import build_datamodule, restore
+from fmnist.config.build import build_datamodule
+from fmnist.config.restore import restore
 from fmnist.data.augment import normalise
 from fmnist.evaluation.main import settings
 from fmnist.evaluation.tta import VIEWS, TestTimeAugmentation, View, average_predictions

@@ -4,7 +4,8 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,15 +35,19 @@ from fmnist.training.callbacks import (
     Pictures,
     Progress,
     RandomStates,
+    RecordSampleStats,
     RegularCheckpoint,
     RunConfig,
+    StepLoss,
 )
 from fmnist.training.classifier import Classifier
 from fmnist.training.compilation import check_compiler, check_replay
+from fmnist.training.cuda_graph import ReplayedNetwork
+from fmnist.training.distributed import SummedMetrics
 from fmnist.training.metric_names import direction, metric_names
-from fmnist.training.ranks.place import check_processes
+from fmnist.training.rank_info import check_processes
+from fmnist.training.speed import run_network, use_in_training
 from fmnist.training.tensorboard import RunLogger
-from fmnist.training.train import Training
 
 DOUBLE = ("64", "64-true")
 """Lightning's words for double precision."""
@@ -50,38 +55,55 @@ COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-floa
 """Precisions of weights whose last digit is more than a step of an average."""
 
 
+@dataclass
+class Training:
+    """The objects that take part in one training."""
+
+    run: Run
+    config: dict[str, Any]
+    """The resolved config that all of it was built from, as plain values."""
+    classifier: Classifier
+    datamodule: FashionMNISTDataModule
+    trainer: Trainer
+    evaluation_trainer: Callable[[], Trainer]
+    """Makes a Trainer of the same device and precision that logs and keeps nothing."""
+    history: History
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """What metrics.json holds so far."""
+
+
 def build_training(
     cfg: DictConfig, run: Run, first_step: int | None = None, extra_callbacks: Sequence[Callback] = ()
 ) -> Training:
-    """Everything that one training needs. Nothing is read, so that a mistake shows at once.
+    """Build everything that one training needs. Nothing is read or written, so that a mistake shows at once.
 
     Args:
         cfg: as conf/train.yaml composes it.
         run: where the training's files go.
-        first_step: the optimizer step at which a resumed training begins; events from there on are of a lost time. None
-            in a new folder.
-        extra_callbacks: come after the table of the epochs, and before the checkpoints are written.
+        first_step: the optimizer step at which a resumed training begins: TensorBoard's events from there on are
+            dropped. None in a new folder.
+        extra_callbacks: called after the table of the epochs is written, and before the checkpoints are.
 
     Raises:
-        ValueError: naming the key that asks for something that can't be.
+        ValueError: naming the key that asks for something impossible.
     """
     seed_everything(cfg.seed, verbose=False)
     datamodule = build_datamodule(cfg)
     classifier = build_classifier(cfg, datamodule.dataset)
+    classifier.log_train_epochs = False  # the history does
     check_monitor(cfg, datamodule.dataset)
     check_loss(cfg, classifier.loss, datamodule.augment, datamodule.dataset)
     history = History(run.history_file, datamodule.dataset.classes)
     progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
-    config = plain_config(cfg)
-    # As this machine and this folder have it, so that the same comes of it elsewhere.
-    config["data"]["root"] = str(datamodule.root.absolute())
-    if cfg.trainer.precision == "auto":
-        config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
+    config = resolved_config(cfg, datamodule)
     callbacks: list[Callback] = [
         *build_callbacks(cfg),
         RunConfig(config, datamodule.dataset),
         RandomStates(cfg.seed),
         *([Divergence()] if cfg.stop_on_nan else []),
+        *([RecordSampleStats()] if datamodule.needs_predictions else []),
+        SummedMetrics(),
+        StepLoss(),
         LearningRateMonitor(logging_interval="step"),
         *([build("pictures", cfg.pictures, Pictures)] if cfg.pictures else []),
         history,
@@ -94,16 +116,37 @@ def build_training(
     io = AtomicCheckpointIO({run.last_checkpoint: run.previous_checkpoint})
     trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger, checkpoint_io=io)
     check_parts(cfg, trainer)
-    if cfg.get("compile"):  # runs of older versions haven't got it
-        check_compiler(trainer.strategy.root_device.type)
-        classifier.compile_network()
-    if cfg.get("cuda_graph"):
-        device, accumulated = trainer.strategy.root_device.type, trainer.accumulate_grad_batches
-        check_replay(device, trainer.world_size, accumulated, bool(cfg.get("compile")))
-        classifier.replay_network()
+    accelerate(cfg, classifier, trainer)
     return Training(
         run, config, classifier, datamodule, trainer, functools.partial(build_evaluation_trainer, cfg), history
     )
+
+
+def resolved_config(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> dict[str, Any]:
+    """Return the config with what this machine and this folder make of it, so that it gives the same elsewhere."""
+    config = plain_config(cfg)
+    config["data"]["root"] = str(datamodule.root.absolute())
+    if cfg.trainer.precision == "auto":
+        config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
+    return config
+
+
+def accelerate(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> None:
+    """Let the classifier train a compiled network, or one that is replayed from a CUDA graph, where that is asked for.
+
+    Raises:
+        ValueError: if the machine or another key doesn't allow it.
+    """
+    device = trainer.strategy.root_device.type
+    compiled = bool(cfg.get("compile"))  # older runs haven't got the keys
+    if compiled:
+        check_compiler(device)
+        # Torch gives up on a function that it has compiled 8 times: earlier trainings of this process mustn't count.
+        torch.compiler.reset()
+        use_in_training(classifier, torch.compile(run_network))
+    if cfg.get("cuda_graph"):
+        check_replay(device, trainer.world_size, trainer.accumulate_grad_batches, compiled)
+        use_in_training(classifier, ReplayedNetwork())
 
 
 def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
@@ -168,7 +211,7 @@ def build_classifier(
         optimizer([nn.Parameter(torch.zeros(1))])
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"optimizer: {one_line(error)}") from error
-    classifier = Classifier(network, loss, optimizer, schedule, dataset.classes)
+    classifier = Classifier(network, loss, optimizer, schedule, classes=dataset.classes)
     # Lightning does it after it has loaded a checkpoint, whose weights would have gone through single precision.
     return classifier.double() if str(cfg.trainer.get("precision")) in DOUBLE else classifier
 

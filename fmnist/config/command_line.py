@@ -35,7 +35,7 @@ from fmnist.sweep.gpu_assignment import jobs_at_once, use_own_gpu
 from fmnist.sweep.grid import Grid
 from fmnist.sweep.job_queue import Failed, LeftAlone
 from fmnist.sweep.workers import INTERRUPTED, as_worker, uses_joblib
-from fmnist.training.ranks.place import find_place
+from fmnist.training.rank_info import find_rank
 
 COMMANDS = {
     "train": "fmnist.train",
@@ -194,7 +194,7 @@ def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) 
 
 def fail(message: str) -> NoReturn:
     """Ends the process with a mistake's message; of several processes the first says it."""
-    if find_place().rank == 0:
+    if find_rank().rank == 0:
         shown = "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in message)
         print(f"error: {shown}", file=sys.stderr)
     sys.exit(2)

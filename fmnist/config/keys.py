@@ -5,8 +5,9 @@ difference to the result.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -97,6 +98,17 @@ def affects_result(key: str) -> bool:
 def can_change_on_resume(key: str) -> bool:
     """Return whether a dotted key can change when a run is resumed."""
     return facts(key).resume
+
+
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a config by dotted key, without those that are null."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flat_settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 @functools.cache

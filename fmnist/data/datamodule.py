@@ -102,9 +102,14 @@ class FashionMNISTDataModule(LightningDataModule):
         # Overfitting a few batches means the same ones in every epoch.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         flip_seed = self.seed if self.augment.alternate else None
-        if (self.prune or self.self_distillation) and not overfit:
+        if self.needs_predictions and not overfit:
             return self._remembering(flip_seed)
         return self._batches("train", self.batch_size, None if overfit else self.seed, flip_seed)
+
+    @property
+    def needs_predictions(self) -> bool:
+        """Whether the training loader has to be told what the network predicts."""
+        return bool(self.prune or self.self_distillation)
 
     def _remembering(self, flip_seed: int | None) -> SampleStatsLoader:
         """Those of a training by one process.

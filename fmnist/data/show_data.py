@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from fmnist.config import logs
+from fmnist.config.build import build_datamodule
 from fmnist.config.keys import MAX_SEED
-from fmnist.config.objects import build_datamodule
 from fmnist.config.validation import check_arguments
 from fmnist.data.augment import Augmentation
 from fmnist.data.info import CLASSES

@@ -10,8 +10,10 @@ from annotated_types import MinLen
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
+from fmnist.config.build import build_datamodule
 from fmnist.config.memory import explain_out_of_memory
-from fmnist.config.objects import build_datamodule, build_evaluation_trainer, restore
+from fmnist.config.restore import restore
+from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.config.validation import check_arguments
 from fmnist.data.sources import check_root
 from fmnist.evaluation.measure import measure, show, together

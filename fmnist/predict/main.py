@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fmnist.config import logs
 from fmnist.config.memory import explain_out_of_memory
-from fmnist.config.objects import restore
+from fmnist.config.restore import restore
 from fmnist.config.validation import check_arguments
 from fmnist.data.info import CLASSES, IMAGE_SHAPE
 from fmnist.plotting.style import save_png

@@ -26,7 +26,7 @@ from fmnist.sweep.progress import Progress
 from fmnist.sweep.size import check_size
 from fmnist.sweep.summary import jobs_text, one_message, opening, tally
 from fmnist.sweep.workers import StoppedAtOnce, run_beside, runs_in_turn, uses_joblib
-from fmnist.training.ranks.place import check_sweep
+from fmnist.training.rank_info import check_sweep
 
 SOME_FAILED = 1
 """The exit status of a sweep in which jobs failed, or that another process has yet to end."""

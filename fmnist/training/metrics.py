@@ -36,6 +36,8 @@ class ClassificationMetrics(Metric):
 
         Of images that are mixed, shares of the classes (N, K) in the place of labels, the largest one counts.
         """
+        if not len(labels):  # a process may have no part of a batch, whose mean is NaN
+            return
         if labels.ndim == 2:
             labels = labels.argmax(1)
         self.loss_sum.add_(loss, alpha=len(labels))

@@ -25,8 +25,9 @@ from fmnist.config.keys import TrainKeys
 from fmnist.config.overrides import key_of
 from fmnist.runs import provenance
 from fmnist.runs.run import Run, claim_run
+from fmnist.train import train_and_report
 from fmnist.training.callbacks import Pruning, TrainingPruned
-from fmnist.training.train import Training, set_up, train
+from fmnist.training.train import prepare_data
 from fmnist.tune.space import Space, suggest
 from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_value
 
@@ -116,7 +117,7 @@ def check_trainings(space: Space, configs: Configs) -> None:
         training = build_training(configs(), Run(Path(folder)))
         if training.trainer.world_size > 1:
             raise ValueError("a trial has one device: trainer.devices=1; n_jobs=2 runs two of them at the same time")
-        set_up(training)
+        prepare_data(training)
         for parameter in space:
             for value in parameter.ends:
                 overrides = [*([parameter.option] if parameter.option else []), parameter.override(value)]
@@ -181,8 +182,8 @@ def open_run(run: Run) -> Iterator[None]:
 def train_setting(run: Run, configs: Configs, overrides: Sequence[str], *callbacks: Callback) -> float:
     """Train a setting in an open run, and return the monitored metric of its chosen checkpoint."""
     try:
-        training: Training = build_training(configs(overrides), run, extra_callbacks=callbacks)
-        set_up(training)
+        training = build_training(configs(overrides), run, extra_callbacks=callbacks)
+        prepare_data(training)
         environment = provenance.environment()
         # A database's URL may hold a password.
         environment["command"] = [
@@ -190,7 +191,7 @@ def train_setting(run: Run, configs: Configs, overrides: Sequence[str], *callbac
         ]
         entries = {"overrides": configs.recorded(overrides), "choices": configs.choices(overrides)}
         run.update_record(**environment, **entries, start=provenance.now())
-        value = train(training)
+        value = train_and_report(training)
         if value is None or not math.isfinite(value):
             raise ValueError(f"{configs.plain()['monitor']} is {value}")
     except TrainingPruned:

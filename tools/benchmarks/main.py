@@ -16,8 +16,10 @@ from lightning.pytorch import Callback
 from omegaconf import DictConfig
 
 from fmnist.config import logs
-from fmnist.config.objects import build_training, hardware_precision, one_line, plain_config
+from fmnist.config.build import build_training
+from fmnist.config.instantiate import one_line, plain_config
 from fmnist.config.overrides import quoted
+from fmnist.config.trainer import hardware_precision
 from fmnist.config.validation import check_arguments
 from fmnist.data.sources import ensure_files
 from fmnist.predict.main import network_of

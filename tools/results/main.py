@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from fmnist.config import logs
-from fmnist.config.objects import plain_config
+from fmnist.config.instantiate import plain_config
 from fmnist.config.validation import check_arguments
 from fmnist.data.info import CLASSES
 from fmnist.plotting.style import save_png

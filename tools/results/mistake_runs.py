@@ -7,7 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from fmnist.config.objects import build_datamodule, build_evaluation_trainer, restore
+from fmnist.config.build import build_datamodule
+from fmnist.config.restore import restore
+from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation.measure import Result, measure, together
 from fmnist.evaluation.tta import VIEWS, TestTimeAugmentation

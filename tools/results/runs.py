@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra import compose
 from omegaconf import DictConfig
 
-from fmnist.config.objects import build_classifier
+from fmnist.config.build import build_classifier
 from fmnist.config.overrides import quoted
 from fmnist.data.sources import DataUnavailableError
 from fmnist.runs import provenance as record

@@ -14,6 +14,8 @@ from fmnist.training.callbacks.pruning import Pruning, TrainingPruned
 from fmnist.training.callbacks.random_states import RandomStates
 from fmnist.training.callbacks.regular_checkpoint import RegularCheckpoint
 from fmnist.training.callbacks.run_config import RunConfig
+from fmnist.training.callbacks.sample_stats import RecordSampleStats
+from fmnist.training.callbacks.step_loss import StepLoss
 
 __all__ = [
     "AveragedWeights",
@@ -25,8 +27,10 @@ __all__ = [
     "Progress",
     "Pruning",
     "RandomStates",
+    "RecordSampleStats",
     "RegularCheckpoint",
     "RunConfig",
+    "StepLoss",
     "TrainingDiverged",
     "TrainingInterrupted",
     "TrainingPruned",

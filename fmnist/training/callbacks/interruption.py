@@ -1,4 +1,4 @@
-"""Ctrl-C, and what a system ends processes by, between two batches instead of in the middle of one."""
+"""Ctrl-C and the signals by which systems end processes, handled between two batches."""
 
 import logging
 import signal
@@ -14,13 +14,12 @@ from fmnist.training.callbacks.regular_checkpoint import between_steps
 
 log = logging.getLogger(__name__)
 
-
-SYSTEMS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
-"""By which clusters end or announce the end of a job, and terminals that of what runs in them."""
+SYSTEM_SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)}
+"""By which clusters end or announce the end of a job, and terminals that of the processes in them."""
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
-    """The person pressed Ctrl-C, or the system asked for the end.
+    """The user pressed Ctrl-C, or the system asked the process to end.
 
     The last checkpoint holds everything up to the last batch.
 
@@ -34,11 +33,11 @@ class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
 
 
 class Interruption(Checkpoint):
-    """On the first Ctrl-C finishes the step, saves a checkpoint and ends the training; on the second stops at once.
+    """On the first signal finishes the step, saves a checkpoint and ends the training; a second Ctrl-C stops at once.
 
-    SIGTERM, SIGUSR1 and SIGHUP, by which clusters and terminals end jobs, are the same. Several processes end after the
-    same step, whichever was asked. In the last step of an epoch it lets the epoch be finished, whose own checkpoint is
-    then the last. (It is a `Checkpoint` so that its turn comes after those whose state it saves.)
+    Handles Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP. Several processes end after the same step, whichever got the signal.
+    In the last step of an epoch the epoch is finished, whose own checkpoint is then the last. (It is a `Checkpoint` so
+    that it is called after the callbacks whose state it saves.)
 
     Args:
         checkpoint: where the state is saved.
@@ -54,18 +53,17 @@ class Interruption(Checkpoint):
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Signals belong to the main thread: a training in another one can't be interrupted by them.
-        if threading.current_thread() is threading.main_thread():
-            names = SYSTEMS | {signal.SIGINT}
-            if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup wants it
-                names -= {signal.SIGHUP}
-            self._previous = {name: signal.signal(name, self._on_signal) for name in names}
+        if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+            return
+        handled = {name for name in SYSTEM_SIGNALS if signal.getsignal(name) != signal.SIG_IGN}  # as nohup sets it
+        self._previous = {name: signal.signal(name, self._on_signal) for name in handled | {signal.SIGINT}}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested, self.by_system = True, number in SYSTEMS
-        log.info("interrupted: saving a checkpoint after this step (Ctrl-C again stops at once)")
+        if not self.requested:
+            self.requested, self.by_system = True, number in SYSTEM_SIGNALS
+            log.info("interrupted: saving a checkpoint after this step (Ctrl-C again stops at once)")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -87,7 +85,7 @@ class Interruption(Checkpoint):
         self._restore()
 
     def _agreed(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to end: all of them ask at the same time."""
+        """Return whether any process got a signal; all processes ask at the same time."""
         if trainer.world_size == 1:
             return self.requested
         agree = trainer.strategy.reduce_boolean_decision

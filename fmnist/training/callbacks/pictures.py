@@ -22,7 +22,7 @@ from fmnist.plotting.tiles import map_tiles, prediction_tiles
 from fmnist.training.callbacks.averaged_weights import as_validated
 from fmnist.training.callbacks.projector import write_embedding
 from fmnist.training.classifier import Classifier
-from fmnist.training.ranks.group import gather
+from fmnist.training.distributed import gather
 
 MOST_PREDICTIONS = 256  # more can't be looked at, and would take seconds and gigabytes to draw
 COLUMNS = 4  # of the grid: with more its titles can't be read at the width at which TensorBoard first shows a picture

@@ -1,0 +1,266 @@
+"""Several processes that train one run: how they are started and watched, what they exchange, and uneven batches.
+
+Lightning's DDP does the training. The processes are PyTorch's: its elastic agent starts, watches and ends those of one
+machine; torchrun or srun start those of several.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from torch import Tensor, distributed
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from fmnist.training.rank_info import OWN_LAUNCHER, RankInfo, find_rank
+
+T = TypeVar("T")
+
+LOOPBACK = "127.0.0.1"
+PORTS = 15000  # the ports of srun's processes: from there on, and as many
+TIMEOUT = timedelta(minutes=30)  # of an operation of the group: rank zero may have to download the data
+STORE_TIMEOUT = timedelta(seconds=60)
+MONITOR_INTERVAL = 0.2  # seconds between two looks at the processes
+ERROR_KEY = "error"
+FORWARDED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+
+
+class ProcessLostError(ConnectionError):
+    """Another process of the run has ended; the message is meant for the user."""
+
+
+# Starting processes on this machine
+
+
+def launch(worker: Callable[..., T], num_processes: int, *args: Any, max_restarts: int = 0) -> T:
+    """Run a function in several processes of this machine and return the value of rank zero.
+
+    Each process is a member of the default process group. Signals that this process gets are passed on to all of them.
+
+    Args:
+        worker: a function of a module, called with `args` in each process.
+        num_processes: how many.
+        args: plain values.
+        max_restarts: how often all processes are started again after one has died.
+
+    Raises:
+        ProcessLostError: if a process has died.
+        Exception: the first exception of a worker.
+    """
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it prints tracebacks of its own
+    # Opened here, as it listens on loopback alone; a store that torch opens by itself listens everywhere.
+    listener = socket.create_server((LOOPBACK, 0))
+    port = listener.getsockname()[1]
+    store = TCPStore(LOOPBACK, port, None, True, wait_for_workers=False, master_listen_fd=listener.detach())
+    with tempfile.TemporaryDirectory() as folder, _signals_forwarded() as forwarded:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=num_processes,
+            run_id=f"fmnist-{os.getpid()}",
+            rdzv_backend="c10d",
+            rdzv_endpoint=str(Path(folder, "rendezvous")),
+            rdzv_configs={"store_type": "file"},
+            max_restarts=max_restarts,
+            monitor_interval=MONITOR_INTERVAL,
+            start_method="spawn",
+            signals_to_handle="",  # of this process: they are forwarded
+        )
+        Path(folder, "rendezvous").touch()
+        try:
+            attempt, value = elastic_launch(config, _run_worker)(port, worker, args)[0]
+        except ChildFailedError as error:
+            if forwarded:  # before the training has begun to handle signals
+                raise KeyboardInterrupt from None
+            raise ProcessLostError(f"rank {min(error.failures)}, a process of this run, has ended") from None
+    if store.check([error_key := f"{ERROR_KEY}/{attempt}"]):
+        raise pickle.loads(bytes.fromhex(store.get(error_key).decode()))  # nosec B301 (of our own processes)
+    result: T = value
+    return result
+
+
+@contextlib.contextmanager
+def _signals_forwarded() -> Iterator[list[int]]:
+    """Pass signals on to the processes that this one has started, and give the list of those that came.
+
+    They are in sessions of their own, so that Ctrl-C reaches them once, and by this way alone.
+    """
+
+    forwarded: list[int] = []
+
+    def forward(number: int, _: object) -> None:
+        forwarded.append(number)
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    names = [getattr(signal, name) for name in FORWARDED if hasattr(signal, name)]
+    handled = [name for name in names if signal.getsignal(name) != signal.SIG_IGN]
+    previous = {name: signal.signal(name, forward) for name in handled}
+    try:
+        yield forwarded
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)
+
+
+def _run_worker(port: int, worker: Callable[..., T], args: tuple[Any, ...]) -> tuple[int, T | None]:
+    """Run a function as one of the processes of `launch`; return the number of the attempt and the function's value."""
+    os.environ[OWN_LAUNCHER] = "1"
+    if hasattr(os, "setsid"):
+        os.setsid()
+    for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT"):  # until the training handles them
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    rank = find_rank()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // rank.world_size))
+    store = TCPStore(LOOPBACK, port, None, False, timeout=STORE_TIMEOUT)
+    try:
+        with process_group(rank, PrefixStore(f"attempt_{rank.restarts}", store)):
+            return rank.restarts, worker(*args)
+    except BaseException as error:
+        store.compare_set(f"{ERROR_KEY}/{rank.restarts}", "", _pickled(error))  # the first one is the reason
+        return rank.restarts, None
+
+
+def _pickled(error: BaseException) -> str:
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)  # nosec B301 (our own)
+    except Exception:
+        content = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+    return content.hex()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+# The process group
+
+
+@contextlib.contextmanager
+def process_group(rank: RankInfo, store: Store | None = None) -> Iterator[None]:
+    """Join the processes of a run as the default process group, and leave it.
+
+    Args:
+        rank: of this process.
+        store: where the processes meet; by default torchrun's or, for srun, one that rank zero opens.
+
+    Raises:
+        ProcessLostError: if an operation fails as another process has ended.
+    """
+    os.environ |= {"LOCAL_RANK": str(rank.local_rank), "NODE_RANK": str(rank.node_rank)}  # read by Lightning
+    rank_zero_only.rank = rank.rank  # type: ignore[attr-defined]
+    if rank.launcher == "srun":
+        nodes = os.environ["SLURM_STEP_NODELIST"]
+        os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+        # The same in all processes, and another one for each job.
+        port = PORTS + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % PORTS
+        os.environ.setdefault("MASTER_PORT", str(port))
+    threads = torch.get_num_threads()
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        distributed.init_process_group(
+            backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=TIMEOUT
+        )
+        yield
+    except (RuntimeError, OSError) as error:
+        if is_lost_connection(error):
+            raise ProcessLostError("another process of this run has ended") from error
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        torch.set_num_threads(threads)  # Lightning gives each of several processes its share
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Return whether an error of a process group means that another process has ended."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error) or "Connection closed by peer" in str(error)
+
+
+def broadcast(value: Any) -> Any:
+    """Return the value of rank zero on every rank."""
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the values of all ranks on every rank."""
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+# Batches of uneven parts
+
+
+def batch_weight(trainer: Trainer, batch_idx: int) -> float:
+    """Return the weight of this process's part of a batch, with which the mean over all processes is the batch's."""
+    weight = getattr(trainer.train_dataloader, "weight", None)
+    return 1.0 if trainer.world_size == 1 or weight is None else float(weight(batch_idx))
+
+
+class _WeightedParts:
+    """Weights the loss of a process by its part of the batch, as DDP takes the mean of the gradients."""
+
+    def backward(self, closure_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        trainer: Trainer = self.lightning_module.trainer  # type: ignore[attr-defined]
+        weight = batch_weight(trainer, trainer.fit_loop.epoch_loop.batch_idx)
+        result: Tensor = super().backward(closure_loss * weight, *args, **kwargs)  # type: ignore[misc]
+        return result
+
+
+class WeightedDDPStrategy(_WeightedParts, DDPStrategy):
+    """DDP whose processes may have parts of a batch of different sizes."""
+
+
+class WeightedFSDPStrategy(_WeightedParts, FSDPStrategy):
+    """FSDP whose processes may have parts of a batch of different sizes."""
+
+
+class SummedMetrics(Callback):
+    """Keeps one sum of what several processes have counted in checkpoints, so that any number of them may resume."""
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.world_size == 1:
+            return
+        reduce = trainer.strategy.reduce
+        sums = {name: reduce(value.clone(), reduce_op="sum") for name, value in _sums(pl_module).items()}
+        if checkpoint["state_dict"]:  # with FSDP only rank zero's
+            checkpoint["state_dict"] |= sums
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            for value in _sums(pl_module).values():
+                value.zero_()
+
+
+def _sums(pl_module: LightningModule) -> dict[str, Tensor]:
+    """Return the states of all metrics, by their names in `state_dict()`."""
+    from torchmetrics import Metric
+
+    return {
+        f"{path}.{name}": getattr(metric, name)
+        for path, metric in pl_module.named_modules()
+        if isinstance(metric, Metric)
+        for name in metric._defaults
+    }

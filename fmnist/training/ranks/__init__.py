@@ -1,1 +1,0 @@
-"""The processes of one run: who starts them, how they find each other, and what they hear when one is gone."""
