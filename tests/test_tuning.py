@@ -22,8 +22,7 @@ from optuna.trial import TrialState
 
 from fmnist.config.help import CONF, options
 from fmnist.tune import storage
-from fmnist.tune.trials import without
-from fmnist.tune.workers import WORKER, build_parts
+from fmnist.tune.workers import WORKER
 
 SMALL = (
     "data=folder",

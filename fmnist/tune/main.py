@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ from fmnist.training.metric_names import direction
 from fmnist.tune.results import write_results
 from fmnist.tune.space import Space, base_params, read_space
 from fmnist.tune.storage import database_errors, quiet
-from fmnist.tune.study import SeededSampler, Tuning, open_study
+from fmnist.tune.study import Tuning, open_study
 from fmnist.tune.trials import Configs, check_trainings, known_options, run_trial, searchable_options
 from fmnist.tune.workers import WORKER, run_trials, start_workers
 
@@ -82,54 +83,50 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     configs.check_free(space)
     if direction(given.monitor) == "min" and any(parameter.key == "loss" for parameter in space):
         raise ValueError(f"monitor={given.monitor}: can't compare the losses that search.loss chooses among")
-    sampler, pruner = build_sampler(cfg), build_pruner(cfg)
+    build_part("sampler", cfg.sampler, BaseSampler, seed=0)  # invalid arguments show before anything is written
+    pruner = build_part("pruner", cfg.pruner, BasePruner)
     if WORKER not in os.environ:
         check_trainings(space, configs)
     tuning = open_study(
         (Path(given.outputs) / "tune" / given.study).absolute(),
         given.storage,
-        given.monitor,
         configs.plain() | {"search": search},
         base_params(space, configs.plain(), configs.choices()),
-        sampler,
+        lambda seed: build_part("sampler", cfg.sampler, BaseSampler, seed=seed),
         pruner,
     )
-    work = functools.partial(
-        run_trials,
-        tuning,
-        functools.partial(run_trial, tuning=tuning, space=space, configs=configs),
-        given.trials,
-        given.max_seconds,
-    )
+    objective = functools.partial(run_trial, tuning=tuning, space=space, configs=configs)
+    work = functools.partial(run_trials, tuning, objective, given.trials, given.max_seconds)
     with database_errors(tuning.database):
         if WORKER in os.environ:
             end_with(int(os.environ[WORKER]))
             work()
-            return
-        kinds = {key: cfg[key]._target_.rpartition(".")[2] for key in ("sampler", "pruner")}
-        log_summary(given, tuning, space, kinds)
-        status, interrupted = 0, None
-        try:
-            if given.n_jobs > 1:
-                status = start_workers(given.n_jobs)
-            else:
-                work()
-        except KeyboardInterrupt as error:
-            interrupted = error
-            log.info("interrupted; the same command resumes")
-        write_results(
-            tuning,
-            space,
-            configs,
-            facts=kinds,
-            seeds=range(given.seed + 1, given.seed + 1 + (0 if interrupted else given.retrain)),
-            finalists=given.finalists,
-        )
-        failed = sum(trial.state == TrialState.FAIL for trial in tuning.trials)
-        if failed:
-            log.warning("%d of %d trials failed", failed, len(tuning.trials))
+        else:
+            facts = {key: cfg[key]._target_.rpartition(".")[2] for key in ("sampler", "pruner")}
+            run_study(given, tuning, space, configs, facts, work)
+
+
+def run_study(
+    given: Settings, tuning: Tuning, space: Space, configs: Configs, facts: dict[str, str], work: Callable[[], None]
+) -> None:
+    """Run the trials that are left, in this process or in several, and write the results."""
+    log_summary(given, tuning, space, facts)
+    status, interrupted = 0, None
+    try:
+        if given.n_jobs > 1:
+            status = start_workers(given.n_jobs)
+        else:
+            work()
+    except KeyboardInterrupt as error:
+        interrupted = error
+        log.info("interrupted; the same command resumes")
+    seeds = range(given.seed + 1, given.seed + 1 + (0 if interrupted else given.retrain))
+    write_results(tuning, space, configs, facts=facts, seeds=seeds, finalists=given.finalists)
     if interrupted:
         raise interrupted
+    failed = sum(trial.state == TrialState.FAIL for trial in tuning.trials)
+    if failed:
+        log.warning("%d of %d trials failed", failed, len(tuning.trials))
     if status or failed:
         sys.exit(status or 1)
 
@@ -148,9 +145,7 @@ def check_settings(cfg: DictConfig, study: str) -> Settings:
     named.name = named.study = study
     given = read_settings(Settings, named)
     if not re.fullmatch(NAME, study):
-        raise ValueError(
-            f"study={study}: must consist of letters, digits, '_', '-' and '.', and not begin with '-', '.'"
-        )
+        raise ValueError(f"study={study}: must be letters, digits, '_', '-' and '.' alone, beginning with none of '-.'")
     if study in known_options("experiment"):
         raise ValueError(f"study={study}: there is an experiment of that name; take study=<another name>")
     if not cfg.data.val_size:
@@ -160,24 +155,16 @@ def check_settings(cfg: DictConfig, study: str) -> Settings:
     return given
 
 
-def build_sampler(cfg: DictConfig) -> BaseSampler:
-    """Return the config's sampler, which is seeded by the study's seed and each trial's number."""
-    check_bounds("sampler", cfg.sampler)
-    return SeededSampler(lambda seed: build("sampler", cfg.sampler, BaseSampler, seed=seed), cfg.seed)
+def build_part(key: str, node: DictConfig, kind: type, **extra: Any) -> Any:
+    """Return the sampler or the pruner of the config.
 
-
-def build_pruner(cfg: DictConfig) -> BasePruner:
-    """Return the config's pruner."""
-    check_bounds("pruner", cfg.pruner)
-    pruner: BasePruner = build("pruner", cfg.pruner, BasePruner)
-    return pruner
-
-
-def check_bounds(key: str, node: DictConfig) -> None:
-    """Raise a ValueError if an argument of a sampler or a pruner is out of its bounds."""
+    Raises:
+        ValueError: naming the argument that is out of its bounds.
+    """
     for name, value in (plain_config(node) if isinstance(node, DictConfig) else {}).items():
         if name in BOUNDS:
             check_value(f"{key}.{name}", BOUNDS[name], value)
+    return build(key, node, kind, **extra)
 
 
 def log_summary(given: Settings, tuning: Tuning, space: Space, kinds: dict[str, str]) -> None:

@@ -11,14 +11,12 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 from omegaconf import OmegaConf
-from optuna.importance import get_param_importances
 from optuna.trial import FrozenTrial
 
 from fmnist.compare.statistics import LEVEL, holm, sample, welch
-from fmnist.plotting.frame import render, svg
 from fmnist.runs.files import atomic_write
 from fmnist.training.metric_names import direction
-from fmnist.tune.charts import LOOKS, history_chart, importance_chart, slice_chart
+from fmnist.tune.page import render_page
 from fmnist.tune.space import Space, base_params, flat, overrides_of
 from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_param, format_value
 from fmnist.tune.trials import Configs, retrain
@@ -26,8 +24,6 @@ from fmnist.tune.trials import Configs, retrain
 log = logging.getLogger(__name__)
 
 BASE = "base setting"
-ENOUGH = 10  # finished trials to estimate the importance of parameters
-TOP = 10  # trials in the page's table
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 
 
@@ -37,8 +33,7 @@ class Setting:
 
     name: str
     overrides: Sequence[str]
-    trial: FrozenTrial | None
-    """The trial that had it, if there is one."""
+    params: Mapping[str, Any]
 
 
 def write_results(
@@ -55,35 +50,42 @@ def write_results(
         finalists: how many of the best trials are retrained.
     """
     tuning.prune_checkpoints()
-    metric, folder, table = tuning.metric, tuning.folder, trials_table(tuning)
-    atomic_write(folder / "trials.csv", table.to_csv(index=False))
-    log.info("%s; %.0f seconds of training", counts_text(table), tuning.seconds)
-    values: dict[str, Any] = dict.fromkeys(("headline", "meaning", "retrained", "experiment", "command"))
-    values["params"] = {}
-    if not tuning.finished:
-        log.info("no trial has been trained to its end")
+    table, counts = trials_table(tuning), counts_text(tuning)
+    atomic_write(tuning.folder / "trials.csv", table.to_csv(index=False))
+    log.info("%s; %.0f seconds of training", counts, tuning.seconds)
+    chosen = choose_setting(tuning, space, configs, seeds, finalists) if tuning.finished else None
+    if chosen:
+        log.info("train it:   %s", chosen["command"])
     else:
-        best = of_trial(space, tuning.finished[0])
-        value, why = float(tuning.finished[0].value or 0), "the best of all trials"
-        log.info("best: %s with %s %s", best.name, metric, format_value(value, metric))
-        if seeds:
-            best, value, why, comparison = retrain_finalists(tuning, space, configs, seeds, finalists)
-            values["retrained"] = Markup(comparison.to_html(index=False, border=0, na_rep=""))  # nosec B704
-            log.info("%s\nchosen: %s", comparison.to_string(index=False, na_rep=""), best.name)
-        params = best.trial.params if best.trial else {}
-        values["params"] = {name: format_param(each) for name, each in params.items()}
-        values["headline"] = format_value(value, metric)
-        values["meaning"] = f"{metric} ({best.name}, {why})"
-        values["experiment"] = write_experiment(
-            tuning, configs, best.overrides, f"{values['headline']} {values['meaning']}"
-        )
-        config_dir = shlex.quote(str(folder))
-        values["command"] = f"python scripts/train.py -m --config-dir {config_dir} experiment={folder.name} seed=0,1,2"
-        log.info("train it:   %s", values["command"])
-    facts = {"trials": counts_text(table), "training": f"{tuning.seconds:,.0f} s in all trials together", **facts}
-    page = render_page(folder.name, metric, table, space, importance(tuning), facts=facts, **values)
-    atomic_write(folder / "study.html", page)
-    log.info("page:       %s", folder / "study.html")
+        log.info("no trial has been trained to its end")
+    page = tuning.folder / "study.html"
+    facts = {"trials": counts, "training": f"{tuning.seconds:,.0f} seconds in all trials together", **facts}
+    atomic_write(page, render_page(tuning, space, table, facts, chosen))
+    log.info("page:       %s", page)
+
+
+def choose_setting(
+    tuning: Tuning, space: Space, configs: Configs, seeds: Sequence[int], finalists: int
+) -> dict[str, Any]:
+    """Write the best setting as an experiment, and return what the page says of it."""
+    best, metric = tuning.finished[0], tuning.metric
+    setting, value, reason, retrained = of_trial(space, best), best.value or 0.0, "the best of all trials", None
+    log.info("best: %s with %s %s", setting.name, metric, format_value(value, metric))
+    if seeds:
+        setting, value, comparison = retrain_finalists(tuning, space, configs, seeds, finalists)
+        reason = f"the mean of {len(seeds)} fresh seed{'s' if len(seeds) > 1 else ''}, the best of {len(comparison)}"
+        retrained = Markup(comparison.to_html(index=False, border=0, na_rep=""))  # nosec B704 (pandas escapes)
+        log.info("%s\nchosen: %s", comparison.to_string(index=False, na_rep=""), setting.name)
+    headline, meaning = format_value(value, metric), f"{metric} ({setting.name}: {reason})"
+    folder = shlex.quote(str(tuning.folder))
+    return {
+        "headline": headline,
+        "meaning": meaning,
+        "params": {name: format_param(each) for name, each in setting.params.items()},
+        "retrained": retrained,
+        "experiment": write_experiment(tuning, configs, setting.overrides, f"{headline} {meaning}"),
+        "command": f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
+    }
 
 
 def trials_table(tuning: Tuning) -> pd.DataFrame:
@@ -100,62 +102,15 @@ def trials_table(tuning: Tuning) -> pd.DataFrame:
     return frame.assign(**{"state": state, ERROR: error, EPOCHS: frame[EPOCHS].fillna(0).astype(int)})
 
 
-def importance(tuning: Tuning) -> dict[str, float]:
-    """Return how much each parameter explains, as a share of 1; nothing if too few trials are finished."""
-    shares = get_param_importances(tuning.study) if len(tuning.finished) >= ENOUGH else {}
-    return shares if all(map(math.isfinite, shares.values())) else {}
-
-
-def counts_text(table: pd.DataFrame) -> str:
+def counts_text(tuning: Tuning) -> str:
     """Return how many trials there are, and how many of each state."""
-    kinds = ", ".join(f"{count} {state}" for state, count in table.state.value_counts(sort=False).items())
-    return f"{len(table)} trial{'s' if len(table) != 1 else ''}" + (f": {kinds}" if kinds else "")
-
-
-def render_page(
-    name: str, metric: str, table: pd.DataFrame, space: Space, importance: Mapping[str, float], **values: Any
-) -> str:
-    """Return the page of a study as HTML.
-
-    Args:
-        name: name of the study.
-        metric: what its trials are compared by.
-        table: its trials, as in trials.csv.
-        space: its search space.
-        importance: each parameter's share of 1.
-        values: what else study.html shows, by the names there.
-    """
-    shown = table[table.state.isin(LOOKS) & table[metric].notna()]
-    params = [str(column) for column in table.columns[3:-3]]
-    log_scale = {parameter.name for parameter in space if getattr(parameter.distribution, "log", False)}
-    best = shown[shown.state == "finished"].sort_values(metric, ascending=direction(metric) == "min", kind="stable")
-    formats = {metric: lambda value: format_value(value, metric), SECONDS: "{:.1f}".format}
-    best_table = (
-        best.drop(columns=["state", ERROR])
-        .head(TOP)
-        .to_html(index=False, border=0, na_rep="", float_format=format_param, formatters=formats)
-    )
-    return render(
-        "tune/study.html",
-        name=name,
-        space=[str(parameter) for parameter in space],
-        history=svg(history_chart(shown, metric)) if len(shown) else None,
-        importance=svg(importance_chart(importance)) if importance else None,
-        enough=ENOUGH,
-        slices=[
-            svg(slice_chart(shown, param, metric, log=param in log_scale))
-            for param in params
-            if shown[param].notna().any()
-        ],
-        best=Markup(best_table) if len(best) else None,  # nosec B704 (pandas escapes the texts)
-        failures=list(table[table.state == "failed"].itertuples()),
-        **values,
-    )
+    states = trials_table(tuning).state.value_counts(sort=False)
+    return f"{states.sum()} trials: {', '.join(f'{count} {state}' for state, count in states.items())}"
 
 
 def of_trial(space: Space, trial: FrozenTrial) -> Setting:
     """Return the setting of a trial."""
-    return Setting(f"trial {trial.number}", overrides_of(space, trial.params), trial)
+    return Setting(f"trial {trial.number}", overrides_of(space, trial.params), trial.params)
 
 
 def write_experiment(tuning: Tuning, configs: Configs, overrides: Sequence[str], which: str) -> str:
@@ -189,23 +144,21 @@ def write_experiment(tuning: Tuning, configs: Configs, overrides: Sequence[str],
 
 def retrain_finalists(
     tuning: Tuning, space: Space, configs: Configs, seeds: Sequence[int], count: int
-) -> tuple[Setting, float, str, pd.DataFrame]:
+) -> tuple[Setting, float, pd.DataFrame]:
     """Train the base setting and the settings of the best trials with seeds that no trial had.
 
     Returns:
-        The setting with the best mean (of equal ones the base setting), this mean, what it is, and a comparison.
+        The setting with the best mean (of equal ones the base setting), this mean, and the comparison with the base.
     """
     params = base_params(space, configs.plain(), configs.choices())
-    base_trial = next((trial for trial in tuning.finished if trial.params == params), None)
+    base = Setting(BASE, [] if params is None else overrides_of(space, params), params or {})
     finalists = [of_trial(space, trial) for trial in tuning.finished if trial.params != params][:count]
-    base = Setting(BASE, [] if params is None else overrides_of(space, params), base_trial)
     settings = {setting.name: setting for setting in (base, *finalists)}
-    log.info("retraining %s; seeds %s", ", ".join(settings), ", ".join(map(str, seeds)))
+    log.info("retraining %s with %d seed%s each", ", ".join(settings), len(seeds), "s" if len(seeds) > 1 else "")
     values = {name: retrain(tuning, configs, name, each.overrides, seeds) for name, each in settings.items()}
     means = {name: fmean(each) for name, each in values.items()}
     best = (max if direction(tuning.metric) == "max" else min)(means, key=means.__getitem__)
-    why = f"the mean of {len(seeds)} fresh seed{'s' if len(seeds) > 1 else ''}, the best of {len(settings)} settings"
-    return settings[best], means[best], why, compare_with_base(values, tuning.metric)
+    return settings[best], means[best], compare_with_base(values, tuning.metric)
 
 
 def compare_with_base(retrained: Mapping[str, Sequence[float]], metric: str) -> pd.DataFrame:

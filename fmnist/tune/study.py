@@ -1,10 +1,11 @@
 """A study on disk: its database, its trials, and the trials that a killed process has left behind."""
 
-import contextlib
 import functools
 import json
 import logging
+import platform
 import random
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback
@@ -35,42 +35,6 @@ SECONDS, EPOCHS, ERROR = "seconds", "epochs", "error"
 MAX_RETRIES = 3  # of a trial whose process died: the trial itself may be what kills it
 
 
-class SeededSampler(BaseSampler):
-    """A sampler that is made anew for each trial, from the study's seed and the trial's number.
-
-    So a study that resumes draws the same as one that was never interrupted, and no two processes draw the same.
-
-    Args:
-        make: returns the sampler with a seed.
-        seed: the study's seed.
-    """
-
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
-        self.make = make
-        self.seed = seed
-        self.sampler = make(seed)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self.sampler = self.make(random.Random(f"{self.seed} {trial.number}").getrandbits(32))
-        self.sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self.sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return self.sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return self.sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        self.sampler.after_trial(study, trial, state, values)
-
-
 @dataclass(frozen=True)
 class Tuning:
     """A study and its folder."""
@@ -78,6 +42,10 @@ class Tuning:
     folder: Path
     study: Study
     metric: str
+    seed: int
+    make_sampler: Callable[[int], BaseSampler]
+    is_shared: bool
+    """Whether other machines may work on it, too."""
     database: str
     """The database as it is shown, without a password."""
     lock: FileLock
@@ -116,26 +84,33 @@ class Tuning:
         """Queue a trial again that the user has interrupted."""
         RetryHeartbeatStaleTrialCallback()(self.study, self.study.get_trials()[trial_number])
 
+    def seed_sampler(self) -> None:
+        """Make the sampler of the next trial, seeded by the study's seed and the trial's number.
+
+        So a study that resumes draws the same as one that was never interrupted, and no two trials draw the same. On a
+        database that several machines share they could begin a trial of the same number, so the machine's name counts.
+        """
+        number, machine = len(self.study.get_trials(deepcopy=False)), platform.node() if self.is_shared else ""
+        self.study.sampler = self.make_sampler(random.Random(f"{self.seed} {number} {machine}").getrandbits(32))
+
     def prune_checkpoints(self) -> None:
         """Remove all checkpoints of the trials that have ended, except the best one of the best trial."""
-        best = next((self.run(trial.number).best_checkpoint for trial in self.finished), None)
+        best = next(iter(self.finished), None)
         for trial in self.study.get_trials(deepcopy=False):
-            folder = self.run(trial.number).best_checkpoint.parent
-            if trial.state.is_finished() and folder.is_dir():
-                for file in folder.iterdir():
-                    if file != best:
-                        file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # not empty
-                    folder.rmdir()
+            run = self.run(trial.number)
+            if best and trial.number == best.number:
+                run.last_checkpoint.unlink(missing_ok=True)
+                run.previous_checkpoint.unlink(missing_ok=True)
+            elif trial.state.is_finished():
+                shutil.rmtree(run.best_checkpoint.parent, ignore_errors=True)
 
 
 def open_study(
     folder: Path,
     url: str | None,
-    metric: str,
     config: Mapping[str, Any],
     first: Mapping[str, Any] | None,
-    sampler: BaseSampler,
+    make_sampler: Callable[[int], BaseSampler],
     pruner: BasePruner,
 ) -> Tuning:
     """Return the study in a folder, which is created if there is none.
@@ -143,17 +118,16 @@ def open_study(
     Args:
         folder: the study's folder, which has its name.
         url: URL of a database; None keeps a file in the folder.
-        metric: what the trials are compared by.
         config: what its trials have in common, nested: only a study with the same can resume.
         first: the values of the first trial, by the parameters' names; None draws them, too.
-        sampler: chooses the values of the others.
+        make_sampler: returns, with a seed, what chooses the values of the others.
         pruner: decides which trials end early.
 
     Raises:
         ValueError: if the study has another config, or its database can't be used.
     """
     database = hide_password(url) if url else str(folder / DATABASE)
-    lock = FileLock(folder / ".lock")
+    lock, metric = FileLock(folder / ".lock"), config["monitor"]
     with database_errors(database, RuntimeError):  # RuntimeError: tables of another version of Optuna
         if not url:
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +138,6 @@ def open_study(
                 raise ValueError(f"{folder} has trials that its database lacks: take study=<another name>")
             study = optuna.create_study(
                 storage=storage,
-                sampler=sampler,
                 pruner=pruner,
                 study_name=folder.name,
                 direction=StudyDirection[f"{direction(metric)}imize".upper()],
@@ -174,7 +147,7 @@ def open_study(
             check_config(study, json.loads(json.dumps(values)))
             if first is not None and not study.get_trials(deepcopy=False):
                 study.enqueue_trial(dict(first))
-    return Tuning(folder, study, metric, database, lock)
+    return Tuning(folder, study, metric, config["seed"], make_sampler, url is not None, database, lock)
 
 
 def check_config(study: Study, config: Mapping[str, Any]) -> None:

@@ -1,13 +1,12 @@
 """One trial is one training: its config, its run folder, and what the study learns of it."""
 
-import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from optuna.trial import Trial
 
 from fmnist.config import logs
 from fmnist.config.build import build_training
+from fmnist.config.help import groups
 from fmnist.config.instantiate import one_line, plain_config
 from fmnist.config.keys import TrainKeys
 from fmnist.config.overrides import key_of
@@ -33,8 +33,10 @@ from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_value
 
 log = logging.getLogger(__name__)
 
-NOT_SEARCHED = ("search", "sampler", "pruner", "experiment", "sweep")
-"""Groups that are no part of a training's config."""
+GROUPS = [group for group in groups("train") if group not in ("experiment", "sweep")]
+"""The groups of a training's config."""
+KEYS = {field.name for field in dataclasses.fields(TrainKeys)}
+"""The keys of a training's config that belong to no group."""
 
 
 class Configs:
@@ -58,7 +60,7 @@ class Configs:
     def _plain(self, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
         groups = tuple(each for each in overrides if "." not in key_of(each))
         cfg = self._composed(groups)
-        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if is_of_training(str(key), cfg)])
+        cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key in KEYS or key in GROUPS])
         for each in overrides:
             if each not in groups:  # a value needs no composing, which takes 0.25 s
                 key, _, text = each.partition("=")
@@ -71,13 +73,8 @@ class Configs:
     def choices(self, overrides: Sequence[str] = ()) -> dict[str, str]:
         """Return the option of each group of a training's config."""
         cfg = self._composed(tuple(each for each in overrides if "." not in key_of(each)))
-        found = {str(group): option for group, option in cfg.hydra.runtime.choices.items()}
-        return {group: str(found[group]) for group in found if is_searchable(group) and found[group]}
-
-    def recorded(self, overrides: Sequence[str]) -> list[str]:
-        """Return the overrides of the command line that belong to a training, and further ones."""
-        own = self._composed(()).keys() - self.plain().keys()
-        return [*(each for each in self.typed if key_of(each).split(".")[0] not in own), *overrides]
+        found = cfg.hydra.runtime.choices
+        return {group: str(found[group]) for group in GROUPS if found.get(group)}
 
     def check_free(self, space: Space) -> None:
         """Raise a ValueError if an override sets what the search chooses."""
@@ -86,20 +83,9 @@ class Configs:
                 raise ValueError(f"{each}: the search chooses {key}; ~search.{key} leaves it to you")
 
 
-def is_of_training(key: str, cfg: DictConfig) -> bool:
-    """Return whether a top-level key of conf/tune.yaml belongs to a training's config, too."""
-    is_group = OmegaConf.is_dict(cfg[key]) and key not in (*NOT_SEARCHED, "hydra")
-    return is_group or key in {field.name for field in dataclasses.fields(TrainKeys)}
-
-
-def is_searchable(group: str) -> bool:
-    """Return whether a group is part of a training's config."""
-    return "/" not in group and "." not in group and group not in NOT_SEARCHED
-
-
 def searchable_options(group: str) -> list[str]:
-    """Return the options of a group that is part of a training's config, else nothing."""
-    return known_options(group) if is_searchable(group) else []
+    """Return the options of a group of a training's config; none for any other key."""
+    return known_options(group) if group in GROUPS else []
 
 
 def known_options(group: str) -> list[str]:
@@ -154,9 +140,7 @@ def run_trial(trial: Trial, tuning: Tuning, space: Space, configs: Configs) -> f
     try:
         overrides = suggest(trial, space)
         last_epoch = configs.plain(tuple(overrides))["trainer"]["max_epochs"]
-        with open_run(run):
-            tuning.lock.release()
-            return train_setting(run, configs, overrides, Pruning(tuning.metric, should_prune))
+        return train_setting(run, configs, overrides, Pruning(tuning.metric, should_prune), begun=tuning.lock.release)
     except TrainingPruned as pruned:
         raise TrialPruned(str(pruned)) from None
     except KeyboardInterrupt:
@@ -171,34 +155,33 @@ def run_trial(trial: Trial, tuning: Tuning, space: Space, configs: Configs) -> f
         trial.set_user_attr(EPOCHS, metrics.get("epochs", 0))
 
 
-@contextlib.contextmanager
-def open_run(run: Run) -> Iterator[None]:
-    """Hold a run's folder, empty at first, and write the log there instead of to the terminal."""
+def train_setting(
+    run: Run, configs: Configs, overrides: Sequence[str], *callbacks: Callback, begun: Callable[[], None] | None = None
+) -> float:
+    """Train a setting in a run's folder, which is emptied, and return the monitored metric of the chosen checkpoint.
+
+    The log goes to the folder instead of to the terminal. `begun` is called as soon as the folder is locked.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     with claim_run(run.folder).locked(), logs.to_file(run.log_file), logs.off_terminal():
-        yield
-
-
-def train_setting(run: Run, configs: Configs, overrides: Sequence[str], *callbacks: Callback) -> float:
-    """Train a setting in an open run, and return the monitored metric of its chosen checkpoint."""
-    try:
-        training = build_training(configs(overrides), run, extra_callbacks=callbacks)
-        prepare_data(training)
-        environment = provenance.environment()
-        # A database's URL may hold a password.
-        environment["command"] = [
-            "storage=***" if key_of(each) == "storage" else each for each in environment["command"]
-        ]
-        entries = {"overrides": configs.recorded(overrides), "choices": configs.choices(overrides)}
-        run.update_record(**environment, **entries, start=provenance.now())
-        value = train_and_report(training)
-        if value is None or not math.isfinite(value):
-            raise ValueError(f"{configs.plain()['monitor']} is {value}")
-    except TrainingPruned:
-        raise
-    except Exception:
-        log.exception("the training failed")
-        raise
+        if begun:
+            begun()
+        try:
+            training = build_training(configs(overrides), run, extra_callbacks=callbacks)
+            prepare_data(training)
+            environment = provenance.environment()
+            command = [each if key_of(each) != "storage" else "storage=***" for each in environment["command"]]
+            typed = [each for each in configs.typed if key_of(each).split(".")[0] in (*KEYS, *GROUPS, "experiment")]
+            entries = {"overrides": [*typed, *overrides], "choices": configs.choices(overrides)}
+            run.update_record(**environment | {"command": command}, **entries, start=provenance.now())
+            value = train_and_report(training)
+            if value is None or not math.isfinite(value):
+                raise ValueError(f"{configs.plain()['monitor']} is {value}")
+        except TrainingPruned:
+            raise
+        except Exception:
+            log.exception("the training failed")
+            raise
     return value
 
 
@@ -222,9 +205,8 @@ def retrain(tuning: Tuning, configs: Configs, name: str, overrides: Sequence[str
         setting = [*overrides, f"seed={seed}"]
         record = run.load_record()
         if record.get("status") != "finished" or record.get("setting") != setting or "value" not in record:
-            with open_run(run):
-                record = {"value": train_setting(run, configs, setting)}
-                run.update_record(setting=setting, **record)
+            record = {"value": train_setting(run, configs, setting)}
+            run.update_record(setting=setting, **record)
         values.append(float(record["value"]))
         log.info("  %s, seed %d: %s", name, seed, format_value(values[-1], tuning.metric))
     return values

@@ -50,6 +50,7 @@ def run_trials(tuning: Tuning, objective: Callable[[Trial], float], trials: int,
             enough = len(tuning.trials) >= trials or (max_seconds is not None and tuning.seconds >= max_seconds)
             if not enough:
                 waited = 0.0
+                tuning.seed_sampler()
                 # Python frees a training's 50 MB of images late: without gc_after_trial each trial added 60 MB.
                 tuning.study.optimize(
                     objective, n_trials=1, catch=(Exception,), callbacks=[log_trial(tuning)], gc_after_trial=True

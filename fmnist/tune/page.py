@@ -1,22 +1,66 @@
-"""The trials of a study as charts."""
+"""The page of a study: charts of its trials, a table of the best ones, the chosen setting."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from optuna.importance import get_param_importances
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from fmnist.plotting.frame import render, svg
 from fmnist.plotting.style import INK, SMALL_FONT_SIZE, TRAIN, WRONG, new_figure, styled
 from fmnist.training.metric_names import direction
+from fmnist.tune.space import Space
+from fmnist.tune.study import ERROR, Tuning, format_value
 
 LOOKS: dict[str, dict[str, Any]] = {
     "finished": {"color": TRAIN, "marker": "o", "s": 22, "linewidths": 0},
     "pruned": {"color": WRONG, "marker": "x", "s": 22, "linewidths": 1.2},
 }
+ENOUGH = 10  # finished trials to estimate the importance of parameters
+TOP = 10  # trials in the table
 SPREAD = 4.0  # times the distance of the better quartile from the median: a worse trial is drawn on the edge
+
+
+def render_page(
+    tuning: Tuning, space: Space, table: pd.DataFrame, facts: Mapping[str, str], chosen: Mapping[str, Any] | None
+) -> str:
+    """Return the page of a study as HTML.
+
+    Args:
+        tuning: the study.
+        space: its search space.
+        table: its trials, as in trials.csv.
+        facts: lines of the summary, by their names.
+        chosen: what is said of the setting that it ended with; None without a finished trial.
+    """
+    metric = tuning.metric
+    shown = table[table.state.isin(LOOKS) & table[metric].notna()]
+    finished = shown[shown.state == "finished"].drop(columns=["state", ERROR])
+    best = finished.sort_values(metric, ascending=direction(metric) == "min", kind="stable").head(TOP)
+    best[metric] = [format_value(value, metric) for value in best[metric]]
+    names = [name for name in table.columns[3:-3] if shown[name].notna().any()]
+    log_scale = {parameter.name for parameter in space if getattr(parameter.distribution, "log", False)}
+    shares = get_param_importances(tuning.study) if len(finished) >= ENOUGH else {}
+    return render(
+        "tune/study.html",
+        name=tuning.folder.name,
+        space=[str(parameter) for parameter in space],
+        facts=facts,
+        chosen=chosen,
+        history=svg(history_chart(shown, metric)) if len(shown) else None,
+        slices=[svg(slice_chart(shown, name, metric, log=name in log_scale)) for name in names],
+        importance=svg(importance_chart(shares)) if shares and all(map(math.isfinite, shares.values())) else None,
+        enough=ENOUGH,
+        # pandas escapes the texts
+        best=Markup(best.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)),  # nosec B704
+        failures=list(table[table.state == "failed"].itertuples()),
+    )
 
 
 @styled
