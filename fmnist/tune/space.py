@@ -140,13 +140,14 @@ def read_distribution(key: str, node: Mapping[str, Any], current: Any) -> Distri
         raise ValueError(f"{key}.low={given.low}: must be less than {key}.high={given.high}")
     if given.step is not None and given.step > given.high - given.low:
         raise ValueError(f"{key}.step={given.step}: must be at most {given.high - given.low:g}, from low to high")
+    if given.log and given.low <= 0:
+        raise ValueError(f"{key}.low={given.low}: must be greater than 0 with log=true")
+    if given.log and given.step is not None:
+        raise ValueError(f"{key}.step={given.step}: isn't allowed with log=true")
     low, high, step = given.low, given.high, given.step
-    try:
-        if all(isinstance(number, int) for number in (low, high, step or 1)) and not isinstance(current, float):
-            return IntDistribution(int(low), int(high), given.log, int(step or 1))
-        return FloatDistribution(low, high, given.log, step)
-    except ValueError as error:  # Optuna's, about log
-        raise ValueError(f"{key}: {error} (log={json.dumps(given.log)})") from error
+    if all(isinstance(number, int) for number in (low, high, step or 1)) and not isinstance(current, float):
+        return IntDistribution(int(low), int(high), given.log, int(step or 1))
+    return FloatDistribution(low, high, given.log, step)
 
 
 def check_searchable(key: str, known: Mapping[str, Any] | Sequence[str]) -> None:
