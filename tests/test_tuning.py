@@ -379,7 +379,6 @@ def test_a_shared_database_works_alike_and_trials_of_dead_processes_are_retried(
     rate = optuna.Trial(study, trial_id).suggest_float("optimizer.lr", 0.0001, 0.1, log=True)
     database.record_heartbeat(trial_id)
     done = tune("trials=2", f"storage={url}")
-    assert "waiting for 1 trial of other processes" in done.out
     assert "trial 1: its process died" in done.out
     assert lines_of(done)[-1].startswith(f"trial 2: optimizer.lr={rate:.3g} ")
     assert [each.state for each in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
@@ -461,6 +460,18 @@ def test_ctrl_c_shows_the_result_so_far_and_the_study_goes_on(
     table = rows(folder)
     assert [row["state"] for row in table].count("finished") == 4
     assert [row["trial"] for row in table] == [str(number) for number in range(len(table))]
+
+
+@pytest.mark.slow
+def test_a_heartbeat_that_was_never_stopped_does_not_keep_the_process(tmp_path: Path) -> None:
+    code = f"""
+from optuna.storages._heartbeat import HeartbeatThread
+from fmnist.tune import storage
+storage.quiet()
+storage.HEARTBEAT = 1
+HeartbeatThread(1, storage.open_storage("sqlite:///{tmp_path}/study.db", print)).start()
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).stderr == b""
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,10 +23,13 @@ ATTEMPTS = 5  # to create the tables, which another machine may be doing at the 
 
 
 class Storage(RDBStorage):
-    """A database that may be unreachable for a moment: a heartbeat that fails is sent again at the next interval."""
+    """A database whose heartbeat survives an error, and ends with the process."""
 
     def record_heartbeat(self, trial_id: int) -> None:
-        with contextlib.suppress(SQLAlchemyError, OptunaError):
+        # A Ctrl-C while Optuna starts its thread leaves it without an end, and the process would wait for it forever.
+        if not threading.main_thread().is_alive():
+            raise SystemExit
+        with contextlib.suppress(SQLAlchemyError, OptunaError):  # it is sent again after the interval
             super().record_heartbeat(trial_id)
 
 
