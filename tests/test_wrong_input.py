@@ -236,7 +236,7 @@ def test_a_val_size_that_leaves_nothing_is_refused(train: RunScript) -> None:
         (["show_data", "seed=4294967296"], ["seed=4294967296", "4294967295"]),
         (["tune", "n_jobs=0"], ["n_jobs=0", "greater than or equal to 1"]),
         (["tune", "max_seconds=nan"], ["max_seconds=NaN", "finite"]),
-        (["tune", "+search.data.eval_batch_size={low:2,high:1}"], ["search.data.eval_batch_size.low=2", "less than"]),
+        (["tune", "+search.data.prune={low:2,high:1}"], ["search.data.prune.low=2", "less than"]),
         (["results", "seeds=0"], ["seeds=0", "greater than or equal to 1"]),
         (["results", "recipes=[]"], ["recipes=[]", "at least 1"]),
         (["benchmark", "memory_epochs=1"], ["memory_epochs=1", "greater than or equal to 3"]),

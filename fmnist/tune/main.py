@@ -1,4 +1,4 @@
-"""Look for a better setting: trials that choose values, train and are compared on the validation images."""
+"""Search for a better setting: trials choose values, train, and are compared on the validation images."""
 
 import functools
 import logging

@@ -58,7 +58,7 @@ def render_page(
         importance=svg(importance_chart(shares)) if shares and all(map(math.isfinite, shares.values())) else None,
         enough=ENOUGH,
         # pandas escapes the texts
-        best=Markup(best.to_html(index=False, border=0, na_rep="", float_format="{:.3g}".format)),  # nosec B704
+        best=Markup(best.to_html(index=False, border=0, na_rep="", float_format="{:.4g}".format)),  # nosec B704
         failures=list(table[table.state == "failed"].itertuples()),
     )
 

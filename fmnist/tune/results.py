@@ -127,7 +127,8 @@ def write_experiment(tuning: Tuning, configs: Configs, overrides: Sequence[str],
     base = flat(default.plain(tuple(f"{group}={option}" for group, option in changed.items())))
     values = OmegaConf.create({"name": name})
     for key, value in flat(configs.plain(tuple(overrides))).items():
-        if key not in base or base[key] != value or key in searched:
+        differs = key not in base or base[key] != value
+        if (differs or key in searched) and key not in ("outputs", "report"):  # which are about this study
             OmegaConf.update(values, key, value, force_add=True)
     text = f"# @package _global_\n# The result of a study of {len(tuning.trials)} trials: {which}.\n"
     text += f"#   python scripts/train.py --config-dir <folder of the study> experiment={name}\n"

@@ -58,17 +58,17 @@ class Configs:
         return OmegaConf.create(self.plain(tuple(overrides)))
 
     def _plain(self, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-        groups = tuple(each for each in overrides if "." not in key_of(each))
-        cfg = self._composed(groups)
+        options = tuple(each for each in overrides if "." not in key_of(each))
+        cfg = self._composed(options)
         cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key in KEYS or key in GROUPS])
         for each in overrides:
-            if each not in groups:  # a value needs no composing, which takes 0.25 s
+            if each not in options:  # a value needs no composing, which takes 0.25 s
                 key, _, text = each.partition("=")
                 OmegaConf.update(cfg, key, json.loads(text))
         return plain_config(cfg) | {"name": self.study, "test": False, "resume": None}
 
-    def _compose(self, groups: tuple[str, ...]) -> DictConfig:
-        return compose("tune", [*self.typed, *groups], return_hydra_config=True)
+    def _compose(self, options: tuple[str, ...]) -> DictConfig:
+        return compose("tune", [*self.typed, *options], return_hydra_config=True)
 
     def choices(self, overrides: Sequence[str] = ()) -> dict[str, str]:
         """Return the option of each group of a training's config."""
