@@ -402,7 +402,7 @@ def test_a_killed_trial_is_retried(
     assert [(row["trial"], row["state"]) for row in table] == [
         ("0", "finished"), ("1", "interrupted"), ("2", "finished"), ("3", "finished"),
     ]  # fmt: skip
-    assert table[1]["optimizer.lr"] == table[2]["optimizer.lr"]
+    assert [row["optimizer.lr"] for row in table].count(table[1]["optimizer.lr"]) == 2
     assert json.loads((folder / "0001" / "run.json").read_text())["status"] == "interrupted"
     assert not (folder / "0001" / "checkpoints").exists()
 
