@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train results test test-slow soak cluster test-browser board check audit lock clean
+.PHONY: help setup train results benchmark test test-slow soak cluster test-browser board check audit lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -26,8 +26,11 @@ setup: $(READY) ## Prepare the environment and the dataset
 train: $(READY) ## Train; ARGS are Hydra overrides (ARGS="--help" lists them)
 	@exec $(BIN)/python scripts/train.py $(args)
 
-results: $(READY) ## Measure the recipes again and write the tables; ARGS="recipes=[fast_92] seeds=10", "what=ablations"
-	@exec $(BIN)/python scripts/results.py $(args)
+results: $(READY) ## Measure the recipes again and write the tables; ARGS="ablations --recipes fast_92" or "--help"
+	@exec $(BIN)/python tools/measure_recipes.py $(args)
+
+benchmark: $(READY) ## Measure the speed of the parts against what they replace; ARGS="training --repetitions 9" or "--help"
+	@exec $(BIN)/python tools/benchmark.py $(args)
 
 test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
 	@exec $(BIN)/python -m pytest -n auto $(args)
@@ -55,7 +58,7 @@ check: $(READY) ## Lint, check format and types, run the fast tests
 	$(BIN)/python -m pytest -n auto
 
 audit: $(READY) ## Look for dangerous calls, and (with a network) for known holes in the locked packages
-	$(BIN)/bandit -q -r fmnist scripts -c pyproject.toml
+	$(BIN)/bandit -q -r fmnist scripts tools -c pyproject.toml
 	$(BIN)/pip-audit -r requirements.lock --require-hashes --no-deps --disable-pip --strict
 
 # No index address and no machine's path may reach the lock. One version of each package for all Pythons.
@@ -69,4 +72,4 @@ lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer vers
 
 clean: ## Remove the environment and all caches; data and outputs stay
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find fmnist scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find fmnist scripts tools tests -name __pycache__ -type d -prune -exec rm -rf {} +

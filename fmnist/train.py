@@ -14,12 +14,13 @@ from fmnist.config.keys import TrainKeys, can_change_on_resume, flat_settings
 from fmnist.config.memory import explain_out_of_memory
 from fmnist.config.settings import read_settings
 from fmnist.data.sources import check_root
-from fmnist.report.gather import write_report
+from fmnist.report.page import write_report
 from fmnist.runs import checkpoints, provenance, untrusted
 from fmnist.runs.run import Run, claim_run, new_run, open_run
 from fmnist.training.callbacks import TrainingDiverged
+from fmnist.training.fit import join, prepare_data
 from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
-from fmnist.training.train import disk_errors_explained, join, prepare_data, train
+from fmnist.training.train import disk_errors_explained, train
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,8 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
         check_root("data.root", OmegaConf.select(cfg, "data.root"))
     with run.locked(), logs.to_file(run.log_file):
         file, checkpoint = newest_checkpoint(run) or (None, {"global_step": 0})
+        if file is not None and checkpoints.DATASET_KEY not in checkpoint:
+            raise ValueError(f"{file} was written by an older version: it can be evaluated, but not resumed")
         limits = {name: OmegaConf.select(cfg, f"trainer.{name}") for name in ("max_epochs", "max_steps")}
         check_progress(
             run,
@@ -144,7 +147,7 @@ def train_and_report(training: Training, checkpoint: Path | None = None) -> floa
         if training.config["report"]:
             report = "none, as there are no validation images and test=false"
             if trained.result is not None:
-                report = str(write_report(run, training.classifier, datamodule, trained.split, trained.result))
+                report = str(write_report(run, training.classifier, datamodule, trained.result))
             log.info("report:     %s", report)
     log.info("run folder: %s", run.folder)
     outputs = Path(training.config["outputs"])

@@ -1,4 +1,4 @@
-"""Name what a person's own images show: python scripts/predict.py run=<run folder> images=<file, folder or glob>"""
+"""Classify image files: python scripts/predict.py run=<run folder> images=<file, folder or pattern>"""
 
 from fmnist.config.command_line import run
 

@@ -1,6 +1,6 @@
-"""Real runs of scripts, forked from a process that has imported everything already, so that one takes a second.
+"""Runs of scripts in processes forked from one that has imported everything, so that a run takes a second.
 
-For programs of their own: a process that has computed anything, such as that of pytest, can't be forked safely.
+Only for programs that do nothing else: a process that has computed something with torch, as pytest's, can't be forked.
 """
 
 import os
@@ -18,7 +18,7 @@ from fmnist.config.command_line import run as run_job
 
 
 def start(words: list[str], output: Path, job: str = "train") -> int:
-    """Begins a run, with its lines at the end of a file; returns the process id."""
+    """Start a run that appends its output to a file; return the process id."""
     sys.stdout.flush()
     if (child := os.fork()) > 0:
         return child
@@ -41,12 +41,12 @@ def start(words: list[str], output: Path, job: str = "train") -> int:
 
 
 def end(process: int) -> int:
-    """Waits for a run; returns its exit status, negative where a signal ended it."""
+    """Wait for a run; return its exit status, negative where a signal ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def train(words: list[str], output: Path, kill_after: float | None = None) -> int:
-    """A whole run, or as much of one as it does in that many seconds until it is killed; returns its exit status."""
+    """Run a training, or kill it after some seconds; return its exit status."""
     process = start(words, output)
     if kill_after is not None:
         time.sleep(kill_after)

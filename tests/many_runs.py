@@ -1,8 +1,8 @@
-"""Many short runs in one process: whether memory, open files or threads grow.
+"""Run many short trainings in one process, to see whether memory, open files or threads grow.
 
     python tests/many_runs.py FOLDER [--runs 200]
 
-Prints what was tried and what grew as JSON, for each number a line fitted to the second half of the runs.
+Prints the result as JSON: the growth per run is the slope of a line through the second half of the runs.
 """
 
 import argparse
@@ -20,15 +20,15 @@ import synthetic
 import torch
 from kills import WORDS
 
-from fmnist.config.command_line import run as run_job
+from fmnist.config.command_line import run as run_command
 
-MOST = {"MiB": 0.05, "files": 0.005, "threads": 0.005}
-"""Of each in a run: what is above grows."""
+LIMITS = {"MiB": 0.05, "files": 0.005, "threads": 0.005}
+"""Growth per run that is still measurement error."""
 
 
-def sizes() -> dict[str, float]:
-    """Of this process: resident memory, open files, threads of Python and of libraries."""
-    gc.collect()  # a training's objects know each other: when they are found is chance
+def usage() -> dict[str, float]:
+    """Return this process's resident memory, open files, and threads of Python and of libraries."""
+    gc.collect()  # a training's objects refer to each other: the time at which they are freed is chance
     process = Path("/proc/self")
     pages = int((process / "statm").read_text().split()[1])
     return {
@@ -40,23 +40,24 @@ def sizes() -> dict[str, float]:
 
 def main(folder: Path, runs: int) -> int:
     torch.set_num_threads(1)
-    words = [*WORDS, f"data.root={synthetic.write(folder / 'data')}", f"outputs={folder / 'outputs'}"]
-    courses: dict[str, list[float]] = {name: [] for name in MOST}
+    outputs = folder / "outputs"
+    overrides = [*WORDS, f"data.root={synthetic.write(folder / 'data')}", f"outputs={outputs}"]
+    measured: dict[str, list[float]] = {name: [] for name in LIMITS}
     failed = 0
     for _ in range(runs):
-        sys.argv = ["scripts/train.py", *words, "trainer.max_epochs=1", "report=true"]
+        sys.argv = ["scripts/train.py", *overrides, "trainer.max_epochs=1", "report=true"]
         with (folder / "output.txt").open("w") as output, contextlib.redirect_stdout(output):
             try:
-                run_job("train")
+                run_command("train")
             except SystemExit:
                 failed += 1
-        shutil.rmtree(folder / "outputs")
-        for name, value in sizes().items():
-            courses[name].append(value)
+        shutil.rmtree(outputs)
+        for name, value in usage().items():
+            measured[name].append(value)
     half = runs // 2
-    growth = {name: round(float(np.polyfit(range(half), course[-half:], 1)[0]), 4) for name, course in courses.items()}
-    grown = {name: value for name, value in growth.items() if value > MOST[name]}
-    ends = {name: [round(course[half]), round(course[-1])] for name, course in courses.items()}
+    growth = {name: round(float(np.polyfit(range(half), values[-half:], 1)[0]), 4) for name, values in measured.items()}
+    grown = {name: value for name, value in growth.items() if value > LIMITS[name]}
+    ends = {name: [round(values[half]), round(values[-1])] for name, values in measured.items()}
     print(json.dumps({"tried": runs, "failed": failed, "from_half_to_end": ends, "a_run": growth, "grown": grown}))
     return 1 if failed or grown else 0
 
@@ -65,5 +66,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", type=int, default=200)
-    given = parser.parse_args()
-    sys.exit(main(given.folder, given.runs))
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.folder, arguments.runs))

@@ -113,7 +113,7 @@ def test_the_training_goes_as_without_it_and_its_results_are_those_of_the_averag
     assert same(last["optimizer_states"], plain["optimizer_states"])
     assert not same(checkpoints.network_weights(last), current(last))
     assert last["state_dict"].keys() == plain["state_dict"].keys()
-    for name in ("_extra_state", "_metrics.train_metrics.loss_sum", "_metrics.train_metrics.confusion"):
+    for name in ("_metrics.train_metrics.loss_sum", "_metrics.train_metrics.confusion"):
         assert same(last["state_dict"][name], plain["state_dict"][name])
     assert best["averaging_state"]["n_averaged"] == best["global_step"]
 

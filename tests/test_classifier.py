@@ -1,3 +1,4 @@
+import csv
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -6,20 +7,27 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import RunScript
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import FashionMNIST
+from torchvision.transforms import v2
 
-from fmnist.data.augment import Augmentation, normalise
+from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
-from fmnist.data.info import CLASSES
+from fmnist.data.info import FASHION_MNIST
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP
-from fmnist.training.classifier import Classifier, total_steps
+from fmnist.runs import checkpoints
+from fmnist.training.callbacks import StepLoss
+from fmnist.training.classifier import Classifier
 from fmnist.training.metric_names import metric_names
+from fmnist.training.precision import BFloat16MixedPrecision
 from fmnist.training.schedules import constant, cosine, one_cycle
 
-SHAPE = (1, 28, 28)
+SHAPE, CLASSES = FASHION_MNIST.image_shape, FASHION_MNIST.classes
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "cnn": partial(CNN, SHAPE, 10, [8, 16], hidden=[16]),
     "mlp": partial(MLP, SHAPE, 10, [32]),
@@ -41,7 +49,7 @@ def data(root: Path, **arguments: Any) -> FashionMNISTDataModule:
 
 
 def classifier(network: nn.Module, schedule: Callable[..., float] = constant, lr: float = 0.01) -> Classifier:
-    return Classifier(network, nn.CrossEntropyLoss(), partial(torch.optim.Adam, lr=lr), schedule)
+    return Classifier(network, nn.CrossEntropyLoss(), partial(torch.optim.Adam, lr=lr), schedule, classes=CLASSES)
 
 
 def linear(schedule: Callable[..., float] = constant) -> Classifier:
@@ -68,16 +76,37 @@ class RateRecorder(Callback):
         self.rates += [group["lr"] for group in optimizer.param_groups]
 
 
-class StepCounts(Callback):
-    """What the Trainer and the classifier think the training takes."""
+@pytest.mark.filterwarnings("ignore")  # what Lightning recommends for large data
+def test_any_trainer_trains_it_with_any_loader_and_logger(data_root: Path, tmp_path: Path) -> None:
+    transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    images = FashionMNIST(str(data_root), train=True, transform=transform)
+    model = Classifier(CNN(SHAPE, 10, [4, 8]), classes=images.classes)
+    trainer = Trainer(max_epochs=2, logger=CSVLogger(tmp_path), accelerator="cpu", enable_progress_bar=False)
+    trainer.fit(model, DataLoader(images, batch_size=50, shuffle=True), DataLoader(images, batch_size=100))
+    assert trainer.global_step == 24
+    with next(tmp_path.rglob("metrics.csv")).open() as file:
+        logged = {name: value for row in csv.DictReader(file) for name, value in row.items() if value}
+    assert set(metric_names("train", images.classes) + metric_names("val", images.classes)) < logged.keys()
+    again = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    (result,) = again.test(model, DataLoader(images, batch_size=100), verbose=False)
+    assert result["test/accuracy"] == pytest.approx(float(logged["val/accuracy"]), abs=1e-6)
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.ours = total_steps(trainer)
-        self.lightnings = trainer.estimated_stepping_batches
+
+def test_a_checkpoint_gives_the_classifier_back(train: RunScript) -> None:
+    done = train("trainer.max_epochs=1", "optimizer=sgd", "callbacks=ema")
+    assert done.status == 0, done.err
+    for name in ("best.ckpt", "last.ckpt"):
+        file = done.run / "checkpoints" / name
+        model = Classifier.load_from_checkpoint(file)
+        weights = checkpoints.network_weights(checkpoints.load(file))
+        assert all(torch.equal(value, weights[name]) for name, value in model.network.state_dict().items())
+        assert model.classes == CLASSES
+    with pytest.raises(ValueError, match="there is no checkpoint"):
+        Classifier.load_from_checkpoint(done.run / "other.ckpt")
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())
-def test_network_learns_one_batch_by_heart(data_root: Path, network: Callable[..., nn.Module]) -> None:
+def test_network_overfits_one_batch(data_root: Path, network: Callable[..., nn.Module]) -> None:
     seed_everything(0, verbose=False)
     trainer = quiet_trainer(max_epochs=25, overfit_batches=1)
     trainer.fit(classifier(network(), lr=0.01), data(data_root, batch_size=32))
@@ -86,7 +115,7 @@ def test_network_learns_one_batch_by_heart(data_root: Path, network: Callable[..
     assert trainer.callback_metrics["train/accuracy"] == 1.0
 
 
-def test_network_learns_what_holds_for_other_images(data_root: Path) -> None:
+def test_network_generalises_to_other_images(data_root: Path) -> None:
     seed_everything(0, verbose=False)
     module = data(data_root, augment=Augmentation(flip=0.5, shift=1, erase=0.1), batch_size=50)
     model = classifier(NETWORKS["cnn"](), one_cycle)
@@ -102,10 +131,10 @@ def test_metrics_are_logged_by_name_with_the_values_of_all_images(data_root: Pat
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(model, module)
     trainer.test(model, module, verbose=False)
-    assert sorted(trainer.callback_metrics) == sorted(metric_names("test"))
+    assert sorted(trainer.callback_metrics) == sorted(metric_names("test", CLASSES))
     images, labels = module.splits["test"]
     with torch.no_grad():
-        logits = model.eval()(normalise(images))
+        logits = model.eval()(FASHION_MNIST.normalise(images))
     right = logits.argmax(1) == labels
     expected = {
         "test/loss": nn.functional.cross_entropy(logits, labels).item(),
@@ -121,7 +150,7 @@ def test_metrics_are_logged_by_name_with_the_values_of_all_images(data_root: Pat
 def test_training_logs_the_metrics_of_training_and_validation(data_root: Path) -> None:
     trainer = quiet_trainer(max_epochs=1)
     trainer.fit(linear(), data(data_root))
-    assert set(trainer.callback_metrics) == {*metric_names("train"), *metric_names("val")}
+    assert set(trainer.callback_metrics) == {*metric_names("train", CLASSES), *metric_names("val", CLASSES)}
 
 
 class LossRecorder(Callback):
@@ -156,7 +185,7 @@ def test_mean_loss_is_logged_each_n_steps_over_the_batches_since_the_last_time(
 ) -> None:
     seen, curves = LossRecorder(), Curves()
     options = {"log_every_n_steps": every, "accumulate_grad_batches": accumulate, "logger": curves}
-    trainer = quiet_trainer(max_epochs=2, callbacks=[seen], **options)
+    trainer = quiet_trainer(max_epochs=2, callbacks=[seen, StepLoss()], **options)
     trainer.fit(linear(), data(data_root, batch_size=50))
     assert len(seen.losses) == 20
     batches = every * accumulate
@@ -207,13 +236,13 @@ def test_evaluation_does_not_depend_on_the_batch_size(data_root: Path) -> None:
     ],
     ids=str,
 )
-def test_total_steps_are_those_that_the_trainer_estimates_and_takes(
+def test_the_schedule_gets_the_number_of_steps_that_the_trainer_takes(
     data_root: Path, arguments: dict[str, Any], expected: int
 ) -> None:
-    counts = StepCounts()
-    trainer = quiet_trainer(callbacks=[counts], limit_val_batches=0, **arguments)
-    trainer.fit(linear(), data(data_root))
-    assert counts.ours == counts.lightnings == trainer.global_step == expected
+    totals: set[int] = set()
+    trainer = quiet_trainer(limit_val_batches=0, **arguments)
+    trainer.fit(linear(lambda _, total: totals.add(total) or 1.0), data(data_root))
+    assert totals == {trainer.global_step} == {expected}
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -249,8 +278,9 @@ def test_gradients_are_clipped_whatever_the_precision_and_the_optimizer(
     def seen(**options: Any) -> GradientRecorder:
         recorder = GradientRecorder()
         optimizer = partial(torch.optim.Adam, lr=0.01, fused=fused)
-        model = Classifier(MLP(SHAPE, 10, []), nn.CrossEntropyLoss(), optimizer, constant)
-        quiet_trainer(max_epochs=1, precision=precision, callbacks=[recorder], **options).fit(model, data(data_root))
+        model = Classifier(MLP(SHAPE, 10, []), nn.CrossEntropyLoss(), optimizer, constant, classes=CLASSES)
+        place = {"plugins": [BFloat16MixedPrecision("cpu")]} if precision == "bf16-mixed" else {"precision": precision}
+        quiet_trainer(max_epochs=1, callbacks=[recorder], **place, **options).fit(model, data(data_root))
         return recorder
 
     assert min(seen().norms) > 0.1
@@ -273,7 +303,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(data_root: Pat
     assert not torch.equal(first["head.0.weight"], other["head.0.weight"])
 
 
-def test_optimizer_gets_the_parameters_of_the_network() -> None:
+def test_optimizer_gets_the_parameters_of_the_network(data_root: Path) -> None:
     network = MLP(SHAPE, 10, [4])
     given: list[nn.Parameter] = []
 
@@ -281,11 +311,8 @@ def test_optimizer_gets_the_parameters_of_the_network() -> None:
         given.extend(parameters)
         return torch.optim.SGD(given, lr=0.1)
 
-    model = Classifier(network, nn.CrossEntropyLoss(), optimizer, constant)
-    trainer = quiet_trainer(max_epochs=1)
-    trainer.datamodule = type("Data", (), {"train_dataloader": lambda _: [None]})()
-    model.trainer = trainer
-    model.configure_optimizers()
+    model = Classifier(network, nn.CrossEntropyLoss(), optimizer, constant, classes=CLASSES)
+    quiet_trainer(max_epochs=1, limit_val_batches=0).fit(model, data(data_root))
     assert [id(parameter) for parameter in given] == [id(parameter) for parameter in network.parameters()]
 
 

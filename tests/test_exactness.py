@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(train: RunScr
     (line,) = resumed.err.splitlines()
     assert line.startswith(f"{last} is not a readable checkpoint")
     assert line.endswith("going back to the one before, previous.ckpt")
-    assert f"going on in {run} from step 10" in resumed.out
+    assert f"resuming in {run} from step 10" in resumed.out
     assert same(checkpoints.load(last)["state_dict"], whole)
 
 
@@ -99,7 +99,7 @@ def test_what_was_cut_off_before_its_first_checkpoint_begins_anew(train: RunScri
     (run / "run.json").write_text((run / "run.json").read_text().replace("finished", "running"))
     resumed = run_script("train", f"resume={run}")
     assert resumed.status == 0, resumed.err
-    assert f"beginning anew in {run}" in resumed.out
+    assert f"restarting in {run}" in resumed.out
     assert same(checkpoints.load(run / "checkpoints" / "last.ckpt")["state_dict"], whole)
     assert {file.name for file in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     shown = curves(run)
@@ -149,7 +149,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_its_step(train: RunScript,
 
 
 def test_a_device_that_is_not_waited_for_names_the_same_step(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fmnist.training.callbacks.divergence.AT_HAND", set())
+    monkeypatch.setattr("fmnist.training.callbacks.divergence.SYNCHRONOUS", set())
     done = diverging(train)
     error = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1

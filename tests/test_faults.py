@@ -76,7 +76,7 @@ def test_events_that_cannot_be_written_end_the_run_in_one_line(
     patch = at_batch(13, disk_full)
     done = train()
     run = only_run(done)
-    done.assert_refused(f"{run}: {FULL}; once that is mended, go on with:  python scripts/train.py resume={run}")
+    done.assert_refused(f"{run}: {FULL}; once that is solved, resume with:  python scripts/train.py resume={run}")
     assert_whole(run, step=10)
     assert record_of(run)["status"] == "failed"
     patch.undo()
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_whole_files_and_a_run_that_goes_on(
     done = train()
     run = only_run(done)
     where = run / ("checkpoints/last.ckpt" if file == "last.ckpt" else file)
-    done.assert_refused(f"{where}: {FULL}; once that is mended, go on with:  python scripts/train.py resume={run}")
+    done.assert_refused(f"{where}: {FULL}; once that is solved, resume with:  python scripts/train.py resume={run}")
     assert_whole(run, step=10 if file in ("last.ckpt", "metrics.csv") else 20)
     assert record_of(run)["status"] == "running"
     patch.undo()
@@ -224,7 +224,7 @@ def test_whoever_ends_a_training_finds_a_checkpoint(
     assert (done.status, done.err) == (status, "")
     assert_whole(run, step=13)
     assert record_of(run)["status"] == "interrupted"
-    assert [line for line in lines(done) if line.startswith("interrupted; go on with:  python scripts/train.py ")]
+    assert [line for line in lines(done) if line.startswith("interrupted; resume with:  python scripts/train.py ")]
     patch.undo()
     if words:
         assert train(*words).status == 0  # the same command goes on
@@ -373,7 +373,7 @@ def test_names_of_all_kinds(train: RunScript, run_script: RunScript, at_batch, n
     assert (cut.status, cut.err) == (130, "")
     patch.undo()
     (run,) = (cut.folder / outputs / name).iterdir()
-    (command,) = (line.split(":  ")[1] for line in lines(cut) if line.startswith("interrupted; go on with:"))
+    (command,) = (line.split(":  ")[1] for line in lines(cut) if line.startswith("interrupted; resume with:"))
     said = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True).stdout
     resumed = run_script("train", said.splitlines()[2])
     assert (resumed.status, resumed.err) == (0, "")
@@ -464,7 +464,7 @@ def test_a_disk_that_is_full_in_truth(running: Callable[..., Started], tmp_path:
     assert done.status() == 2
     (line,) = done.err
     assert f"{tmp_path}/outputs/train/" in line
-    assert f"{FULL}; once that is mended, go on with:  python scripts/train.py resume={tmp_path}" in line
+    assert f"{FULL}; once that is solved, resume with:  python scripts/train.py resume={tmp_path}" in line
     (tmp_path / "outputs").rmdir()
     run = run_of((tmp_path / "kept").rename(tmp_path / "outputs").parent)
     assert_whole(run)
@@ -497,7 +497,7 @@ def test_a_run_folder_that_becomes_read_only(running: Callable[..., Started], tm
     (run / ".lock").unlink()  # which couldn't be then, and is held by nobody
     (line,) = started.err
     assert line.startswith(f"error: {run}/")
-    assert f": Permission denied; once that is mended, go on with:  python scripts/train.py resume={run}" in line
+    assert f": Permission denied; once that is solved, resume with:  python scripts/train.py resume={run}" in line
     assert_whole(run)
     resumed = running(f"resume={run}", "trainer.max_time=00:00:00:01")
     assert (resumed.status(), resumed.err) == (0, [])

@@ -13,10 +13,9 @@ def cnn() -> CNN:
     return CNN(SHAPE, 10, [4, 6], padding=0, hidden=[12], dropout=0.5)
 
 
-def test_layers_are_listed_in_order_with_the_sizes_worked_out_by_hand() -> None:
+def test_layers_have_the_sizes_worked_out_by_hand() -> None:
     found = inspection.layers(cnn(), SHAPE)
-    shapes = [(layer.kind, layer.output_shape, layer.parameters) for layer in found]
-    assert shapes == [  # 28 -> 26 -> 13 -> 11 -> 5
+    assert [layer[1:] for layer in found] == [  # 28 -> 26 -> 13 -> 11 -> 5
         ("Conv2d", (4, 26, 26), 36),
         ("MaxPool2d", (4, 13, 13), 0),
         ("BatchNorm2d", (4, 13, 13), 8),
@@ -32,44 +31,41 @@ def test_layers_are_listed_in_order_with_the_sizes_worked_out_by_hand() -> None:
         ("Linear", (10,), 12 * 10 + 10),
     ]
     assert [found[0].name, found[-1].name] == ["blocks.0", "head.3"]
-    assert sum(layer.parameters for layer in found) == sum(parameter.numel() for parameter in cnn().parameters())
+    assert sum(layer.parameters for layer in found) == inspection.count_parameters(cnn())
 
 
-def test_first_filters_are_the_kernels_averaged_over_channels() -> None:
+def test_first_filters_are_kernels_averaged_over_channels_or_a_weight_for_each_pixel() -> None:
     network = CNN((3, 8, 8), 10, [5])
     filters = inspection.first_filters(network, (3, 8, 8))
-    assert filters is not None
     torch.testing.assert_close(filters, network.blocks[0].weight.mean(dim=1))
-
-
-def test_first_filters_of_linear_layers_are_a_weight_for_each_pixel() -> None:
     network = MLP(SHAPE, 10, [7])
     filters = inspection.first_filters(network, SHAPE)
-    assert filters is not None
     assert filters.shape == (7, 28, 28)
     assert torch.equal(filters[3].flatten(), network.head[0].weight[3])
     assert inspection.first_filters(network, (1, 14, 14)) is None
     assert inspection.first_filters(nn.Flatten(), SHAPE) is None
 
 
-def test_activation_maps_are_what_each_convolution_gives() -> None:
-    network, image = cnn().train(), torch.rand(SHAPE)
+def test_activation_maps_are_the_outputs_of_each_convolution() -> None:
+    network, image = cnn(), torch.rand(SHAPE)
     maps = inspection.activation_maps(network, image)
     assert {name: tuple(each.shape) for name, each in maps.items()} == {
         "blocks.0": (4, 26, 26),
         "blocks.4": (6, 11, 11),
     }
     torch.testing.assert_close(maps["blocks.0"], network.blocks[0](image[None])[0].detach())
-    assert network.training
     assert inspection.activation_maps(MLP(SHAPE, 10, [7]), image) == {}
 
 
-def test_features_are_what_reaches_the_last_layer() -> None:
+def test_features_are_the_input_of_the_last_linear_layer_or_the_logits() -> None:
     network, images = cnn(), torch.rand(3, *SHAPE)
     features, logits = inspection.features(network, images)
     assert features.shape == (3, 12)
     torch.testing.assert_close(network.head[-1](features), logits)
     torch.testing.assert_close(network.eval()(images), logits)
+    features, logits = inspection.features(nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten()), images)
+    assert torch.equal(features, logits)
+    assert features.shape == (3, 10)
 
 
 class Light(nn.Module):
@@ -85,7 +81,7 @@ class Light(nn.Module):
         return torch.stack([light, -light], dim=1)
 
 
-def test_grad_cam_shows_the_bright_place_for_the_class_asked_about_and_is_scaled_to_one() -> None:
+def test_grad_cam_shows_the_bright_place_for_its_class_and_nothing_for_the_other() -> None:
     images = torch.zeros(2, 1, 8, 8)
     images[:, :, 2, 3] = 5.0
     method, maps = inspection.attribution(Light(), images, torch.tensor([1, 0]))
@@ -94,12 +90,15 @@ def test_grad_cam_shows_the_bright_place_for_the_class_asked_about_and_is_scaled
     assert maps[0].sum() == 0
     assert (maps[1] == 1).nonzero().tolist() == [[2, 3]]
     assert maps[1].sum() == 1
-
-
-def test_grad_cam_of_nothing_that_speaks_for_the_class_is_zero() -> None:
     _, maps = inspection.attribution(Light(), -torch.ones(1, 1, 8, 8), torch.tensor([0]))
-    assert maps.sum() == 0
-    assert not maps.isnan().any()
+    assert torch.equal(maps, torch.zeros(1, 8, 8))
+
+
+def test_grad_cam_is_of_the_last_layer_with_maps() -> None:
+    images, labels = torch.rand(2, *SHAPE), torch.tensor([0, 1])
+    assert inspection.attribution(cnn(), images, labels)[0] == "Grad-CAM of blocks.7"
+    one_pixel = CNN(SHAPE, 10, [2, 2], kernel_size=[3, 13], padding=0, pooling=["max", "none"])  # 28 -> 26 -> 13 -> 1
+    assert inspection.attribution(one_pixel, images, labels)[0] == "Grad-CAM of blocks.3"
 
 
 def test_saliency_takes_the_place_of_grad_cam_without_convolutions() -> None:
@@ -114,7 +113,7 @@ def test_saliency_takes_the_place_of_grad_cam_without_convolutions() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_looking_changes_neither_weights_nor_mode_nor_random_numbers(training: bool) -> None:
+def test_inspection_changes_neither_weights_nor_mode_nor_random_numbers(training: bool) -> None:
     network = cnn().train(training)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     torch.manual_seed(7)
@@ -128,24 +127,10 @@ def test_looking_changes_neither_weights_nor_mode_nor_random_numbers(training: b
     assert network.training is training
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+    assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_grad_cam_is_of_the_last_layer_that_gives_maps() -> None:
-    images, labels = torch.rand(2, *SHAPE), torch.tensor([0, 1])
-    assert inspection.attribution(cnn(), images, labels)[0] == "Grad-CAM of blocks.7"
-    one_pixel = CNN(SHAPE, 10, [2, 2], kernel_size=[3, 13], padding=0, pooling=["max", "none"])  # 28 -> 26 -> 13 -> 1
-    assert inspection.attribution(one_pixel, images, labels)[0] == "Grad-CAM of blocks.3"
-
-
-def test_a_network_without_linear_layers_has_its_logits_as_features() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten())
-    images = torch.rand(3, *SHAPE)
-    features, logits = inspection.features(network, images)
-    assert torch.equal(features, logits)
-    assert features.shape == (3, 10)
-
-
-def test_layers_that_give_several_tensors_are_passed_over() -> None:
+def test_layers_with_several_outputs_are_left_out() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Muon by value: against torch's own for matrices, and against AdamW for the rest."""
+"""Muon by value: against `torch.optim.Muon` for matrices, and against AdamW for the rest."""
 
 import copy
 
@@ -24,7 +24,7 @@ def run(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], given:
 
 
 @pytest.mark.parametrize("shape", [(8, 72), (72, 8), (16, 16)])
-def test_orthogonalise_keeps_the_singular_vectors_and_evens_the_values(shape: tuple[int, int]) -> None:
+def test_orthogonalise_keeps_the_singular_vectors_and_makes_the_values_about_1(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape, generator=generator)
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
@@ -33,7 +33,7 @@ def test_orthogonalise_keeps_the_singular_vectors_and_evens_the_values(shape: tu
     assert (even - even.diagonal().diag()).abs().max() < 0.05
 
 
-def test_matrices_together_become_what_each_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrices_are_orthogonalised_together_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizers, "SMALL", 600)
     shapes = [(8, 72), (72, 8), (16, 16), (1, 9), (32, 40), (40, 32), (30, 50)]
     matrices = [torch.randn(shape, generator=torch.Generator().manual_seed(1)) for shape in shapes]
@@ -43,17 +43,14 @@ def test_matrices_together_become_what_each_becomes(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(result, orthogonalise(matrix), atol=0.02, rtol=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_filters_move_on_a_gpu_as_on_a_processor() -> None:
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_filters_are_updated_on_a_gpu_as_on_a_cpu() -> None:
     shapes: list[tuple[int, ...]] = [(8, 4, 3, 3), (64, 1, 3, 3), (16, 8, 1, 1), (10, 6)]
     here = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    formats = [torch.channels_last if len(shape) == 4 else torch.preserve_format for shape in shapes]
     there = [
-        nn.Parameter(
-            parameter.detach()
-            .clone()
-            .to("cuda", memory_format=torch.channels_last if parameter.ndim == 4 else torch.preserve_format)
-        )
-        for parameter in here
+        nn.Parameter(parameter.detach().to("cuda", memory_format=layout))
+        for parameter, layout in zip(here, formats, strict=True)
     ]
     for parameters in (here, there):
         optimizer = Muon(parameters, lr=0.05, weight_decay=0.1)
@@ -66,18 +63,18 @@ def test_filters_move_on_a_gpu_as_on_a_processor() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 4, 3, 3), (64, 1, 3, 3)])
-def test_filters_move_as_by_the_muon_of_torch(shape: tuple[int, int, int, int]) -> None:
+def test_filters_are_updated_as_by_the_muon_of_torch(shape: tuple[int, int, int, int]) -> None:
     settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
     filters = nn.Parameter(torch.randn(shape))
     matrix = nn.Parameter(filters.detach().flatten(1).clone())
     given = gradients([shape], steps=3)
     run(Muon([filters], **settings), [filters], given)
-    # Torch's momentum sums what ours averages: the same direction, as orthogonalising takes no notice of the size.
+    # Torch sums the momentum that we average; orthogonalising drops the factor.
     run(torch.optim.Muon([matrix], ns_steps=5, **settings), [matrix], given)
     torch.testing.assert_close(filters.detach().flatten(1), matrix.detach(), atol=5e-3, rtol=0)
 
 
-def test_everything_else_moves_as_by_adamw() -> None:
+def test_other_parameters_are_updated_as_by_adamw() -> None:
     shapes: list[tuple[int, ...]] = [(10, 6), (6,), ()]
     ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
     theirs = copy.deepcopy(ours)
@@ -88,7 +85,7 @@ def test_everything_else_moves_as_by_adamw() -> None:
         torch.testing.assert_close(mine, its)
 
 
-def test_its_state_goes_on_where_it_was() -> None:
+def test_a_training_resumes_from_its_state() -> None:
     shapes: list[tuple[int, ...]] = [(8, 4, 3, 3), (10, 6)]
     whole = [nn.Parameter(torch.randn(shape)) for shape in shapes]
     cut = copy.deepcopy(whole)

@@ -1,3 +1,5 @@
+"""Residual networks: sizes, parameters and values worked out by hand."""
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def sizes(network: nn.Module) -> list[tuple[int, ...]]:
-    """Channels, height and width after each block."""
+    """Return channels, height and width after each block."""
     features = network.eval().stem(torch.zeros(1, *SHAPE))
     found = []
     for block in network.blocks:
@@ -21,7 +23,7 @@ def sizes(network: nn.Module) -> list[tuple[int, ...]]:
     return found
 
 
-def test_resnet_parameters_worked_out_by_hand() -> None:
+def test_resnet_has_the_parameters_worked_out_by_hand() -> None:
     network = ResNet(SHAPE, 10, channels=[4, 6], depth=[1, 2])
     first = 9 * 4 * 4 * 2 + 2 * 2 * 4
     second = 9 * 4 * 6 + 9 * 6 * 6 + 2 * 2 * 6 + (4 * 6 + 2 * 6)
@@ -30,86 +32,64 @@ def test_resnet_parameters_worked_out_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("depth", "width", "millions"), [(16, 4, 2.7), (28, 10, 36.5), (40, 4, 8.9)])
-def test_wide_resnets_have_the_size_that_their_paper_gives(depth: int, width: int, millions: float) -> None:
+def test_wide_resnets_have_as_many_parameters_as_in_their_paper(depth: int, width: int, millions: float) -> None:
     with torch.device("meta"):
         network = WideResNet(SHAPE, 10, depth, width)
     assert round(parameters(network) / 1e6, 1) == millions
 
 
-def test_each_later_stage_halves_the_pixels_in_its_first_block() -> None:
+def test_the_first_block_of_each_later_stage_halves_the_size() -> None:
     found = sizes(ResNet(SHAPE, 10, channels=[4, 6, 8], depth=[1, 2, 1]))
     assert found == [(4, 28, 28), (6, 14, 14), (6, 14, 14), (8, 7, 7)]
     assert sizes(WideResNet(SHAPE, 10, depth=10, width=1)) == [(16, 28, 28), (32, 14, 14), (64, 7, 7)]
-
-
-def test_odd_sizes_are_halved_upwards() -> None:
-    assert sizes(ResNet(SHAPE, 10, channels=[2, 2, 2, 2], depth=1))[-1] == (2, 4, 4)
+    assert sizes(ResNet(SHAPE, 10, channels=[2, 2, 2, 2], depth=1))[-1] == (2, 4, 4)  # odd sizes are rounded up
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "side"), [(3, 1, 28), (5, 1, 28), (2, 2, 14), (3, 2, 14), (4, 2, 14), (5, 2, 14), (4, 4, 7)]
+    ("kernel", "stride", "side"), [(3, 1, 28), (5, 1, 28), (2, 2, 14), (3, 2, 14), (5, 2, 14), (4, 4, 7)]
 )
-def test_stem_leaves_its_share_of_the_pixels(kernel: int, stride: int, side: int) -> None:
-    for network in (
-        ResNet(SHAPE, 10, [4], 1, stem_kernel=kernel, stem_stride=stride),
-        WideResNet(SHAPE, 10, 10, 1, stem_kernel=kernel, stem_stride=stride),
-    ):
+def test_stem_reduces_the_size_by_its_stride(kernel: int, stride: int, side: int) -> None:
+    stem = {"stem_kernel": kernel, "stem_stride": stride}
+    for network in (ResNet(SHAPE, 10, [4], 1, **stem), WideResNet(SHAPE, 10, 10, 1, **stem)):
         assert sizes(network)[0][1:] == (side, side)
         assert network(torch.zeros(2, *SHAPE)).shape == (2, 10)
 
 
-def test_stem_may_have_its_own_channels_and_keep_the_largest_of_2x2_pixels() -> None:
+def test_stem_may_have_its_own_channels_and_max_pooling() -> None:
     network = ResNet(SHAPE, 10, [4, 6], 1, stem_channels=3, stem_pooling=True)
     assert sizes(network) == [(4, 14, 14), (6, 7, 7)]
     convolution, pooling, norm, _ = network.stem
     assert (convolution.out_channels, norm.num_features) == (3, 3)
     images = torch.randn(2, *SHAPE)
     torch.testing.assert_close(pooling(images), nn.functional.max_pool2d(images, 2))
-    with pytest.raises(ValueError, match="shrinks to nothing: 7 pixels a side are left by the stem"):
-        ResNet(SHAPE, 10, [4, 4, 4], 1, stem_kernel=4, stem_stride=4, stem_pooling=True)
 
 
-def test_the_linear_layer_sees_means_or_maxima_of_the_channels() -> None:
+@pytest.mark.parametrize("options", [{"channels": [4, 4, 4], "stem_pooling": True}, {"channels": [4, 4, 4, 4]}])
+def test_a_stem_that_leaves_too_little_to_halve_is_refused(options: dict) -> None:
+    with pytest.raises(ValueError, match="shrinks to nothing: the stem leaves 7 pixels a side for 3 halvings"):
+        ResNet(SHAPE, 10, depth=1, stem_kernel=4, stem_stride=4, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reductions"), [("mean", ["mean"]), ("max", ["amax"]), ("mean_max", ["mean", "amax"])]
+)
+def test_the_linear_layer_takes_means_or_maxima_of_the_channels(kind: str, reductions: list[str]) -> None:
     images = torch.randn(2, *SHAPE)
-    for kind, expected in (("mean", ["mean"]), ("max", ["amax"]), ("mean_max", ["mean", "amax"])):
-        network = ResNet(SHAPE, 10, [4], 1, global_pooling=kind).eval()
-        features = network.blocks(network.stem(images))
-        pooled = torch.cat([getattr(features, name)(dim=(2, 3)) for name in expected], dim=1)
-        torch.testing.assert_close(network(images), network.head(pooled))
+    network = ResNet(SHAPE, 10, [4], 1, global_pooling=kind).eval()
+    features = network.blocks(network.stem(images))
+    pooled = torch.cat([getattr(features, name)(dim=(2, 3)) for name in reductions], dim=1)
+    torch.testing.assert_close(network(images), network.head(pooled))
 
 
-def test_a_block_adds_to_what_it_is_given() -> None:
-    """Where the residual is nothing, a block of the same shape is its input; the wide one's adds before the next."""
-    features = torch.rand(2, 4, 5, 5)
-    block = ResNet(SHAPE, 10, [4], 1).blocks[0]
+@pytest.mark.parametrize(("network", "channels"), [(ResNet(SHAPE, 10, [4], 1), 4), (WideResNet(SHAPE, 10, 10, 1), 16)])
+def test_a_block_adds_its_input(network: nn.Module, channels: int) -> None:
+    features, block = torch.rand(2, channels, 5, 5), network.blocks[0]
     nn.init.zeros_(block.residual[-1].weight)
     torch.testing.assert_close(block(features), features)
-    wide = WideResNet(SHAPE, 10, 10, 1).blocks[0]
-    nn.init.zeros_(wide.residual[-1].weight)
-    features = torch.randn(2, 16, 5, 5)
-    torch.testing.assert_close(wide(features), features)
 
 
-def test_depth_of_a_wide_resnet_is_four_and_a_multiple_of_six() -> None:
-    with pytest.raises(ValueError, match="depth=20: it should be 4 and a multiple of 6"):
+def test_depths_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="depth=20: must be 6 \\* n \\+ 4"):
         WideResNet(SHAPE, 10, depth=20)
-
-
-def test_list_of_another_length_than_the_stages_is_refused() -> None:
     with pytest.raises(ValueError, match="depth has 1 values for 2 blocks"):
         ResNet(SHAPE, 10, [4, 4], [1])
-
-
-def test_stem_that_leaves_too_little_to_halve_is_refused() -> None:
-    with pytest.raises(ValueError, match="shrinks to nothing: 7 pixels a side are left by the stem"):
-        ResNet(SHAPE, 10, [4, 4, 4, 4], 1, stem_kernel=4, stem_stride=4)
-
-
-def test_dropout_acts_in_training_alone() -> None:
-    images = torch.randn(4, *SHAPE)
-    for network in (ResNet(SHAPE, 10, [4], 1, dropout=0.5), WideResNet(SHAPE, 10, 10, 1, dropout=0.5)):
-        network.eval()
-        assert torch.equal(network(images), network(images))
-        for dropout in (module for module in network.modules() if isinstance(module, nn.Dropout)):
-            dropout.train()
-        assert not torch.equal(network(images), network(images))

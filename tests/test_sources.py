@@ -1,4 +1,4 @@
-"""The data's sources, offline: four small made-up files, a made-up apt, and servers on this machine only."""
+"""The sources of the data, offline: four small files, a fake apt, and servers on this machine only."""
 
 import errno
 import gzip
@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torchvision.datasets import FashionMNIST
 
 from fmnist.data import sources
 from fmnist.data.sources import DataUnavailableError, ensure_files
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES = tuple(sources.CHECKSUMS)
+Lines = Callable[[], list[str]]
 
 
 def images(count: int, seed: int) -> bytes:
@@ -52,8 +55,12 @@ def raw_of(root: Path) -> Path:
 
 
 def assert_in_place(root: Path) -> None:
-    """All four files are right and nothing else lies beside them."""
+    """Check that the four files are right and nothing else was left beside them."""
     assert {path.name: path.read_bytes() for path in raw_of(root).iterdir() if path.suffix != ".gz"} == FILES
+
+
+def modified(root: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
 
 
 @pytest.fixture
@@ -63,15 +70,13 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def system(tmp_path: Path) -> Path:
-    """Where the system's folder would be; it does not exist yet."""
+    """Return the system's folder, which doesn't exist yet."""
     return tmp_path / "system"
 
 
 @pytest.fixture(autouse=True)
 def no_source(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every source fails, and at once, until a test sets one up."""
-    from torchvision.datasets import FashionMNIST
-
+    """Let every source fail, and at once, until a test sets one up."""
     monkeypatch.setattr(sources, "SYSTEM_FOLDER", system)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -82,8 +87,8 @@ def no_source(system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What has been logged since the last call, each line as `LEVEL text`, without the common prefix."""
+def lines(caplog: pytest.LogCaptureFixture) -> Lines:
+    """Return what has been logged since the last call, each line as `LEVEL text`, without the common prefix."""
     caplog.set_level(logging.INFO, logger="fmnist.data.sources")
 
     def take() -> list[str]:
@@ -97,9 +102,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder that torchvision downloads from."""
-    from torchvision.datasets import FashionMNIST
-
+    """Serve a folder from which torchvision downloads, and return it."""
     folder = write(tmp_path / "mirror")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -122,15 +125,14 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class Apt:
-    """A made-up apt-get and dpkg-deb; the "package" is a file, the folder `contents` is what it unpacks to."""
+    """A fake apt-get and dpkg-deb; the "package" is a file, the folder `contents` is what it unpacks to."""
 
     def __init__(self, folder: Path) -> None:
-        self.contents = folder / "contents"
+        self.contents = write(folder / "contents")
         self.calls = folder / "calls"
         self.bin = folder / "bin"
-        self.program(
-            "apt-get", 'case "$*" in *" download dataset-fashion-mnist") : >dataset-fashion-mnist_1_all.deb;; esac'
-        )
+        package = "dataset-fashion-mnist"
+        self.program("apt-get", f'case "$*" in *" download {package}") : >{package}_1_all.deb;; esac')
         unpacked = '"$3/usr/share/datasets/fashion-mnist"'
         self.program("dpkg-deb", f'[ -e "$2" ] && mkdir -p {unpacked} && cp "{self.contents}"/* {unpacked}')
 
@@ -140,47 +142,40 @@ class Apt:
         path.chmod(0o755)
 
     def commands(self) -> list[str]:
-        """The commands so far, without the options."""
+        """Return the commands so far, without their options."""
         called = self.calls.read_text().splitlines() if self.calls.exists() else []
         return [" ".join(word for word in line.split()[:2] + line.split()[-2:] if word[0] != "-") for line in called]
 
 
 @pytest.fixture
 def apt(tmp_path: Path) -> Apt:
-    apt = Apt(tmp_path)
-    write(apt.contents)
-    return apt
+    return Apt(tmp_path)
 
 
 def test_the_sources_are_tried_in_order_with_one_line_each(
-    root: Path, system: Path, mirror: Path, apt: Apt, lines: Callable[[], list[str]]
+    root: Path, system: Path, mirror: Path, apt: Apt, lines: Lines, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    everything = ", ".join(NAMES)
-    none = "none of the wanted files is there"
-    write(system)
-
-    assert ensure_files(root, SUMS) == SUMS
-    assert_in_place(root)
+    everything, none = ", ".join(NAMES), "it has none of the missing files"
     root_line, system_line = f"WARNING data.root={root}: {none}", f"WARNING system folder {system}: {none}"
-    assert lines() == [root_line, f"INFO {everything} verified from system folder {system}"]
 
-    assert ensure_files(root, SUMS) == SUMS
-    assert lines() == [f"INFO 4 verified files in data.root={root}"]
+    def ensured() -> list[str]:
+        assert ensure_files(root, SUMS) == SUMS
+        assert_in_place(root)
+        return lines()
 
+    write(system)
+    assert ensured() == [root_line, f"INFO {everything} verified from system folder {system}"]
+    assert ensured() == [f"INFO 4 verified files in data.root={root}"]
     for path in (*raw_of(root).iterdir(), *system.iterdir()):
         path.unlink()
-    assert ensure_files(root, SUMS) == SUMS
-    assert_in_place(root)
-    assert lines() == [root_line, system_line, f"INFO {everything} verified from torchvision's download"]
+    assert ensured() == [root_line, system_line, f"INFO {everything} verified from torchvision's download"]
     assert apt.commands() == []
-
+    assert capfd.readouterr() == ("", "")
     for path in raw_of(root).iterdir():
         path.unlink()
     for path in mirror.iterdir():
         path.write_bytes(b"?")
-    assert ensure_files(root, SUMS) == SUMS
-    assert_in_place(root)
-    *earlier, torchvision_line, last = lines()
+    *earlier, torchvision_line, last = ensured()
     assert earlier == [root_line, system_line]
     assert torchvision_line.startswith("WARNING torchvision's download: Error downloading train-images")
     assert torchvision_line.endswith("File not found or corrupted.")
@@ -193,14 +188,13 @@ def test_the_sources_are_tried_in_order_with_one_line_each(
     [
         (None, f"{TEST_IMAGES} missing"),
         (b"", "damaged (0 bytes, SHA-256 e3b0c4429..."),
-        (FILES[TEST_IMAGES][:9999], "damaged (9,999 bytes, "),
         (FILES[TEST_IMAGES][:-1] + b"?", "damaged (15,696 bytes, "),
         (FILES[TRAIN_IMAGES], "damaged (23,536 bytes, "),
     ],
-    ids=["missing", "empty", "truncated", "damaged", "swapped"],
+    ids=["missing", "empty", "damaged", "swapped"],
 )
 def test_only_a_bad_file_is_fetched_again(
-    root: Path, system: Path, lines: Callable[[], list[str]], content: bytes | None, reason: str
+    root: Path, system: Path, lines: Lines, content: bytes | None, reason: str
 ) -> None:
     raw = write(raw_of(root), packed=False)
     bad = raw / TEST_IMAGES
@@ -208,35 +202,49 @@ def test_only_a_bad_file_is_fetched_again(
     if content is not None:
         bad.write_bytes(content)
     write(system)
-    before = {name: (raw / name).stat() for name in NAMES if name != TEST_IMAGES}
-
+    good = {name: (raw / name).stat() for name in NAMES if name != TEST_IMAGES}
     assert ensure_files(root, SUMS) == SUMS
-
     assert_in_place(root)
-    for name, stat in before.items():
-        assert (raw / name).stat().st_ino == stat.st_ino
-        assert (raw / name).stat().st_mtime_ns == stat.st_mtime_ns
+    assert {name: (raw / name).stat().st_ino for name in good} == {name: stat.st_ino for name, stat in good.items()}
     first, second = lines()
     assert first.startswith(f"WARNING data.root={root}: " + (reason if content is None else f"{bad} {reason}"))
-    assert not any(name in first for name in before)
+    assert not any(name in first for name in good)
     assert second == f"INFO {TEST_IMAGES} verified from system folder {system}"
 
 
+@pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
 @pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
 @pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
 def test_files_may_lie_in_either_folder_of_root(
-    root: Path, lines: Callable[[], list[str]], place: str, packed: bool
+    root: Path, lines: Lines, place: str, packed: bool, checksums: dict[str, str] | None
 ) -> None:
     write(root / place, packed)
-    assert ensure_files(root, SUMS) == SUMS
+    assert ensure_files(root, checksums) == SUMS
     assert_in_place(root)
-    assert len(lines()) == 1
+    if checksums is None:
+        assert lines() == [f"INFO the files in data.root={root} are used unverified"]
 
 
+@pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
+def test_a_complete_folder_is_only_read(root: Path, checksums: dict[str, str] | None) -> None:
+    raw = write(raw_of(root), packed=False)
+    folders = (raw, raw.parent, root)
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        before = modified(root)
+        assert ensure_files(root, checksums) == SUMS
+        assert modified(root) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+PACKED = gzip.compress(FILES[TRAIN_IMAGES])
 BAD_GZ = {
-    "truncated": (gzip.compress(FILES[TRAIN_IMAGES])[:-100], "unreadable (Compressed file ended before"),
-    "crc": (gzip.compress(FILES[TRAIN_IMAGES])[:-8] + bytes(8), "unreadable (CRC check failed"),
-    "stream": (gzip.compress(FILES[TRAIN_IMAGES])[:10] + b"\xff" * 500, "unreadable (Error -3 while decompressing"),
+    "truncated": (PACKED[:-100], "unreadable (Compressed file ended before"),
+    "crc": (PACKED[:-8] + bytes(8), "unreadable (CRC check failed"),
+    "stream": (PACKED[:10] + b"\xff" * 500, "unreadable (Error -3 while decompressing"),
     "no gzip": (FILES[TRAIN_IMAGES], "unreadable (Not a gzipped file"),
     "empty": (b"", "damaged (0 bytes"),
     "other file": (gzip.compress(FILES[TEST_IMAGES]), "damaged (15,696 bytes"),
@@ -247,171 +255,111 @@ BAD_GZ = {
 @pytest.mark.usefixtures("apt")
 @pytest.mark.parametrize(("content", "reason"), BAD_GZ.values(), ids=BAD_GZ)
 def test_a_bad_gz_of_a_source_is_named_and_the_next_source_tried(
-    root: Path,
-    system: Path,
-    lines: Callable[[], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
-    content: bytes,
-    reason: str,
+    root: Path, system: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
 ) -> None:
     monkeypatch.setattr(sources, "LARGEST_FILE", 3_000_000)
     write(system, changed={TRAIN_IMAGES: content})
-
     assert ensure_files(root, SUMS) == SUMS
-
     assert_in_place(root)
     _, from_system, _, from_apt = lines()
     assert from_system.startswith(f"WARNING system folder {system}: {system / TRAIN_IMAGES}.gz {reason}")
     assert from_apt == f"INFO {TRAIN_IMAGES} verified from Debian's package dataset-fashion-mnist"
 
 
-# For a new process, which starts much sooner without the rest of the package.
+# A new process with sources.py alone, which starts much sooner than with the package.
 ALONE = {**os.environ, "PYTHONPATH": str(Path(sources.__file__).parent)}
+PROGRAM = """if True:
+    import json, logging, os, sys, time
+    from pathlib import Path
+    import sources
+    root, system, sums, go = sys.argv[1:]
+    logging.basicConfig(level="INFO")
+    sources.SYSTEM_FOLDER, sources.LOCK_NOTICE = Path(system), 0.1
+    fsync = os.fsync
+    def slow(file):
+        fsync(file)
+        print("copying", file=sys.stderr, flush=True)
+        while not Path(go).exists():
+            time.sleep(0.01)
+    os.fsync = slow
+    print(json.dumps(sources.ensure_files(Path(root), json.loads(sums))))
+"""
 
 
-def test_an_interrupted_attempt_leaves_nothing_that_is_used(root: Path, system: Path) -> None:
-    write(system)
-    code = """if True:
-        import json, os, signal, sys
-        from pathlib import Path
-        import sources
-        sources.SYSTEM_FOLDER = Path(sys.argv[2])
-        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-        sources.ensure_files(Path(sys.argv[1]), json.loads(sys.argv[3]))
-    """
-    killed = subprocess.run([sys.executable, "-c", code, root, system, json.dumps(SUMS)], env=ALONE, timeout=60)
-    assert killed.returncode == -9
-    left = raw_of(root) / ".incoming"
-    assert [path.name for path in left.iterdir()] == [TRAIN_IMAGES]
+def started(root: Path, system: Path, log: Path, sign: str) -> subprocess.Popen[str]:
+    """Start a process that gets the files, and wait until it logs the sign."""
+    command = [sys.executable, "-c", PROGRAM, str(root), str(system), json.dumps(SUMS), str(log.parent / "go")]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=ALONE, text=True)
+    deadline = time.monotonic() + 30
+    while sign not in log.read_text():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.01)
+    return process
+
+
+def test_a_killed_attempt_leaves_nothing_that_is_used(root: Path, system: Path, tmp_path: Path) -> None:
+    process = started(root, write(system), tmp_path / "log", "copying")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    scratch = raw_of(root) / ".incoming"
+    assert [path.name for path in scratch.iterdir()] == [TRAIN_IMAGES]
     assert [path.name for path in raw_of(root).iterdir()] == [".incoming"]
-    (left / "dataset-fashion-mnist_0_all.deb").write_bytes(b"half")
-
+    (scratch / "dataset-fashion-mnist_0_all.deb").write_bytes(b"half")
     assert ensure_files(root, SUMS) == SUMS
     assert_in_place(root)
 
 
-def wait_for(text: str, file: Path) -> None:
-    deadline = time.monotonic() + 30
-    while text not in file.read_text():
-        assert time.monotonic() < deadline, f"{text!r} is not in {file.read_text()!r}"
-        time.sleep(0.01)
-
-
-def test_two_processes_at_once(root: Path, system: Path, tmp_path: Path) -> None:
-    """The second starts when the first is in the midst of it, and waits."""
+def test_a_second_process_waits_for_the_first(root: Path, system: Path, tmp_path: Path) -> None:
     write(system)
-    code = """if True:
-        import json, logging, os, sys, time
-        from pathlib import Path
-        import sources
-        logging.basicConfig(level="INFO")
-        sources.SYSTEM_FOLDER = Path(sys.argv[2])
-        sources.LOCK_NOTICE = 0.1
-        fsync = os.fsync
-        def slow(file):
-            fsync(file)
-            print("copying", file=sys.stderr, flush=True)
-            while not Path(sys.argv[4]).exists():
-                time.sleep(0.01)
-        os.fsync = slow
-        print(json.dumps(sources.ensure_files(Path(sys.argv[1]), json.loads(sys.argv[3]))))
-    """
-    go = tmp_path / "go"
-    command = [sys.executable, "-c", code, str(root), str(system), json.dumps(SUMS), str(go)]
-    errors = [tmp_path / "first", tmp_path / "second"]
-    running = []
+    logs = [tmp_path / "first", tmp_path / "second"]
+    running: list[subprocess.Popen[str]] = []
     try:
-        for log, sign in zip(errors, ("copying", "waiting for another process"), strict=True):
-            with log.open("w") as stderr:
-                running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=ALONE))
-            wait_for(sign, log)
-        go.touch()
-        results = [process.communicate(timeout=30)[0] for process in running]
+        for log, sign in zip(logs, ("copying", "waiting for another process"), strict=True):
+            running.append(started(root, system, log, sign))
+        (tmp_path / "go").touch()
+        results = [json.loads(process.communicate(timeout=30)[0]) for process in running]
     finally:
         for process in running:
             process.kill()
             process.wait()
-
-    assert [json.loads(result) for result in results] == [SUMS, SUMS]
+    assert results == [SUMS, SUMS]
     assert_in_place(root)
-    assert "verified from system folder" in errors[0].read_text()
-    assert "copying" not in errors[1].read_text()
-    assert f"verified from data.root={root}" in errors[1].read_text()
+    assert "verified from system folder" in logs[0].read_text()
+    assert "copying" not in logs[1].read_text()
 
 
-def test_a_complete_root_is_only_read(root: Path) -> None:
-    raw = write(raw_of(root), packed=False)
-    folders = (raw, raw.parent, root)
-    for folder in folders:
-        folder.chmod(0o555)
-    try:
-        before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
-        assert ensure_files(root, SUMS) == SUMS
-        assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
-    finally:
-        for folder in folders:
-            folder.chmod(0o755)
-
-
-def test_when_every_source_fails_one_message_says_why_and_what_to_do(
-    root: Path, system: Path, lines: Callable[[], list[str]], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_when_every_source_fails_one_message_says_why_and_what_to_do(root: Path, system: Path, lines: Lines) -> None:
     raw = write(raw_of(root), packed=False)
     (raw / TRAIN_LABELS).write_bytes(b"")
     write(system, changed={TRAIN_LABELS: b"?"})
     (system / f"{TEST_LABELS}.gz").unlink()
     (raw / TEST_LABELS).unlink()
-
     with pytest.raises(DataUnavailableError) as caught:
         ensure_files(root, SUMS)
-
     title, at_root, at_system, at_torchvision, at_apt, advice = str(caught.value).split("\n")
     assert title == f"Fashion-MNIST is not available, no source has {TRAIN_LABELS}, {TEST_LABELS}:"
     damaged = f"damaged (0 bytes, SHA-256 e3b0c4429..., not {SUMS[TRAIN_LABELS][:9]}...)"
     assert at_root == f"  data.root={root}: {raw / TRAIN_LABELS} {damaged}; {TEST_LABELS} missing"
     assert at_system.startswith(f"  system folder {system}: {system / TRAIN_LABELS}.gz unreadable (")
-    assert at_system.endswith(f"; {TEST_LABELS} missing")
     assert at_torchvision.startswith("  torchvision's download: Error downloading ")
     assert "Connection refused" in at_torchvision
     assert at_apt == "  Debian's package dataset-fashion-mnist: no apt-get and no dpkg-deb here"
-    assert advice == (
-        f"Install Debian's package (apt install dataset-fashion-mnist), or put {', '.join(NAMES)} (plain or .gz)"
-        f" into {raw}, or name a folder that holds them by data.root=..."
-    )
+    assert advice.startswith("Install Debian's package (apt install dataset-fashion-mnist), or put train-images-")
+    assert advice.endswith(f" (plain or .gz) into {raw}, or give a folder that holds them by data.root=...")
     assert lines() == [f"WARNING {line.strip()}" for line in (at_root, at_system, at_torchvision, at_apt)]
     assert {path.name for path in raw.iterdir()} == {TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES}
-    assert capfd.readouterr() == ("", "")
 
 
-def test_made_up_files_are_not_taken_for_the_real_ones(root: Path) -> None:
+def test_other_files_are_not_taken_for_the_published_ones(root: Path) -> None:
     write(root)
     with pytest.raises(DataUnavailableError, match=f"no source has {', '.join(NAMES)}:"):
         ensure_files(root)
     assert list(raw_of(root).iterdir()) == []
 
 
-@pytest.mark.usefixtures("mirror")
-def test_the_download_is_quiet(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    ensure_files(root, SUMS)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.usefixtures("mirror")
-def test_a_download_with_other_contents_is_refused(root: Path, lines: Callable[[], list[str]]) -> None:
-    """The mirror's files are what its MD5 sums say, but one is not what we want."""
-    other = {**SUMS, TEST_LABELS: "0" * 64}
-    with pytest.raises(DataUnavailableError, match=f"no source has {TEST_LABELS}:"):
-        ensure_files(root, other)
-    assert f"{TEST_LABELS} damaged (28 bytes, SHA-256 {SUMS[TEST_LABELS][:9]}..., not 000000000...)" in lines()[2]
-    assert {path.name for path in raw_of(root).iterdir()} == {*NAMES} - {TEST_LABELS}
-
-
 @pytest.mark.usefixtures("apt")
-def test_a_server_that_never_answers(
-    root: Path, lines: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from torchvision.datasets import FashionMNIST
-
+def test_a_server_that_never_answers(root: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "SOCKET_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{mute.getsockname()[1]}/"])
@@ -422,7 +370,7 @@ def test_a_server_that_never_answers(
     assert socket.getdefaulttimeout() is None
 
 
-def test_apt_without_package_lists_gets_lists_of_its_own(root: Path, apt: Apt) -> None:
+def test_apt_without_package_lists_downloads_its_own(root: Path, apt: Apt) -> None:
     script = """
         for word; do case "$word" in -oDir::State::Lists=*) lists=${word#*=};; esac; done
         case "$*" in
@@ -445,9 +393,8 @@ def test_apt_without_package_lists_gets_lists_of_its_own(root: Path, apt: Apt) -
     [
         ("apt-get", "echo 'W: hm' >&2; echo 'E: No such repository' >&2; exit 100", "apt-get failed (100): E: No such"),
         ("apt-get", "exec sleep 30", "timed out after 0.5 seconds"),
-        ("apt-get", "exit 0", "none of the wanted files is there"),
+        ("apt-get", "exit 0", "it has none of the missing files"),
         ("dpkg-deb", "echo 'dpkg-deb: error: not a package' >&2; exit 2", "failed (2): dpkg-deb: error: not a package"),
-        ("dpkg-deb", "exit 1", "dpkg-deb failed (1): "),
     ],
 )
 def test_apt_fails(
@@ -463,10 +410,10 @@ def test_apt_fails(
 
 
 @pytest.mark.parametrize("blocked", [".", "FashionMNIST", "FashionMNIST/raw/.incoming", ".fmnist.lock"])
-def test_a_root_that_cannot_be_written_to_is_told_before_anything_is_fetched(
-    root: Path, system: Path, apt: Apt, lines: Callable[[], list[str]], blocked: str
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_fetched(
+    root: Path, system: Path, apt: Apt, lines: Lines, blocked: str
 ) -> None:
-    """A file is where a folder has to be, or the other way round, which stops even the superuser."""
+    """A file is in the place of a folder, or a folder in that of a file, which also stops root."""
     write(system)
     path = root / blocked
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -482,14 +429,6 @@ def test_a_root_that_cannot_be_written_to_is_told_before_anything_is_fetched(
     assert apt.commands() == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_root_without_permission(root: Path, system: Path) -> None:
-    write(system)
-    root.mkdir(0o555)
-    with pytest.raises(DataUnavailableError, match=r"cannot be written to: .*Permission denied"):
-        ensure_files(root, SUMS)
-
-
 def test_a_full_disk(root: Path, system: Path, apt: Apt, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -501,23 +440,6 @@ def test_a_full_disk(root: Path, system: Path, apt: Apt, monkeypatch: pytest.Mon
     assert str(caught.value) == f"data.root={root} cannot be written to: [Errno 28] No space left on device"
     assert list(raw_of(root).iterdir()) == []
     assert apt.commands() == []
-
-
-@pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
-@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
-def test_own_files_are_taken_as_they_are(root: Path, lines: Callable[[], list[str]], place: str, packed: bool) -> None:
-    write(root / place, packed)
-    assert ensure_files(root, checksums=None) == SUMS
-    assert_in_place(root)
-    assert lines() == [f"INFO the files in data.root={root} are taken as they are, not verified"]
-
-
-def test_own_files_in_place_are_only_read(root: Path) -> None:
-    raw = write(raw_of(root), packed=False)
-    before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
-    ensure_files(root, checksums=None)
-    assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
-    assert raw.is_dir()
 
 
 @pytest.mark.usefixtures("mirror", "apt")
@@ -555,14 +477,7 @@ def test_malformed_own_files_are_named(root: Path, name: str, content: bytes, re
     assert not raw_of(root).exists()
 
 
-def test_a_truncated_own_gz_is_named(root: Path) -> None:
-    write(root, changed={TEST_LABELS: gzip.compress(FILES[TEST_LABELS])[:-3]})
-    with pytest.raises(DataUnavailableError, match=rf"{TEST_LABELS}\.gz unreadable \(Compressed file ended"):
-        ensure_files(root, checksums=None)
-
-
-@pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
-def test_own_images_and_labels_must_be_equally_many(root: Path, name: str) -> None:
-    write(root, packed=False, changed={name: labels(21)})
-    with pytest.raises(DataUnavailableError, match=f"there must be as many images as labels, but .*'{name}': 21"):
+def test_own_images_and_labels_must_be_equally_many(root: Path) -> None:
+    write(root, packed=False, changed={TEST_LABELS: labels(21)})
+    with pytest.raises(DataUnavailableError, match=f"must hold as many images as labels, but .*'{TEST_LABELS}': 21"):
         ensure_files(root, checksums=None)

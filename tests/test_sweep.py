@@ -1,5 +1,8 @@
+"""Sweeps: which folder each job has, what is run again, how failures and Ctrl-C end them."""
+
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,42 +15,53 @@ import pytest
 from conftest import Done, RunScript
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from fmnist.runs.run import Run
-from fmnist.sweep import gpu_assignment as shares
-from fmnist.sweep.grid import Grid
-from fmnist.sweep.job_queue import Turns
-from fmnist.sweep.plan import Job, Plan, folder_name, plan_jobs, settle
-from fmnist.sweep.progress import Progress
+from fmnist.sweep.callback import check
+from fmnist.sweep.folders import MAX_NAME, job_name, same_settings, sweep_name
+from fmnist.sweep.overrides import SweepOverrides
+from fmnist.sweep.summary import Sweep
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("-m", "trainer.max_epochs=1", "test=false")
 
 
 def folder_of(done: Done) -> Path:
-    """The only sweep's."""
-    (plan,) = done.folder.glob("outputs/*/*/sweep.json")
-    return plan.parent
+    """Return the folder of the only sweep."""
+    (sweep,) = done.folder.glob("outputs/*/*/multirun.yaml")
+    return sweep.parent
 
 
-def jobs_of(done: Done) -> dict[str, dict[str, Any]]:
-    """The record of each job, by its folder."""
-    return {path.parent.name: json.loads(path.read_text()) for path in folder_of(done).glob("*/run.json")}
+def records(sweep: Path) -> dict[str, dict[str, Any]]:
+    """Return the record of each job, by its folder."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/run.json")}
+
+
+def statuses(sweep: Path) -> dict[str, str]:
+    return {name: record["status"] for name, record in records(sweep).items()}
+
+
+def names_in_order(done: Done) -> list[str]:
+    return re.findall(r"^job \d+/\d+: (.*)", done.out, re.MULTILINE)
 
 
 def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript) -> None:
     done = train(*SHORT, "model.dropout=0.0,0.2", "seed=0,1")
     assert done.status == 0, done.err
-    jobs = jobs_of(done)
-    assert set(jobs) == {f"model.dropout={rate},seed={seed}" for rate in ("0.0", "0.2") for seed in (0, 1)}
+    sweep = folder_of(done)
+    assert done.out.startswith(f"4 jobs in {sweep}\n")
+    jobs = records(sweep)
+    assert names_in_order(done) == [f"model.dropout={rate},seed={seed}" for rate in ("0.0", "0.2") for seed in (0, 1)]
+    assert set(jobs) == set(names_in_order(done))
     for name, job in jobs.items():
-        config = OmegaConf.load(folder_of(done) / name / "config.yaml")
+        config = OmegaConf.load(sweep / name / "config.yaml")
         assert f"model.dropout={config.model.dropout},seed={config.seed}" == name
         assert job["status"] == "finished"
         assert job["choices"]["optimizer"] == "adamw"
         assert job["choices"]["data"] == "folder"
-    assert "job 4/4: model.dropout=0.2,seed=1" in done.out
+    assert "4 runs of 2 settings" in done.out
+    assert f"page: {sweep / 'comparison.html'}" in done.out
+    assert done.out.endswith("4 jobs: 4 finished\n")
 
 
 def test_a_sweep_elsewhere_says_where_its_curves_are(train: RunScript) -> None:
@@ -56,73 +70,85 @@ def test_a_sweep_elsewhere_says_where_its_curves_are(train: RunScript) -> None:
     assert f"tensorboard --logdir {done.folder / 'elsewhere'}\n" in done.out + done.err
 
 
-def test_flags_may_stand_anywhere(train: RunScript) -> None:
-    done = train("seed=0,1", "trainer=debug", "-m")
+def test_flags_may_follow_overrides_and_a_trainer_for_several_processes_may_have_one(train: RunScript) -> None:
+    done = train("seed=0,1", "trainer=ddp_cpu", "trainer.devices=1", "trainer.fast_dev_run=true", "-m")
     assert done.status == 0, done.err
-    assert len(jobs_of(done)) == 2
+    assert set(records(folder_of(done))) == {"seed=0", "seed=1"}
 
 
-def test_a_place_for_several_processes_may_be_given_one(train: RunScript) -> None:
-    done = train("-m", "trainer=ddp_cpu", "trainer.devices=1", "trainer.fast_dev_run=true", "seed=0,1")
-    assert done.status == 0, done.err
-    assert set(jobs_of(done)) == {"seed=0", "seed=1"}
-
-
-def test_a_grid_joins_with_where_it_runs(run_script: RunScript) -> None:
+def test_a_grid_can_be_combined_with_where_it_runs(run_script: RunScript) -> None:
     done = run_script("train", "sweep=[parallel,learning_rate]", "--cfg", "hydra")
     assert "JoblibLauncher" in done.out
     assert "optimizer.lr: 0.001,0.0025,0.005,0.01" in done.out
 
 
-def test_the_same_command_again_leaves_what_is_finished_alone(train: RunScript) -> None:
+def test_the_same_command_skips_finished_jobs(train: RunScript) -> None:
     first = train(*SHORT, "seed=0,1")
     files = {path: path.stat().st_mtime_ns for path in folder_of(first).glob("*/*") if path.is_file()}
-    again = train(*SHORT, "seed=1,0")
+    again = train("test=false", *SHORT[:2], "seed=1,0")
     assert again.status == 0, again.err
-    assert "2 of 2 jobs are finished" in again.out
-    assert "nothing is left to do" in again.out
+    assert again.out.count("already finished: ") == 2
+    assert again.out.endswith("2 jobs: 2 already finished\n")
     assert {path: path.stat().st_mtime_ns for path in folder_of(again).glob("*/*") if path.is_file()} == files
 
 
-def test_more_of_the_same_grid_goes_on_in_its_folder(train: RunScript) -> None:
+def test_a_larger_grid_takes_over_the_jobs_of_a_smaller_one(train: RunScript) -> None:
     train(*SHORT, "seed=0,1")
     more = train(*SHORT, "seed=0,1,2")
-    assert "2 of 3 jobs are finished" in more.out
-    assert "job 3/3: seed=2" in more.out
-    assert "job 1/3" not in more.out
-    assert set(jobs_of(more)) == {"seed=0", "seed=1", "seed=2"}
+    assert more.out.endswith("3 jobs: 2 already finished, 1 finished\n")
+    assert set(records(folder_of(more))) == {"seed=0", "seed=1", "seed=2"}
 
 
-def test_other_words_make_another_sweep(train: RunScript) -> None:
-    train(*SHORT, "seed=0,1")
-    other = train(*SHORT, "seed=0,1", "model.dropout=0.3")
-    assert "2 jobs in " in other.out
-    assert len([*other.folder.glob("outputs/train/*/sweep.json")]) == 2
+def test_a_sweep_is_named_by_what_its_jobs_have_in_common() -> None:
+    def name(swept: set[str], **fixed: str) -> str:
+        return sweep_name(SweepOverrides(frozenset(swept), fixed, 2))
+
+    assert name({"seed", "model.dropout"}) == "sweep_model.dropout+seed"
+    assert name({"seed"}, sweep="sweep=parallel", name="name=mine") == "sweep_seed"  # no job differs by it
+    several = [name({"seed"}, test=value) for value in ("test=true", "test=false")]
+    assert len({"sweep_seed", *several}) == 3
+    assert name({"seed"}, a="a=1", b="b=2") == name({"seed"}, b="b=2", a="a=1")
 
 
-def test_a_job_whose_settings_have_changed_runs_in_a_folder_of_its_own(tmp_path: Path) -> None:
-    """As after an edit in conf/: the words are the same, the digest isn't."""
-    grid = [["seed=0"], ["seed=1"]]
-    first = settle(plan_jobs(grid, ["seed"], ["a", "b"]), tmp_path)
-    assert [job.folder for job in first.jobs] == ["seed=0", "seed=1"]
-    edited = settle(plan_jobs(grid, ["seed"], ["a", "B"]), tmp_path)
-    assert [job.folder for job in edited.jobs] == ["seed=0", "seed=1_2"]
-    assert settle(plan_jobs(grid, ["seed"], ["a", "B"]), tmp_path) == edited
-    assert settle(plan_jobs(grid, ["seed"], ["a", "b"]), tmp_path) == first
+def test_a_job_whose_settings_have_changed_gets_a_folder_of_its_own(train: RunScript) -> None:
+    """As after an edit in conf/: the overrides are the same, what is composed isn't."""
+    sweep = folder_of(train(*SHORT, "seed=0,1"))
+    config = sweep / "seed=1" / "config.yaml"
+    config.write_text(config.read_text().replace("weight_decay: 0.033", "weight_decay: 0.9"))
+    before = config.read_text()
+    again = train(*SHORT, "seed=0,1")
+    assert names_in_order(again) == ["seed=0", "seed=1_2"]
+    assert again.out.endswith("2 jobs: 1 already finished, 1 finished\n")
+    assert config.read_text() == before
+    assert train(*SHORT, "seed=0,1").out.endswith("2 jobs: 2 already finished\n")
 
 
-def test_a_failing_job_is_recorded_and_the_others_go_on(train: RunScript) -> None:
+@pytest.mark.parametrize(
+    ("recorded", "composed", "same"),
+    [
+        ({"optimizer": {"lr": 1e-05}, "report": True}, {"optimizer": {"lr": 0.00001}, "report": False}, True),
+        ({"optimizer": {"lr": 0.1}}, {"optimizer": {"lr": 0.1, "momentum": 0.9}}, False),
+        ({"seed": 0}, {"seed": 1}, False),
+        ({"trainer": {"limit_val_batches": 1}}, {"trainer": {"limit_val_batches": 1.0}}, False),
+        ({"trainer": {"precision": "bf16-mixed"}}, {"trainer": {"precision": "auto"}}, True),
+        ({"trainer": {"precision": "bf16-mixed"}}, {"trainer": {"precision": "32-true"}}, False),
+    ],
+)
+def test_settings_are_the_same_where_the_result_would_be(
+    recorded: dict[str, Any], composed: dict[str, Any], same: bool
+) -> None:
+    assert same_settings(OmegaConf.create(recorded), OmegaConf.create(composed)) == same
+
+
+def test_a_failing_job_is_recorded_and_the_others_run(train: RunScript) -> None:
     done = train(*SHORT, "model.dropout=0.1,1.5,0.2")
     assert done.status == 1
-    assert done.err.splitlines()[-1] == "1 of 3 jobs failed; the same command tries them again"
-    jobs = jobs_of(done)
-    assert {name: job["status"] for name, job in jobs.items()} == {
-        "model.dropout=0.1": "finished",
-        "model.dropout=1.5": "failed",
-        "model.dropout=0.2": "finished",
-    }
-    assert jobs["model.dropout=1.5"]["error"] == "model.dropout=1.5: it should be less than 1"
-    assert "failed: model.dropout=1.5" in done.out
+    assert done.err.splitlines()[-1] == "3 jobs: 1 failed, 2 finished; the same command runs the rest"
+    ended = statuses(folder_of(done))
+    assert ended == {f"model.dropout={rate}": "failed" if rate == 1.5 else "finished" for rate in (0.1, 1.5, 0.2)}
+    assert records(folder_of(done))["model.dropout=1.5"]["error"].startswith("model.dropout=1.5: ")
+    assert "failed: model.dropout=1.5: " in done.out
+    assert "1 failed, by val/accuracy" in done.out
 
 
 def test_a_job_that_failed_is_tried_again(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,51 +164,36 @@ def test_a_job_that_failed_is_tried_again(train: RunScript, monkeypatch: pytest.
     monkeypatch.setattr(job, "train", fails)
     first = train(*SHORT, "seed=0,1")
     assert first.status == 1
-    assert jobs_of(first)["seed=1"]["error"] == "RuntimeError: not today"
-    assert "Traceback" in (folder_of(first) / "seed=1" / "error.txt").read_text()
+    sweep = folder_of(first)
+    assert records(sweep)["seed=1"]["error"] == "RuntimeError: not today"
+    assert "Traceback" in (sweep / "seed=1" / "error.txt").read_text()
     assert "Traceback" not in first.err + first.out
     monkeypatch.undo()
     monkeypatch.chdir(first.folder)
     again = train(*SHORT, "seed=0,1")
     assert again.status == 0, again.err
-    assert "1 of 2 jobs are finished" in again.out
-    assert jobs_of(again)["seed=1"]["status"] == "finished"
-    assert not (folder_of(again) / "seed=1" / "error.txt").exists()
+    assert again.out.endswith("2 jobs: 1 already finished, 1 finished\n")
+    assert statuses(sweep)["seed=1"] == "finished"
+    assert not (sweep / "seed=1" / "error.txt").exists()
 
 
-def test_a_mistake_in_what_all_jobs_share_is_tried_three_times(train: RunScript) -> None:
-    done = train(*SHORT, "seed=range(0,8)", "monitor=val/acuracy")
-    done.assert_refused("3 jobs failed alike, and none did better, so that no more begin: monitor=val/acuracy")
-    assert done.out.count("failed:") == 3
+@pytest.mark.parametrize("override", ["monitor=val/acuracy", "model.dropuot=0.1"])
+def test_an_error_that_all_jobs_share_is_one_line_and_leaves_nothing(train: RunScript, override: str) -> None:
+    done = train(*SHORT, "seed=0,1", override)
+    done.assert_refused(override.split("=")[0])
+    assert not (done.folder / "outputs").exists()
 
 
-def test_a_wrong_value_of_the_grid_does_not_end_the_sweep(train: RunScript) -> None:
-    done = train(*SHORT, "model.dropout=1.5,0.1", "seed=0,1,2")
-    assert done.status == 1
-    assert "3 of 6 jobs failed" in done.err
-    assert sorted(job["status"] for job in jobs_of(done).values()) == ["failed"] * 3 + ["finished"] * 3
+def test_a_folder_with_other_files_is_no_job_folder(train: RunScript, tmp_path: Path) -> None:
+    file = tmp_path / "mine" / "seed=0" / "precious.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    for _ in range(2):
+        assert train(*SHORT, "seed=0,1", "hydra.sweep.dir=mine").status == 1
+        assert [path.name for path in file.parent.iterdir()] == ["precious.txt"]
 
 
-def test_what_comes_next_shares_least_with_what_has_failed() -> None:
-    grid = [[f"a={a}", f"b={b}"] for a in (0, 1) for b in range(10)]
-    turns = Turns(plan_jobs(grid, ["a", "b"], [""] * 20).jobs)
-    assert [job.folder for job in turns][:3] == ["a=0,b=0", "a=0,b=1", "a=0,b=2"]
-    for job in turns:
-        turns.note(job.folder, "no such thing")
-    assert [job.folder for job in turns.taken] == ["a=0,b=0", "a=1,b=1", "a=0,b=2"]
-    assert turns.hopeless == "no such thing"
-
-
-def test_jobs_that_fail_differently_or_not_at_all_do_not_end_a_sweep() -> None:
-    jobs = plan_jobs([[f"a={a}"] for a in range(9)], ["a"], [""] * 9).jobs
-    for errors in (["x", "y"] * 3, [None, *"xxxxx"]):
-        turns = Turns(jobs)
-        for job, error in zip(jobs, errors, strict=False):
-            turns.note(job.folder, error)
-        assert not turns.hopeless
-
-
-def test_a_job_that_was_cut_off_goes_on_where_it_was(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_job_resumes_where_it_was(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     words = ("-m", "trainer.max_epochs=3", "test=false", "seed=0,1")
@@ -197,14 +208,14 @@ def test_a_job_that_was_cut_off_goes_on_where_it_was(train: RunScript, monkeypat
     monkeypatch.setattr(ModelCheckpoint, "on_train_epoch_end", interrupts)
     first = train(*words, "name=cut")
     assert first.status == 130
-    assert "2 jobs: 1 interrupted, 1 not begun; the same command goes on" in first.out
+    assert first.out.endswith("2 jobs: 1 interrupted, 1 not started; the same command runs the rest\n")
+    assert "1 interrupted, by val/accuracy" in first.out
     monkeypatch.undo()
     monkeypatch.chdir(first.folder)
     again = train(*words, "name=cut")
     assert again.status == 0, again.err
-    assert "going on in" in again.out
-    (cut,) = again.folder.glob("outputs/cut/*")
-    (whole,) = untouched.folder.glob("outputs/untouched/*")
+    (cut,), (whole,) = again.folder.glob("outputs/cut/*"), untouched.folder.glob("outputs/untouched/*")
+    assert len(records(cut)["seed=0"]["resumed"]) == 1
     for seed in ("seed=0", "seed=1"):
         rows = [(sweep / seed / "metrics.csv").read_text().splitlines() for sweep in (cut, whole)]
         columns = rows[0][0].split(",")
@@ -215,132 +226,98 @@ def test_a_job_that_was_cut_off_goes_on_where_it_was(train: RunScript, monkeypat
 
 @pytest.mark.slow
 def test_damaged_files_of_a_job_stop_neither_it_nor_the_others(train: RunScript) -> None:
-    first = train(*SHORT, "seed=0,1,2")
+    sweep = folder_of(train(*SHORT, "seed=0,1,2"))
     for seed in (0, 1):
-        run = Run(folder_of(first) / f"seed={seed}")
+        run = Run(sweep / f"seed={seed}")
         run.update_record(status="interrupted")
         damaged = run.record_file if seed else run.last_checkpoint
         damaged.write_bytes(damaged.read_bytes()[:50])
     again = train(*SHORT, "seed=0,1,2")
     assert again.status == 1
-    assert "not a readable checkpoint: truncated, damaged or something else; the job begins anew" in again.err
-    found = jobs_of(again)
-    assert [found[f"seed={seed}"]["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
-    assert "run.json can't be read" in found["seed=1"]["error"]
+    assert "not a readable checkpoint: truncated, damaged or something else" in again.err
+    assert [statuses(sweep)[f"seed={seed}"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
+    assert "run.json can't be read" in records(sweep)["seed=1"]["error"]
     last = train(*SHORT, "seed=0,1,2")
     assert last.status == 0, last.err
-    assert jobs_of(last)["seed=1"]["status"] == "finished"
-    assert (folder_of(last) / "seed=1" / "run.json.damaged").is_file()
+    assert statuses(sweep)["seed=1"] == "finished"
+    assert (sweep / "seed=1" / "run.json.damaged").is_file()
 
 
 def test_a_job_that_another_process_runs_is_left_alone(train: RunScript) -> None:
-    first = train(*SHORT, "seed=0,1")
-    run = Run(folder_of(first) / "seed=1")
+    run = Run(folder_of(train(*SHORT, "seed=0,1")) / "seed=1")
     run.update_record(status="running")
     with run.locked():
         again = train(*SHORT, "seed=0,1")
     assert again.status == 1
-    assert "another process is writing this run" in again.out
-    assert again.err == "1 of 2 jobs left alone: another process is running it\n"
+    tally = "2 jobs: 1 already finished, 1 running in another process; the same command runs the rest"
+    assert again.err.splitlines() == [tally]
     assert run.status == "running"
 
 
-def test_a_killed_process_ends_the_sweep_in_a_line_and_it_goes_on(
-    train: RunScript, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def launch(_: Any, __: Plan, jobs: list[Job], folder: Path, *___: int) -> Any:
-        run = jobs[0].run(folder)
-        run.folder.mkdir()
-        run.log_file.write_text("")
-        run.update_record(status="running")
-        raise RuntimeError("a worker was killed\n\nexit codes: -9")
-
-    monkeypatch.setattr(Grid, "launch", launch)
-    monkeypatch.setattr(Grid, "in_turn", property(lambda _: False, lambda *_: None), raising=False)
-    first = train(*SHORT, "seed=0,1")
-    first.assert_refused("the jobs were cut off: RuntimeError: a worker was killed")
-    assert "the same command goes on" in first.out
-    assert jobs_of(first)["seed=0"]["status"] == "interrupted"
-    monkeypatch.undo()
-    monkeypatch.chdir(first.folder)
-    again = train(*SHORT, "seed=0,1")
-    assert again.status == 0, again.err
-    assert {job["status"] for job in jobs_of(again).values()} == {"finished"}
+def test_a_killed_worker_ends_the_sweep_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = tmp_path / ".outcomes"
+    outcomes.mkdir()
+    (outcomes / "0.json").write_text('{"folder": "seed=0", "status": "finished"}')
+    for seed in (0, 1):
+        Run(tmp_path / f"seed={seed}").folder.mkdir()
+    Run(tmp_path / "seed=1").update_record(status="running")
+    sweep = Sweep("train", tmp_path, is_new=False, jobs=2, outcomes=outcomes)
+    with pytest.raises(ValueError, match=r"^the jobs were killed: RuntimeError: a worker was killed$"):
+        sweep.end(None, RuntimeError("a worker was killed\n\nexit codes: -9"), None)
+    assert capsys.readouterr().out.endswith("2 jobs: 1 finished, 1 not finished; the same command runs the rest\n")
+    assert statuses(tmp_path) == {"seed=1": "interrupted"}
+    assert not outcomes.exists()
 
 
-def test_a_grid_of_one_value_is_named_by_all_words(run_script: RunScript, data_root: Path) -> None:
+def test_a_grid_of_one_value_is_named_by_all_overrides(run_script: RunScript, data_root: Path) -> None:
     done = run_script("train", "-m", "trainer=debug", "data=folder", f"data.root={data_root}", "data.val_size=100")
     assert done.status == 0, done.err
-    (name,) = jobs_of(done)
-    assert name.startswith("trainer=debug,data=folder,data.root=-")
+    (name,) = records(folder_of(done))
+    assert name.startswith("data.root=-")
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("overrides", "name"),
     [
         (["seed=0"], "seed=0"),
-        (["model.channels=[16,32]", "seed=0"], "model.channels=16-32,seed=0"),
+        (["seed=0", "model.channels=[16,32]"], "model.channels=16-32,seed=0"),
         (["data.root='/a b/c'"], "data.root=-ab-c"),
         (["+trainer.x=1"], "trainer.x=1"),
         (["optimizer.betas=[0.9,0.99]"], "optimizer.betas=0.9-0.99"),
         ([], "defaults"),
     ],
 )
-def test_names_of_folders_can_be_typed(words: list[str], name: str) -> None:
-    assert folder_name(words) == name
+def test_names_of_folders_can_be_typed(overrides: list[str], name: str) -> None:
+    assert job_name(overrides) == name
 
 
-def test_long_names_are_cut_and_stay_apart() -> None:
-    first, second = (folder_name([f"model.channels=[{','.join(['16'] * 100)},{last}]"]) for last in (1, 2))
+def test_long_names_are_cut_and_differ() -> None:
+    first, second = (job_name([f"model.channels=[{','.join(['16'] * 100)},{last}]"]) for last in (1, 2))
     assert first != second
-    assert max(len(first), len(second)) <= 120
+    assert max(len(first), len(second)) <= MAX_NAME
 
 
-def test_names_that_would_be_the_same_get_numbers() -> None:
-    plan = plan_jobs([["a='x'"], ["a=x"]], ["a"], ["1", "2"])
-    assert [job.folder for job in plan.jobs] == ["a=x", "a=x_2"]
+def test_jobs_whose_names_would_be_the_same_get_numbers(train: RunScript, data_root: Path) -> None:
+    (data_root.parent / "data root").symlink_to(data_root)
+    (data_root.parent / "dataroot").symlink_to(data_root)
+    folders = [f"'{data_root.parent}/data root'", f"{data_root.parent}/dataroot"]
+    done = train(*SHORT, f"data.root={','.join(folders)}")
+    assert done.status == 0, done.err
+    first, second = names_in_order(done)
+    assert second == f"{first}_2"
 
 
-def test_other_scripts_sweep_too(train: RunScript, run_script: RunScript) -> None:
+def test_names_of_runs_can_be_swept(train: RunScript) -> None:
+    assert names_in_order(train("-m", "trainer=debug", "name=a,b")) == ["name=a", "name=b"]
+
+
+def test_other_commands_sweep_too(train: RunScript, run_script: RunScript) -> None:
     run = train("trainer.max_epochs=1", "test=false").run
     done = run_script("evaluate", "-m", f"run='{run}'", "split=val,test")
     assert done.status == 0, done.err
     assert "val of " in done.out
     assert "test of " in done.out
     assert not (done.folder / "outputs" / "evaluate").exists()
-
-
-def test_progress_shows_a_line_for_each_job_that_ends(tmp_path: Path) -> None:
-    jobs = [Job([f"seed={seed}"], "", f"seed={seed}") for seed in range(4)]
-    Run(tmp_path / "seed=3").folder.mkdir()
-    Run(tmp_path / "seed=3").update_record(status="interrupted")  # of an earlier time
-    with (tmp_path / "out").open("w") as file:
-        progress = Progress(tmp_path, jobs, 5, Console(file=file, width=40))
-        for seed, status in enumerate(["finished", "failed", "running"]):
-            run = Run(tmp_path / f"seed={seed}")
-            run.folder.mkdir()
-            run.update_record(status=status, **({"error": "no such thing"} if status == "failed" else {}))
-            run.history_file.write_text("epoch,seconds,val/accuracy\n0,0.0,0.1\n2,12.34,0.876\n")
-        progress.look()
-        progress.look()
-    assert (tmp_path / "out").read_text().splitlines() == [
-        "2/5 seed=0: epoch 2, val accuracy 87.60%, 12.3 s",
-        "3/5 seed=1: failed: no such thing",
-    ]
-
-
-def test_progress_on_a_terminal_shows_those_that_run(tmp_path: Path) -> None:
-    run = Run(tmp_path / "seed=0")
-    jobs = [Job(["seed=0"], "", "seed=0")]
-    with (
-        (tmp_path / "out").open("w") as file,
-        Progress(tmp_path, jobs, 1, Console(force_terminal=True, width=60, file=file)),
-    ):
-        run.folder.mkdir()
-        run.update_record(status="running")
-        run.history_file.write_text("epoch,seconds,val/accuracy\n3,1.0,0.5\n")
-        time.sleep(1.2)
-    assert "seed=0: epoch 3, val accuracy 50.00%, 1.0 s" in (tmp_path / "out").read_text()
 
 
 def test_each_process_of_a_sweep_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
@@ -365,174 +342,156 @@ def test_each_process_of_a_sweep_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
             process.communicate("")
 
 
-def test_jobs_at_once_are_as_many_as_gpus_or_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
-    assert shares.jobs_at_once() == 2
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert shares.jobs_at_once() == -1
+def test_parallel_jobs_are_one_on_each_gpu_or_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    def jobs_at_once(gpus: str) -> int:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        hydra = OmegaConf.create({"job": {"config_name": "train"}, "sweep": {"subdir": "auto"}, "launcher": {}})
+        hydra.launcher = {"_target_": "JoblibLauncher", "n_jobs": -1}
+        check(hydra)
+        return int(hydra.launcher.n_jobs)
+
+    assert jobs_at_once("0,3") == 2
+    assert jobs_at_once("") == -1
 
 
-def test_a_plan_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    from fmnist.sweep.plan import load_plan
-
-    for text in ("", "{", "[]", '{"common": []}', '{"common": [], "jobs": [{"x": 1}]}'):
-        (tmp_path / "sweep.json").write_text(text)
-        assert load_plan(tmp_path) is None
-    Plan(["a=1"], [Job(["b=2"], "0", "b=2")]).save(tmp_path)
-    assert load_plan(tmp_path) == Plan(["a=1"], [Job(["b=2"], "0", "b=2")])
-
-
-def test_jobs_run_beside_each_other(data_root: Path, tmp_path: Path) -> None:
-    """In real processes: what is pickled for them is otherwise never tried."""
-    words = [
+def command(data_root: Path, *words: str) -> list[str]:
+    """Return a command for a process of its own: what is pickled for workers is otherwise never tried."""
+    small = [
         "data=folder", f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu",
         "trainer.max_epochs=1", "model.channels=[4,8]", "pictures=none", "report=false", "test=false",
     ]  # fmt: skip
-    command = [sys.executable, str(ROOT / "scripts/train.py"), "sweep=parallel", "hydra.launcher.n_jobs=2"]
-    done = subprocess.run(
-        [*command, *words, "seed=0,1", "model.dropout=0.1,1.5"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    given = {word.split("=")[0] for word in words}
+    kept = [word for word in small if word.split("=")[0] not in given]
+    return [sys.executable, str(ROOT / "scripts/train.py"), *words, *kept]
+
+
+PARALLEL = ("sweep=parallel", "hydra.launcher.n_jobs=2")
+
+
+def test_jobs_run_in_parallel(data_root: Path, tmp_path: Path) -> None:
+    words = command(data_root, *PARALLEL, "seed=0,1", "model.dropout=0.1,1.5")
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1, done.stderr
-    assert done.stderr == "2 of 4 jobs failed; the same command tries them again\n"
-    assert sum(line.startswith(tuple("1234")) and "/4 seed=" in line for line in done.stdout.splitlines()) == 4
-    records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/train/*/*/run.json")]
-    assert sorted(record["status"] for record in records) == ["failed", "failed", "finished", "finished"]
-    threads = [record["hardware"]["threads"] for record in records if record["status"] == "finished"]
+    assert done.stderr == "4 jobs: 2 failed, 2 finished; the same command runs the rest\n"
+    assert len(re.findall(r"^\d/4 model.dropout=\S+: (?:finished: [\d.]+|failed: .*)$", done.stdout, re.MULTILINE)) == 4
+    (sweep,) = tmp_path.glob("outputs/train/*")
+    assert sorted(statuses(sweep).values()) == ["failed", "failed", "finished", "finished"]
+    threads = [job["hardware"]["threads"] for job in records(sweep).values() if job["status"] == "finished"]
     assert threads == [max(1, (os.cpu_count() or 1) // 2)] * 2
+    assert not [*sweep.glob(".outcomes*")]
 
 
-PROCESSES = """
-import os, sys, time
+WORKERS = """
+import os, time
 from pathlib import Path
 from joblib import Parallel, delayed
-from fmnist.sweep.workers import StoppedAtOnce, as_worker, run_beside
+from fmnist.sweep.workers import continue_in_own_session, interrupted_when
 
-def job(here, number, stubborn):
-    def work():
-        Path(f"begun{number}").touch()
-        for _ in range(2 if stubborn else 1):
-            try:
-                time.sleep(60)
-            except KeyboardInterrupt:
-                time.sleep(0.3)
-                Path(f"saved{number}").touch()
-        raise KeyboardInterrupt
-    return as_worker(here, work, Path(f"folder{number}"))
+continue_in_own_session(Path("stop"))
+parent = os.getpid()
 
-def launch():
-    return Parallel(n_jobs=2)(delayed(job)(os.getpid(), number, len(sys.argv) > 1) for number in range(4))
+def stopped():
+    return Path("stop").exists() or os.getppid() != parent
 
-try:
-    run_beside(launch, lambda: print("interrupted", flush=True))
-except StoppedAtOnce:
-    print("stopped")
-except KeyboardInterrupt:
-    print("ended")
+def job(number):
+    if stopped():
+        return
+    with interrupted_when(stopped):
+        try:
+            Path(f"begun{number}").touch()
+            time.sleep(60)
+        except KeyboardInterrupt:
+            time.sleep(0.3)
+            Path(f"saved{number}").touch()
+
+Parallel(n_jobs=2, batch_size=1)(delayed(job)(number) for number in range(4))
+print("ended")
 """
 """Jobs that take no time to import, in joblib's processes."""
 
 
-def press_ctrl_c(folder: Path, send: Callable[[int, int], None], *words: str, again: bool = False) -> list[str]:
-    """Sends a signal when two jobs run, and another when they have heard of it; returns what was said.
-
-    That it returns says that no process is left, either: each would hold the pipe open.
-    """
+@pytest.mark.parametrize(
+    ("send", "number", "said"),
+    [
+        (os.kill, signal.SIGINT, ["interrupted: the running jobs save their checkpoints", "ended"]),
+        (os.killpg, signal.SIGINT, ["interrupted: the running jobs save their checkpoints", "ended"]),
+        (os.kill, signal.SIGKILL, ["ended"]),
+    ],
+    ids=["Ctrl-C to the first process", "Ctrl-C to all, as a terminal does", "the first process is killed"],
+)
+def test_parallel_jobs_save_and_no_more_begin(
+    send: Callable[[int, int], None], number: int, said: list[str], tmp_path: Path
+) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROCESSES, *words],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [sys.executable, "-c", WORKERS],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,
     )  # fmt: skip
-
-    def wait_for(what: str) -> None:
-        end = time.monotonic() + 30
-        while len([*folder.glob(what)]) < 2 and time.monotonic() < end:
-            time.sleep(0.05)
-
-    wait_for("begun*")
-    send(process.pid, signal.SIGINT)
-    if again:
-        wait_for("saved*")
-        send(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert len([*folder.glob("begun*")]) == 2
-    return out.splitlines()
-
-
-@pytest.mark.parametrize("send", [os.kill, os.killpg])
-def test_ctrl_c_lets_the_jobs_that_run_save_and_begins_no_more(
-    send: Callable[[int, int], None], tmp_path: Path
-) -> None:
-    """Sent to the process that was started alone, or as a terminal does to all of them."""
-    assert press_ctrl_c(tmp_path, send) == ["interrupted", "ended"]
-    assert len([*tmp_path.glob("saved*")]) == 2
-
-
-def test_ctrl_c_again_ends_all_processes_at_once(tmp_path: Path) -> None:
-    assert press_ctrl_c(tmp_path, os.killpg, "stubborn", again=True) == ["interrupted", "stopped"]
-
-
-def test_workers_save_and_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
-    press_ctrl_c(tmp_path, lambda process, _: os.kill(process, signal.SIGKILL))
-    assert len([*tmp_path.glob("saved*")]) == 2
+    deadline = time.monotonic() + 60
+    while len([*tmp_path.glob("begun*")]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    send(process.pid, number)
+    out, _ = process.communicate(timeout=60)  # no process is left either: each would hold the pipe open
+    assert out.splitlines() == said
+    assert [len([*tmp_path.glob(f"{what}*")]) for what in ("begun", "saved")] == [2, 2]
 
 
 @pytest.mark.slow
-def test_ctrl_c_in_jobs_beside_each_other_and_the_same_command_again(data_root: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable, str(ROOT / "scripts/train.py"), "sweep=parallel", "hydra.launcher.n_jobs=2", "data=folder",
-        f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu", "trainer.max_epochs=40",
-        "model.channels=[4,8]", "pictures=none", "report=false", "test=false", "seed=0,1,2",
-    ]  # fmt: skip
+def test_ctrl_c_in_parallel_jobs_and_the_same_command_again(data_root: Path, tmp_path: Path) -> None:
+    words = command(data_root, *PARALLEL, "trainer.max_epochs=40", "seed=0,1,2")
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     while len([*tmp_path.glob("outputs/train/*/*/checkpoints/last.ckpt")]) < 2:
         assert process.poll() is None
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    lines = out.splitlines()
-    assert lines[1].startswith("interrupted: the jobs that run save their checkpoints")
-    assert lines[-1] == "3 jobs: 2 interrupted, 1 not begun; the same command goes on"
+    assert "\ninterrupted: the running jobs save their checkpoints\n" in out
+    assert out.endswith("3 jobs: 2 interrupted, 1 not started; the same command runs the rest\n")
     assert "Traceback" not in out
     (sweep,) = tmp_path.glob("outputs/train/*")
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"seed=0", "seed=1"}
     kept = {path.name for path in sweep.glob("*/checkpoints/*")}
     assert {"best.ckpt", "last.ckpt"} <= kept <= {"best.ckpt", "last.ckpt", "previous.ckpt"}
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0, again.stderr
-    records = [json.loads(path.read_text()) for path in sweep.glob("*/run.json")]
-    assert [record["status"] for record in records] == ["finished"] * 3
-    assert sum("resumed" in record for record in records) == 2
+    assert statuses(sweep) == dict.fromkeys(["seed=0", "seed=1", "seed=2"], "finished")
+    assert sum("resumed" in record for record in records(sweep).values()) == 2
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_lose_nothing(data_root: Path, tmp_path: Path) -> None:
+    words = command(data_root, "-m", "seed=0,1,2,3")
+    both = [subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outs = [process.communicate(timeout=300)[0] for process in both]
+    (sweep,) = tmp_path.glob("outputs/train/*")
+    assert statuses(sweep) == {f"seed={seed}": "finished" for seed in range(4)}
+    assert all("resumed" not in record for record in records(sweep).values())
+    assert sum(out.count("run folder: ") for out in outs) == 4  # each job was trained once
+    assert {process.returncode for process in both} <= {0, 1}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["hydra/launcher=submitit_local", "sweep=ray"])
 def test_jobs_run_through_the_launchers_of_clusters(launcher: str, data_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    words = [
-        "data=folder", f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu",
-        "trainer.max_epochs=1", "model.channels=[4,8]", "pictures=none", "report=false", "test=false",
-    ]  # fmt: skip
-    command = [sys.executable, str(ROOT / "scripts/train.py"), "-m", launcher, *words]
 
     def run() -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [*command, "seed=0,1", "model.dropout=0.1,1.5"],
+            command(data_root, "-m", launcher, "seed=0,1", "model.dropout=0.1,1.5"),
             cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280,
             check=False,
         )  # fmt: skip
 
     done = run()
     assert done.returncode == 1, done.stderr
-    assert "2 of 4 jobs failed" in done.stderr
-    records = [json.loads(path.read_text()) for path in tmp_path.glob("outputs/train/*/*/run.json")]
-    assert sorted(record["status"] for record in records) == ["failed", "failed", "finished", "finished"]
-    again = run()
-    assert "2 of 4 jobs are finished" in again.stdout
-    assert len([*tmp_path.glob("outputs/train/*")]) == 1
+    assert "4 jobs: 2 failed, 2 finished" in done.stderr
+    (sweep,) = tmp_path.glob("outputs/train/*")
+    assert sorted(statuses(sweep).values()) == ["failed", "failed", "finished", "finished"]
+    assert "4 jobs: 2 already finished, 2 failed" in run().stderr
+    assert [*tmp_path.glob("outputs/train/*")] == [sweep]
 
 
 def test_slurm_gets_what_its_config_says(run_script: RunScript) -> None:

@@ -1,6 +1,7 @@
-"""Runs side by side: which setting is best, and whether that is more than noise."""
+"""Compare runs: which setting is best, and whether the difference is significant."""
 
-from fmnist.compare.files import PAGE_FILE, write_comparison
+from fmnist.compare.files import write_comparison
+from fmnist.compare.formatting import PAGE_FILE
 from fmnist.compare.ranking import compare
 from fmnist.compare.reading import RunResult, read_runs
 

@@ -1,100 +1,118 @@
 """A comparison as files: two tables and a page."""
 
-import csv
-import io
-import json
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from fmnist.compare.formatting import from_folder
-from fmnist.compare.page import comparison_page
-from fmnist.compare.ranking import Comparison, Row, compare
+import pandas as pd
+from markupsafe import Markup
+from pandas import DataFrame
+
+from fmnist.compare import formatting
+from fmnist.compare.charts import setting_chart
+from fmnist.compare.formatting import relative
+from fmnist.compare.ranking import Comparison, compare, differing_settings
 from fmnist.compare.reading import RunResult
-from fmnist.compare.settings import columns
 from fmnist.compare.terminal import terminal_text, terminal_width
+from fmnist.plotting.frame import render, svg
 from fmnist.runs.files import atomic_write
+from fmnist.runs.run import Run
 
-SETTINGS_FILE, RUNS_FILE, PAGE_FILE = "comparison.csv", "runs.csv", "comparison.html"
+MAX_ROWS = 500
+MAX_CHARTS = 24
+MAX_LINKS = 20  # of a row
 
 
 def write_comparison(folder: Path, runs: Sequence[RunResult], metric: str | None = None) -> str:
-    """Writes comparison.csv, runs.csv and comparison.html, and returns what the terminal is to show.
+    """Write comparison.csv, runs.csv and comparison.html, and return the text for the terminal.
 
     Args:
-        folder: where they go, made where it is missing; folders of runs stand in them as seen from there.
-        runs: as `read_runs` gives them.
-        metric: to rank by; None takes what the runs monitored.
+        folder: of the files, made if missing; the runs are named as seen from there.
+        runs: see `read_runs`.
+        metric: to rank by; None takes the one that the runs monitored.
 
     Raises:
-        ValueError: if no run has the metric, or it is not one to choose by. Then nothing is written.
+        ValueError: if no finished run has the metric, or it is one of the test images. Then nothing is written.
     """
     comparison = compare(runs, metric)
-    width = terminal_width()
     texts = {
-        SETTINGS_FILE: settings_csv(comparison, folder),
-        RUNS_FILE: runs_csv(runs, comparison, folder),
-        PAGE_FILE: comparison_page(comparison, folder, (SETTINGS_FILE, RUNS_FILE)),
+        formatting.SETTINGS_FILE: settings_csv(comparison, folder),
+        formatting.RUNS_FILE: runs_csv(runs, comparison, folder),
+        formatting.PAGE_FILE: page(comparison, folder),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         atomic_write(folder / name, text)
-    return terminal_text(comparison, width, (SETTINGS_FILE, RUNS_FILE), folder)
+    return terminal_text(comparison, terminal_width(), folder)
 
 
 def settings_csv(comparison: Comparison, folder: Path) -> str:
-    """A row for each setting, best first, in full precision; differences are to the best."""
-    heading = ["rank", *comparison.columns, "n", "mean", "sd", "difference", "ci_low", "ci_high", "p", "p_holm"]
-    heading += ["verdict", "test_n", "test_mean", "test_sd", "seconds", "seeds", "folders"]
-    return _csv(heading, (_setting_cells(comparison, row, folder) for row in comparison.rows))
-
-
-def _setting_cells(comparison: Comparison, row: Row, folder: Path) -> list[Any]:
-    difference = row.difference
-    return [
-        row.rank,
-        *(row.values[key] for key in comparison.columns),
-        *(row.score.n, row.score.mean, row.score.sd),
-        *(difference.mean, difference.low, difference.high, difference.p, row.corrected),
-        row.verdict,
-        *(row.test.n, row.test.mean, row.test.sd),
-        row.seconds,
-        ";".join(str(run.seed) for run in row.runs),
-        ";".join(from_folder(run.folder, folder) for run in row.runs),
-    ]
+    """Return a row for each setting, best first, with numbers in full precision."""
+    seeds = [";".join(run.seed for run in runs) for runs in comparison.runs]
+    folders = [";".join(relative(run.folder, folder) for run in runs) for runs in comparison.runs]
+    scores = comparison.scores.assign(seeds=seeds, folders=folders)
+    return _csv(scores[["rank"]], comparison.settings, scores.drop(columns="rank"))
 
 
 def runs_csv(runs: Sequence[RunResult], comparison: Comparison, folder: Path) -> str:
-    """A row for each run, finished or not, in the order in which they were found."""
-    settings = columns([run.settings for run in runs], [run.choices for run in runs])
-    ranks = {run.folder: row.rank for row in comparison.rows for run in row.runs}
-    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    heading = ["folder", "status", "rank", "seed", *settings, "epochs", *metrics, "error"]
-    rows = (
-        [
-            from_folder(run.folder, folder),
-            *(run.status, ranks.get(run.folder), run.seed),
-            *(column[number] for column in settings.values()),
-            run.epochs,
-            *(run.metrics.get(name) for name in metrics),
-            run.error,
-        ]
-        for number, run in enumerate(runs)
+    """Return a row for each run, finished or not, in the order in which they were found."""
+    ranks = zip(comparison.scores["rank"], comparison.runs, strict=True)
+    rank_of = {run.folder: rank for rank, members in ranks for run in members}
+    names = [(relative(run.folder, folder), run.status, rank_of.get(run.folder), run.seed) for run in runs]
+    return _csv(
+        DataFrame(names, columns=["folder", "status", "rank", "seed"]).astype({"rank": "Int64"}),
+        differing_settings(runs),
+        DataFrame({"epochs": [run.epochs for run in runs]}),
+        DataFrame([run.metrics for run in runs]),
+        DataFrame({"error": [run.error for run in runs]}),
     )
-    return _csv(heading, rows)
 
 
-def _csv(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heading)
-    writer.writerows(map(_cell, row) for row in rows)
-    return text.getvalue()
+def _csv(*tables: DataFrame) -> str:
+    return str(pd.concat(tables, axis=1).to_csv(index=False))
 
 
-def _cell(value: Any) -> str:
-    """What a program can read again: numbers in full, nothing for what there isn't."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)
+def page(comparison: Comparison, folder: Path) -> str:
+    """Return the page as HTML.
+
+    Args:
+        comparison: what is shown.
+        folder: of the page, for the links to the runs.
+    """
+    runs, unranked = comparison.runs, comparison.unranked
+    rows = formatting.ranking_table(comparison, MAX_ROWS).to_dict("records")
+    return render(
+        "compare/comparison.html",
+        summary=formatting.summary(comparison),
+        metric=comparison.metric,
+        score=formatting.unit(comparison.metric),
+        best=rows[0] if comparison.scores["rank"].count() else None,
+        settings=list(comparison.settings),
+        sentences=formatting.sentences(comparison),
+        rows=rows,
+        links=[[_link(run, folder) for run in members[:MAX_LINKS]] for members in runs[:MAX_ROWS]],
+        more_links=[len(members) - MAX_LINKS for members in runs[:MAX_ROWS]],
+        more_rows=len(runs) - MAX_ROWS,
+        charts=setting_charts(comparison),
+        unranked=[(relative(run.folder, folder), run) for run in unranked[:MAX_ROWS]],
+        more_unranked=len(unranked) - MAX_ROWS,
+    )
+
+
+def _link(run: RunResult, folder: Path) -> tuple[str, str, str | None]:
+    """Return seed, folder, and the address of the report if there is one."""
+    name = relative(run.folder, folder)
+    report = Run(run.folder).report_file
+    return run.seed, name, quote(f"./{name}/{report.name}") if report.is_file() else None
+
+
+def setting_charts(comparison: Comparison) -> list[tuple[str, Markup]]:
+    """Return the first settings that differ among the ranked runs, each with its chart."""
+    metric = comparison.metric
+    factor = 100 if formatting.is_share(metric) else 1
+    rows = [(row, run) for row in range(comparison.scores["rank"].count()) for run in comparison.runs[row]]
+    scores = [factor * run.metrics[metric] for _, run in rows]
+    values = comparison.settings.iloc[[row for row, _ in rows]].map(formatting.short, na_action="ignore")
+    keys = [key for key in values if values[key].nunique(dropna=False) > 1]
+    unit = formatting.unit(metric)
+    return [(key, svg(setting_chart(key, values[key].tolist(), scores, unit))) for key in keys[:MAX_CHARTS]]

@@ -1,114 +1,105 @@
-"""Settings and scores as people read them."""
+"""Texts of a comparison: its numbers, its ranking, its sentences."""
 
-import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fmnist.compare.ranking import BEST, NOISE, UNKNOWN, WORSE, Comparison
+import pandas as pd
+from pandas import DataFrame
+
+from fmnist.compare.ranking import NOT_SIGNIFICANT, TEST_METRIC, UNKNOWN, WORSE, Comparison
 from fmnist.compare.reading import STATUSES
-from fmnist.compare.statistics import LEVEL, Difference, Sample
+from fmnist.compare.statistics import LEVEL
 
+SETTINGS_FILE, RUNS_FILE, PAGE_FILE = "comparison.csv", "runs.csv", "comparison.html"
 NOTHING = "-"
-LONGEST_FRACTION = 8  # characters
+LONGEST_NUMBER = 8  # characters
 
 
-def value_text(value: Any) -> str:
-    """A setting's value as YAML would have it, on one line, long fractions rounded; a dash where it isn't set."""
-    if value is None:
+def short(value: Any) -> str:
+    """Return a setting's text with long fractions rounded; a dash if it isn't set."""
+    if not isinstance(value, str):
         return NOTHING
-    if isinstance(value, float) and len(str(value)) > LONGEST_FRACTION:
-        return f"{value:.4g}"
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(value_text, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = str(value)
-    return text if text.isprintable() and text else json.dumps(text)
-
-
-def setting_words(values: Mapping[str, Any]) -> str:
-    """What is set, as it is typed: key=value key=value."""
-    return " ".join(f"{key}={value_text(value)}" for key, value in values.items() if value is not None)
+    try:
+        return f"{float(value):.4g}" if len(value) > LONGEST_NUMBER else value
+    except ValueError:
+        return value
 
 
 def is_share(metric: str) -> bool:
-    """Whether it is shown in percent."""
+    """Return whether a metric is shown in percent."""
     return "accuracy" in metric
 
 
 def unit(metric: str) -> str:
-    """The metric with its unit, for a heading."""
+    """Return a metric with its unit, for a heading."""
     return f"{metric} (%)" if is_share(metric) else metric
 
 
 def number(metric: str, value: float, *, signed: bool = False) -> str:
-    """A value of a metric, or a difference of two."""
+    """Return a value of a metric, or a difference of two, as text."""
     if math.isnan(value):
         return NOTHING
     sign = "+" if signed else ""
     return f"{100 * value:{sign}.2f}" if is_share(metric) else f"{value:{sign}.4f}"
 
 
-def score(metric: str, sample: Sample) -> str:
-    """Mean and standard deviation."""
-    if math.isnan(sample.mean):
-        return NOTHING
-    spread = "" if math.isnan(sample.sd) else f" ± {number(metric, sample.sd)}"
-    return number(metric, sample.mean) + spread
+def score(metric: str, mean: float, std: float) -> str:
+    """Return mean ± standard deviation as text."""
+    return number(metric, mean) + ("" if math.isnan(std) else f" ± {number(metric, std)}")
 
 
-def interval(metric: str, difference: Difference) -> str:
-    """The 95 % confidence interval."""
-    if math.isnan(difference.low):
-        return NOTHING
-    return f"{number(metric, difference.low, signed=True)} to {number(metric, difference.high, signed=True)}"
-
-
-def probability(p: float) -> str:
-    return NOTHING if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def explanation(comparison: Comparison) -> str:
-    """What was tested, and what the verdicts mean."""
-    verdicts = {row.verdict for row in comparison.rows}
-    if len(comparison.rows) < 2:
-        return ""
-    parts = []
-    if comparison.tested:
-        corrected = f", Holm-corrected for {comparison.tested:,} comparisons" if comparison.tested > 1 else ""
-        meanings = {
-            WORSE: f"worse: told apart at the {LEVEL:.0%} level",
-            NOISE: "noise: not told apart from the best",
-            UNKNOWN: "unknown: one seed on either side, or no value",
-        }
-        said = "; ".join(text for verdict, text in meanings.items() if verdict in verdicts)
-        parts.append(
-            f"Each setting was tested against the best by Welch's t-test over seeds (two-sided{corrected}); {said}."
+def ranking_table(comparison: Comparison, most: int) -> DataFrame:
+    """Return the first rows of a ranking as texts: a column for each setting that differs, and for each result."""
+    metric, rows = comparison.metric, []
+    for index, row in comparison.scores.head(most).iterrows():
+        low, high = (number(metric, row[name], signed=True) for name in ("ci_low", "ci_high"))
+        rows.append(
+            {
+                "#": NOTHING if pd.isna(row["rank"]) else str(row["rank"]),
+                **{key: short(value) for key, value in comparison.settings.loc[index].items()},
+                "n": str(row["n"]),
+                unit(metric): score(metric, row["mean"], row["std"]),
+                "to best": NOTHING if index == 0 else number(metric, row["difference"], signed=True),
+                "95% CI": NOTHING if low == NOTHING else f"{low} to {high}",
+                "p (Holm)": NOTHING if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2g}",
+                "verdict": row["verdict"],
+                unit(TEST_METRIC): score(TEST_METRIC, row["test_mean"], row["test_std"]),
+                "seconds": NOTHING if math.isnan(row["seconds"]) else f"{row['seconds']:,.0f}",
+            }
         )
-    else:
-        parts.append("No difference could be tested: that takes two seeds or more of the best and of another setting.")
-    if BEST in verdicts:
-        ranked = sum(row.rank is not None for row in comparison.rows)
-        parts.append(f"The best is the luckiest of {ranked:,}, too: with new seeds it will tend to be a little worse.")
-    return " ".join(parts)
+    return DataFrame(rows)
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """Return what was tested, what the verdicts mean, and the notes."""
+    found, scores = [], comparison.scores
+    if tested := scores["p"].count():
+        corrected = f", Holm-corrected for {tested:,} comparisons" if tested > 1 else ""
+        found.append(f"Each setting was tested against the best by Welch's t-test over seeds (two-sided{corrected}).")
+        found.append(f"{WORSE}: p is below {LEVEL}; {NOT_SIGNIFICANT}: the best may be ahead by chance.")
+    if UNKNOWN in set(scores["verdict"]):
+        found.append(f"{UNKNOWN}: not tested, as that takes two seeds or more on both sides that don't all tie.")
+    if (ranked := scores["rank"].count()) > 1:
+        found.append(f"Selection bias: the best of {ranked:,} is likely to be a little worse with new seeds.")
+    return [*found, *comparison.notes]
 
 
 def counted(number: int, what: str) -> str:
+    """Return "1 run", "2 runs"."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def summary(comparison: Comparison) -> str:
-    """How many there are of what."""
-    runs = sum(len(row.runs) for row in comparison.rows)
-    text = f"{counted(runs, 'run')} of {counted(len(comparison.rows), 'setting')}"
+    """Return how many runs and settings were ranked, and how many runs haven't finished."""
+    runs = counted(sum(map(len, comparison.runs)), "run")
     others = Counter(run.status for run in comparison.unranked)
-    return ", ".join([text, *(f"{others[status]:,} {status}" for status in STATUSES if others[status])])
+    unranked = [f"{others[status]:,} {status}" for status in STATUSES if others[status]]
+    return ", ".join([f"{runs} of {counted(len(comparison.runs), 'setting')}", *unranked])
 
 
-def from_folder(path: Path, folder: Path) -> str:
-    """The path as seen from a folder, so that both can be moved together."""
+def relative(path: Path, folder: Path) -> str:
+    """Return the path as seen from a folder, so that both can be moved together."""
     return os.path.relpath(path, folder)

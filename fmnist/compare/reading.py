@@ -1,16 +1,22 @@
-"""Run folders, thousands of them, as plain values."""
+"""Read the folders of runs."""
 
+import hashlib
+import json
 import logging
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fmnist.compare.settings import read_config, settings_of
+import yaml
+
+from fmnist.config.keys import affects_result, flat_settings
+from fmnist.runs import untrusted
+from fmnist.runs.files import load_json
+from fmnist.runs.moved_targets import update_targets
 from fmnist.runs.run import Run
 from fmnist.training.metric_names import PHASES
 
@@ -18,177 +24,167 @@ log = logging.getLogger(__name__)
 
 FINISHED = "finished"
 STATUSES = (FINISHED, "running", "interrupted", "failed", "pruned")
-LARGEST = 1e100  # number that can still be squared; JSON has no word for infinity
-NAMED = 3  # of the folders that are left out
+MAX_METRIC = 1e100  # the square is still finite
+MAX_NAMED = 3  # of the folders that can't be read
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a comparison has to know of a run."""
+    """What a comparison uses of a run."""
 
     folder: Path
     status: str
     """One of `STATUSES`."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """By dotted key; what makes no difference isn't among them."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Values that affect the result, by dotted key, as `setting_text` writes them."""
     choices: Mapping[str, str] = field(default_factory=dict)
-    """Option by group; empty where the run doesn't say it."""
-    overrides: Sequence[str] = ()
-    seed: Any = None
-    monitor: str | None = None
+    """Option by group. Empty if run.json has none."""
+    seed: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the chosen checkpoint, by the names of `fmnist.training.metric_names.metric_names`; and train/seconds."""
-    epochs: int | None = None
-    ended: float = -math.inf
-    """Seconds since 1970, or when it began where it hasn't ended."""
-    error: str | None = None
+    """By name: val/loss, val/accuracy_per_class/Bag, train/seconds, ... NaN for infinite values."""
+    epochs: int = 0
+    ended: str = ""
+    """ISO 8601; the start of a run that hasn't ended."""
+    error: str = ""
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunResult]:
-    """Every run in or below the folders, once, in their natural order; what can't be read is named in a warning.
+    """Return each run in or below the folders once, in natural order. Runs that can't be read are logged and left out.
 
     Raises:
-        ValueError: if a folder isn't there, or there are no runs.
+        ValueError: if a folder doesn't exist, or there are no runs.
     """
-    runs, left_out = [], []
+    runs, problems = [], []
     for folder in find_runs(folders):
         try:
             runs.append(read_run(folder))
-        except (ValueError, OSError, RecursionError) as error:
-            left_out.append(f"{shown(folder)} ({_in_a_line(error, folder)})")
-    more = f" and {len(left_out) - NAMED:,} more" if len(left_out) > NAMED else ""
-    reasons = ", ".join(left_out[:NAMED]) + more
+        except (ValueError, TypeError, OSError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).replace(f"{folder}{os.sep}", "").split())
+            problems.append(f"{folder} ({reason})")
+    reasons = ", ".join(problems[:MAX_NAMED])
+    if len(problems) > MAX_NAMED:
+        reasons += f" and {len(problems) - MAX_NAMED:,} more"
     if not runs:
         where = ", ".join(map(str, folders))
-        raise ValueError(f"{where}: no run can be read: {reasons}" if left_out else f"{where}: there are no runs")
-    if left_out:
+        raise ValueError(f"{where}: no run can be read: {reasons}" if problems else f"{where}: there are no runs")
+    if problems:
         log.warning("left out: %s", reasons)
     return runs
 
 
 def find_runs(folders: Sequence[Path]) -> Iterator[Path]:
-    """The run folders in or below the given ones, each once however many ways lead there; none inside a run.
+    """Yield each run folder in or below the given ones once, however many links lead to it; none inside a run.
 
     Raises:
-        ValueError: if a folder isn't there.
+        ValueError: if a folder doesn't exist.
     """
-    seen: set[tuple[int, int]] = set()
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"runs={folder}: there is no such folder")
+    seen: set[str] = set()
     for folder in folders:
-        yield from _below(Path(os.path.abspath(folder)), seen)  # noqa: PTH100 - links stay what they are called
+        for path, names, files in os.walk(os.path.abspath(folder), onerror=_warn, followlinks=True):  # noqa: PTH100
+            real_path = os.path.realpath(path)
+            is_run = "run.json" in files or "config.yaml" in files
+            if is_run and real_path not in seen:
+                yield Path(path)
+            go_deeper = not is_run and real_path not in seen
+            seen.add(real_path)
+            names[:] = sorted(filter(_is_visible, names), key=natural) if go_deeper else []
 
 
-def _below(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as scan:
-            entries = {entry.name: entry for entry in scan}
-    except OSError as error:
-        log.warning("%s can't be looked into: %s", shown(folder), error.strerror)
-        return
-    run = Run(folder)
-    if run.config_file.name in entries or run.record_file.name in entries:
-        yield folder
-        return
-    inside = [entry for entry in entries.values() if not entry.name.startswith(".") and entry.is_dir()]
-    for entry in sorted(inside, key=lambda entry: (entry.is_symlink(), natural(entry.name))):
-        yield from _below(folder / entry.name, seen)
+def _warn(error: OSError) -> None:
+    log.warning("%s can't be searched: %s", error.filename, error.strerror)
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".")
 
 
 def natural(text: str) -> list[str | int]:
-    """Sorts job 2 before job 10."""
+    """Return a sort key that places "job 2" before "job 10"."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def read_run(folder: Path) -> RunResult:
-    """What the folder says.
+    """Return the run in a folder.
 
     Raises:
-        ValueError: if it is half-written, damaged or of another version.
+        ValueError: if a file is missing, damaged or of another version.
     """
     run = Run(folder)
-    record = run.load_record()
+    record, metrics = _load(run.record_file), _load(run.metrics_file)
     status = record.get("status")
     if status not in STATUSES:
         raise ValueError(f"{run.record_file.name} has no status" if status is None else f"its status is {status!r}")
-    config: dict[str, Any] = {}
-    if run.config_file.is_file():
-        try:
-            config = read_config(run.config_file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{run.config_file.name} can't be read: {error}") from error
-    elif status == FINISHED:
+    settings = _settings(run, record)
+    if status == FINISHED and not settings:
         raise ValueError(f"no {run.config_file.name}")
-    saved = run.load_metrics()
-    if status == FINISHED and not saved:
+    if status == FINISHED and not metrics:
         raise ValueError(f"no {run.metrics_file.name}")
-    problem, choices, monitor = record.get("error"), record.get("choices"), config.get("monitor")
+    choices, epochs, error = record.get("choices"), metrics.get("epochs"), record.get("error")
     return RunResult(
         folder=folder,
         status=status,
-        settings=settings_of(config, record.get("dataset")),
-        choices=_texts(choices) if isinstance(choices, dict) else {},
-        overrides=[str(word) for word in record["overrides"]] if isinstance(record.get("overrides"), list) else (),
-        seed=config.get("seed"),
-        monitor=monitor if isinstance(monitor, str) else None,
-        metrics=dict(_numbers(saved)),
-        epochs=saved["epochs"] if isinstance(saved.get("epochs"), int) else _epochs(run),
-        ended=_time(record.get("end") or record.get("start")),
-        error=" ".join(str(problem).split()) if problem is not None else None,
+        settings={key: setting_text(key, value) for key, value in settings.items() if affects_result(key)},
+        choices={key: str(option) for key, option in choices.items()} if isinstance(choices, dict) else {},
+        seed=str(settings.get("seed", "")),
+        metrics=_metrics(metrics),
+        epochs=epochs if isinstance(epochs, int) else run.epochs,
+        ended=str(record.get("end") or record.get("start")),
+        error="" if error is None else " ".join(str(error).split()),
     )
 
 
-def _numbers(saved: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The metrics; NaN for those that JSON has no word for.
+def _load(file: Path) -> dict[str, Any]:
+    if file.is_file() and file.stat().st_size > untrusted.MOST_CHARACTERS:
+        raise ValueError(f"{file} is larger than {untrusted.MOST_CHARACTERS:,} bytes")
+    return load_json(file)
+
+
+def _settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat config that run.json holds, or that of config.yaml for runs of earlier versions."""
+    settings, file = record.get("settings"), run.record_file
+    try:
+        if settings is not None:
+            untrusted.check_plain(settings)
+        elif run.config_file.is_file():
+            file = run.config_file
+            settings = yaml.load(untrusted.read_yaml(file), untrusted.Loader)  # nosec B506 (a safe loader)
+            if isinstance(settings, dict):
+                settings = update_targets(settings)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{file.name} can't be read: {error}") from error
+    flat = flat_settings(settings or {})
+    if flat and (dataset := record.get("dataset")):
+        flat["dataset"] = hashlib.sha256(json.dumps(dataset, sort_keys=True).encode()).hexdigest()[:8]
+    return flat
+
+
+def setting_text(key: str, value: Any) -> str:
+    """Return a value as text, as it is typed. Equal settings have equal texts: 1 is 1.0, but 1 isn't true.
+
+    The Trainer's values keep their type: of its limits, 1 is one batch and 1.0 is all batches.
+    """
+    if isinstance(value, str) and value and value.isprintable():
+        return value
+    if isinstance(value, float) and value.is_integer() and not key.startswith("trainer."):
+        value = int(value)
+    return json.dumps(value, default=str)
+
+
+def _metrics(content: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of metrics.json by name; its other entries are left out.
 
     Raises:
-        ValueError: if one isn't a number.
+        ValueError: if a metric isn't a number.
     """
-    for key, value in saved.items():
-        name = f"{prefix}{key}"
-        if name.partition("/")[0] not in PHASES:
-            continue
-        if isinstance(value, dict):
-            yield from _numbers(value, f"{name}/")
-        elif value is None:
-            yield name, math.nan
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, float(value) if abs(value) < LARGEST else math.nan
-        else:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if name.partition("/")[0] in PHASES:
+            per_class = isinstance(value, dict)
+            flat |= {f"{name}/{key}": item for key, item in value.items()} if per_class else {name: value}
+    for name, value in flat.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{name} is not a number: {str(value)[:30]!r}")
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    return {str(key): value for key, value in values.items() if isinstance(value, str)}
-
-
-def _epochs(run: Run) -> int | None:
-    """By the table of a run that hasn't written its metrics yet."""
-    try:
-        return run.epochs
-    except (OSError, ValueError):
-        return None
-
-
-def _time(text: Any) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (TypeError, ValueError, OverflowError, OSError):
-        return -math.inf
-
-
-def _in_a_line(error: BaseException, folder: Path) -> str:
-    """What is wrong, without repeating where."""
-    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return " ".join(text.replace(f"{folder}{os.sep}", "").split())
-
-
-def shown(folder: Path) -> str:
-    """The folder as a person would type it: from here, where it lies below."""
-    here = Path.cwd()
-    return str(folder.relative_to(here)) if folder.is_relative_to(here) and folder != here else str(folder)
+    return {name: value if value is not None and abs(value) < MAX_METRIC else math.nan for name, value in flat.items()}

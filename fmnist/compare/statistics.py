@@ -1,93 +1,66 @@
-"""Whether a difference between two settings is more than noise."""
+"""Test whether two settings differ significantly."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # Student's t alone: scipy.stats takes half a second to import
+from pandas import Series
+from scipy import stats
 
 LEVEL = 0.05
+"""Significance level."""
+ROUNDING = 1e-12
+"""Relative spread that rounding errors alone explain."""
 NAN = math.nan
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is known of a setting's seeds."""
+    """Number, mean and standard deviation (with n - 1) of a setting's seeds; NaN if unknown."""
 
     n: int
     mean: float
     sd: float
-    """With n - 1; NaN for a single value."""
-
-    @property
-    def error(self) -> float:
-        """The standard error of the mean."""
-        return self.sd / math.sqrt(self.n) if self.n else NAN
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two means, with its 95 % confidence interval and the two-sided p-value; NaN where it can't be told."""
+    """Difference of two means, its 95 % confidence interval and two-sided p-value; NaN if unknown."""
 
     mean: float
-    low: float
-    high: float
-    p: float
+    low: float = NAN
+    high: float = NAN
+    p: float = NAN
 
 
 def sample(values: Sequence[float]) -> Sample:
-    """Mean and standard deviation; both NaN as soon as one value is."""
-    if len(values) > 1 and all(value == values[0] for value in values):
-        return Sample(len(values), values[0], 0.0)  # summing them up would make a spread of rounding errors
-    sd = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
-    return Sample(len(values), math.fsum(values) / len(values) if values else NAN, sd)
-
-
-def pooled_sd(samples: Iterable[Sample]) -> float:
-    """The standard deviation that settings have in common, each around its own mean; NaN if none has two values.
-
-    A few seeds tell their own only roughly (what two say is less than a third of it in a quarter of all cases), those
-    of all settings together better, so far as no setting changes it much.
-
-    Source: https://en.wikipedia.org/wiki/Pooled_variance
-    """
-    several = [known for known in samples if known.n > 1]
-    freedom = sum(known.n - 1 for known in several)
-    return math.sqrt(math.fsum((known.n - 1) * known.sd**2 for known in several) / freedom) if freedom else NAN
+    """Return the values' number, mean and standard deviation. A NaN among them makes both NaN."""
+    series = Series(values, dtype=float)
+    return Sample(len(series), float(series.mean(skipna=False)), float(series.std(skipna=False)))
 
 
 def welch(a: Sample, b: Sample) -> Difference:
-    """a - b by Welch's t-test, which takes neither equal variances nor equal numbers for granted.
+    """Return a - b, tested by Welch's t-test: equal variances aren't assumed.
 
-    Where neither varies, any difference counts as certain.
-
-    Source: Welch, The generalization of "Student's" problem when several different population variances are involved,
-    1947, as in https://en.wikipedia.org/wiki/Welch%27s_t-test
+    Two samples that don't vary at all, as two seeds that tie, have no known variance: they aren't tested.
     """
     difference = a.mean - b.mean
-    if min(a.n, b.n) < 2 or math.isnan(difference):
-        return Difference(difference, NAN, NAN, NAN)
+    if min(a.n, b.n) < 2 or math.isnan(difference) or max(a.sd, b.sd) <= ROUNDING * max(abs(a.mean), abs(b.mean)):
+        return Difference(difference)
+    p = stats.ttest_ind_from_stats(a.mean, a.sd, a.n, b.mean, b.sd, b.n, equal_var=False).pvalue
     va, vb = a.sd**2 / a.n, b.sd**2 / b.n
-    error = math.sqrt(va + vb)
-    if error == 0:
-        return Difference(difference, difference, difference, float(difference == 0))
     freedom = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1))
-    half = error * float(stdtrit(freedom, 1 - LEVEL / 2))
-    p = 2 * float(stdtr(freedom, -abs(difference) / error))
-    return Difference(difference, difference - half, difference + half, p)
+    low, high = stats.t.interval(1 - LEVEL, freedom, loc=difference, scale=math.sqrt(va + vb))
+    return Difference(difference, float(low), float(high), float(p))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The same p-values, corrected for there being several; NaNs stay, and don't count.
+    """Return the p-values corrected for their number. NaNs stay NaN and don't count.
 
-    Source: Holm, A simple sequentially rejective multiple test procedure, 1979, as in
-    https://en.wikipedia.org/wiki/Holm%E2%80%93Bonferroni_method
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979
     """
-    corrected = [NAN] * len(p_values)
-    told = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
-    largest = 0.0
-    for place, (p, index) in enumerate(told):
-        largest = max(largest, min(1.0, (len(told) - place) * p))
-        corrected[index] = largest
-    return corrected
+    p = Series(p_values, dtype=float)
+    ordered = p.dropna().sort_values()
+    corrected = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
+    return [float(value) for value in corrected.reindex(p.index)]

@@ -41,7 +41,7 @@ from fmnist.training.callbacks import (
     StepLoss,
 )
 from fmnist.training.classifier import Classifier
-from fmnist.training.compilation import check_compiler, check_replay
+from fmnist.training.compilation import check_compiler, check_cuda_graph
 from fmnist.training.cuda_graph import ReplayedNetwork
 from fmnist.training.distributed import SummedMetrics
 from fmnist.training.metric_names import direction, metric_names
@@ -50,9 +50,9 @@ from fmnist.training.speed import run_network, use_in_training
 from fmnist.training.tensorboard import RunLogger
 
 DOUBLE = ("64", "64-true")
-"""Lightning's words for double precision."""
+"""Lightning's names of double precision."""
 COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
-"""Precisions of weights whose last digit is more than a step of an average."""
+"""Precisions of weights whose last digit is larger than a step of their average."""
 
 
 @dataclass
@@ -145,12 +145,12 @@ def accelerate(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> Non
         torch.compiler.reset()
         use_in_training(classifier, torch.compile(run_network))
     if cfg.get("cuda_graph"):
-        check_replay(device, trainer.world_size, trainer.accumulate_grad_batches, compiled)
+        check_cuda_graph(device, trainer.world_size, trainer.accumulate_grad_batches, compiled)
         use_in_training(classifier, ReplayedNetwork())
 
 
 def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
-    """Refuses what doesn't go together, above all what several processes can't share.
+    """Refuse keys that exclude each other, above all in several processes.
 
     Raises:
         ValueError: naming the key.
@@ -158,7 +158,8 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
     check_processes(trainer.num_devices, trainer.num_nodes)
     if cfg.data.batch_size < trainer.world_size:
         raise ValueError(
-            f"data.batch_size={cfg.data.batch_size}: fewer than the {trainer.world_size} processes that share a batch"
+            f"data.batch_size={cfg.data.batch_size}: must be at least {trainer.world_size}, "
+            "the processes that share a batch"
         )
     if trainer.precision == "16-mixed" and trainer.gradient_clip_val and cfg.optimizer.get("fused"):
         raise ValueError(
@@ -169,7 +170,7 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
     if averages and trainer.precision in COARSE:
         raise ValueError(
             f"trainer.precision={trainer.precision}: too coarse for callbacks=ema, whose average moves by less than "
-            "the last digit; bf16-mixed and 32-true aren't"
+            "the last digit: take bf16-mixed or 32-true"
         )
     if isinstance(trainer.strategy, FSDPStrategy) and averages:
         raise ValueError("trainer.strategy=fsdp: no process has the whole network to average: callbacks=none")
@@ -178,30 +179,29 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
 
 
 def check_loss(cfg: DictConfig, loss: nn.Module, augment: Augmentation, dataset: DatasetInfo) -> None:
-    """Tries the loss on labels as training has them, which of mixed images are shares of the classes.
+    """Try the loss on labels as training has them: soft labels where images are mixed.
 
     Raises:
-        ValueError: if it can't take them.
+        ValueError: if it doesn't accept them.
     """
     classes, labels = len(dataset.classes), torch.zeros(2, dtype=torch.long)
     _, labels = augment.mixed(torch.zeros(2, *dataset.image_shape), labels, classes, torch.Generator())
     try:
         loss(torch.zeros(2, classes), labels)
     except (ValueError, TypeError, RuntimeError) as error:
-        kind = (
-            "labels (N)" if labels.ndim == 1 else "shares of the classes (N, K), as augment.mixup and cutmix have them"
-        )
-        raise ValueError(f"loss._target_={cfg.loss._target_}: it doesn't take {kind}: {one_line(error)}") from error
+        kind = "labels (N)" if labels.ndim == 1 else "soft labels (N, K), which augment.mixup and augment.cutmix make"
+        raise ValueError(f"loss._target_={cfg.loss._target_}: it doesn't accept {kind}: {one_line(error)}") from error
 
 
 def build_classifier(
     cfg: DictConfig, dataset: DatasetInfo = FASHION_MNIST, checkpoint: dict[str, Any] | None = None
 ) -> Classifier:
-    """Network, loss, optimizer and schedule, each tried once so that a wrong choice shows before any data is read.
+    """Build network, loss, optimizer and schedule; each is tried once before any data are read.
 
     Args:
         cfg: the config.
-        checkpoint: the one whose weights the network has to have room for, and no more.
+        dataset: whose images are classified.
+        checkpoint: the one whose weights must fit the network.
     """
     network = build_network(cfg.model, dataset, checkpoint)
     loss = build("loss", cfg.loss, nn.Module)
@@ -217,10 +217,10 @@ def build_classifier(
 
 
 def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, Any] | None = None) -> nn.Module:
-    """The network; first without memory for its weights, so that none is too large.
+    """Build the network, first without memory for its weights, so that none is too large.
 
     Raises:
-        ValueError: if this machine has less memory, or the weights of the checkpoint are of other shapes.
+        ValueError: if the machine has too little memory, or the weights of the checkpoint don't fit.
     """
     parts: dict[str, Any] = {"image_shape": dataset.image_shape, "num_classes": len(dataset.classes)}
     with torch.device("meta"):
@@ -237,23 +237,25 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
 
 
 def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
-    """The images, their augmentation, and the order in which the run's seed serves them."""
+    """Build the data module, with the augmentation and the order of images that the seed gives."""
     augment = build("augment", cfg.augment, Augmentation)
     datamodule: FashionMNISTDataModule = build("data", cfg.data, FashionMNISTDataModule, augment=augment, seed=cfg.seed)
     return datamodule
 
 
 def build_callbacks(cfg: DictConfig) -> list[Callback]:
-    """The callbacks of the config; one that is partial is told the monitored metric and its direction."""
+    """Build the callbacks of the config; a partial one gets the monitored metric and its direction."""
     callbacks = []
     for name, node in cfg.callbacks.items():
         callback = build(f"callbacks.{name}", node, Callback, partly=None)
         for argument, value in node.items():
             if re.search("path|dir", argument) or ("file" in argument and os.sep in str(value)):
-                raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes in its own folder alone")
+                raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes only in its own folder")
         if isinstance(callback, functools.partial):
             if not cfg.data.val_size:
-                raise ValueError(f"callbacks.{name} watches {cfg.monitor}, which data.val_size=0 leaves without images")
+                raise ValueError(
+                    f"callbacks.{name} monitors {cfg.monitor}, but there are no validation images (data.val_size=0)"
+                )
             callback = callback(monitor=cfg.monitor, mode=direction(cfg.monitor))
         if isinstance(callback, WeightAveraging) and not isinstance(callback, AveragedWeights):
             raise ValueError(
@@ -265,8 +267,8 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
 
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
-    """The last epoch's checkpoint always; the best one's where there are images to tell which it is; those within."""
-    # The best after each validation, which need not be in each epoch; the last when its epoch is complete.
+    """Build the callbacks that keep the last checkpoint, the best one, and those within epochs."""
+    # The best one after each validation, which need not come in each epoch; the last one when its epoch is complete.
     last: list[Callback] = [KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)]
     steps, minutes = cfg.checkpoint_every_n_steps, cfg.checkpoint_every_minutes
     if steps or minutes:
@@ -278,11 +280,11 @@ def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
 
 
 def check_monitor(cfg: DictConfig, dataset: DatasetInfo) -> None:
-    """Refuses a metric that isn't measured on the validation images: the test split is for reporting.
+    """Refuse a monitored metric that isn't one of the validation images: test images are for the result alone.
 
     Raises:
-        ValueError: naming the nearest ones that are.
+        ValueError: naming the nearest metrics.
     """
     names = metric_names("val", dataset.classes)
     if cfg.monitor not in names:
-        raise ValueError(f"monitor={cfg.monitor}: there is no such validation metric{did_you_mean(cfg.monitor, names)}")
+        raise ValueError(f"monitor={cfg.monitor}: is no validation metric{did_you_mean(cfg.monitor, names)}")

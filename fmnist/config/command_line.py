@@ -4,7 +4,6 @@ Nothing heavy is imported here, so that --help, --cfg and tab completion answer 
 """
 
 import atexit
-import contextlib
 import gc
 import importlib
 import inspect
@@ -12,14 +11,11 @@ import logging
 import os
 import re
 import sys
-import traceback
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,13 +24,7 @@ from yaml import YAMLError
 
 from fmnist.config.help import CONF, groups, help_text, keys, options
 from fmnist.config.overrides import flags_first, key_of, paths_as_list
-from fmnist.config.processes import REQUEUE, QuickEnd, Terminated
-from fmnist.runs.files import atomic_write
-from fmnist.runs.run import Run, RunIsBusy
-from fmnist.sweep.gpu_assignment import jobs_at_once, use_own_gpu
-from fmnist.sweep.grid import Grid
-from fmnist.sweep.job_queue import Failed, LeftAlone
-from fmnist.sweep.workers import INTERRUPTED, as_worker, uses_joblib
+from fmnist.config.processes import INTERRUPTED, REQUEUE, QuickEnd, Terminated, at_end
 from fmnist.training.rank_info import find_rank
 
 COMMANDS = {
@@ -46,8 +36,6 @@ COMMANDS = {
     "tune": "fmnist.tune.main",
     "show_data": "fmnist.data.show_data",
     "get_data": "fmnist.data.get_data",
-    "benchmark": "tools.benchmarks.main",
-    "results": "tools.results.main",
 }
 """The module with the `main` of each command."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -81,23 +69,12 @@ def run(job: str, words: str | None = None) -> None:
     end = QuickEnd()
     full_error = os.environ.get(FULL_ERROR)
     raises = full_error == "1"
-    OmegaConf.register_new_resolver("fmnist_jobs_at_once", jobs_at_once, replace=True)
     OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
-    # In the place of Hydra's own: it takes no plugin from outside of its namespace.
-    Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = Grid
-
-    here = os.getpid()
 
     def task(cfg: DictConfig) -> Any:
         settings: Any = HydraConfig.get()
-        if uses_joblib(settings.launcher) and os.getpid() != here:
-            return as_worker(here, lambda: run_one(cfg, settings, silent=True), Path(settings.runtime.output_dir))
-        basic = settings.launcher._target_.endswith(".BasicLauncher") or uses_joblib(settings.launcher)
-        return run_one(cfg, settings, silent=not basic)
-
-    def run_one(cfg: DictConfig, settings: DictConfig, silent: bool) -> Any:
-        if settings.mode == RunMode.MULTIRUN and not raises:
-            return run_in_sweep(job, cfg, settings, silent)
+        if settings.mode == RunMode.MULTIRUN:
+            return importlib.import_module("fmnist.sweep.job").run_in_sweep(job, cfg, settings, raises)
         try:
             check_keys(job, cfg)
             return load(job).main(cfg, settings)
@@ -108,7 +85,8 @@ def run(job: str, words: str | None = None) -> None:
 
     os.environ[FULL_ERROR] = "1"  # or Hydra would print the errors itself, on several lines
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
+        with at_end:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=job)(task)()
         end.succeeded = True
     except USER_ERRORS as error:
         if raises:
@@ -153,43 +131,6 @@ def check_keys(job: str, cfg: DictConfig) -> None:
     for key in inspect.signature(load(job).settings).parameters:
         if key not in cfg:
             raise ValueError(f"{key}: there has to be one")
-
-
-def run_in_sweep(job: str, cfg: DictConfig, settings: DictConfig, silent: bool) -> Any:
-    """What the job returns, or `Failed`: the other jobs of the sweep go on. A training's failure is also recorded.
-
-    Args:
-        job: its name.
-        cfg: its config.
-        settings: Hydra's own.
-        silent: whether others run beside it, with whose lines its own would be mixed up, and which have GPUs.
-    """
-    run = Run(Path(settings.runtime.output_dir))
-    with contextlib.ExitStack() as stack:
-        if silent:
-            nowhere = stack.enter_context(Path(os.devnull).open("w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
-            use_own_gpu(run.folder.parent)
-        try:
-            check_keys(job, cfg)
-            return load(job).main(cfg, settings)
-        except RunIsBusy as error:
-            print(f"left alone: {error}")
-            return LeftAlone()
-        except Exception as error:
-            mistake = isinstance(error, USER_ERRORS)
-            message = explain(error, job) if mistake else f"{type(error).__name__}: {' '.join(str(error).split())}"
-            if job == "train":
-                with contextlib.suppress(OSError):  # of a full disk, which may be what the message tells
-                    run.folder.mkdir(parents=True, exist_ok=True)
-                    run.update_record(status="failed", error=message, overrides=list(settings.overrides.task))
-                    if not mistake:
-                        atomic_write(run.folder / "error.txt", traceback.format_exc())
-            return Failed(message)
-        finally:
-            # Trainer and callbacks know each other, and with them 50 MB of images: Python finds such circles late.
-            gc.collect()
 
 
 def fail(message: str) -> NoReturn:

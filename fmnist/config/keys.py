@@ -50,6 +50,7 @@ class TrainKeys:
     checkpoint_every_minutes: Annotated[Minutes | None, FREE]
     stop_on_nan: Annotated[bool, FREE]
     resume: Annotated[str | None, NO_DIFFERENCE]
+    max_restarts: Annotated[int, Ge(0), FREE] = 0
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The end of a process, and what those that it started hear of it."""
+"""How processes end: exit statuses, signals, and the end of a process with the one that started it."""
 
 import atexit
 import contextlib
@@ -9,16 +9,22 @@ import threading
 import time
 from collections.abc import Iterator
 
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: try again later
-EVERY = 1.0  # seconds between two looks at the parent
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+REQUEUE = 75
+"""The exit status that asks for another try later: EX_TEMPFAIL of sysexits.h."""
+SECONDS_BETWEEN_LOOKS = 1.0
+
+at_end = contextlib.ExitStack()
+"""What the command line calls when a command ends, in whichever way: a feature pushes its own end here."""
 
 
 class Terminated(KeyboardInterrupt):
-    """The system has asked for the end (a cluster's preemption, a closed terminal): what was begun can go on later."""
+    """Raised when the system asks for the end, as a cluster does before it takes the machine away."""
 
 
 def end_with(parent: int) -> None:
-    """Interrupts this process, as Ctrl-C does, once the one that started it is gone.
+    """Interrupt this process, as Ctrl-C does, once the one that started it has ended.
 
     Args:
         parent: the process id of the one that started it.
@@ -26,7 +32,7 @@ def end_with(parent: int) -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(EVERY)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -34,7 +40,7 @@ def end_with(parent: int) -> None:
 
 @contextlib.contextmanager
 def interrupted_by_hangup() -> Iterator[None]:
-    """Within it a closed terminal and SIGTERM are a KeyboardInterrupt, as Ctrl-C is; not what nohup has ignored."""
+    """Raise KeyboardInterrupt for SIGTERM and SIGHUP, as for Ctrl-C, unless they are ignored, as under nohup."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -49,10 +55,10 @@ def interrupted_by_hangup() -> Iterator[None]:
 
 
 class QuickEnd:
-    """Ends a process that has succeeded as soon as all that is to be done at its exit is done.
+    """End a process that has succeeded as soon as its exit handlers have run.
 
-    Else Python takes apart what was imported, object by object: 1.5 s. Make it before the imports, so that its turn
-    comes after theirs. Where the program is another one that runs a script, such as pytest, it does nothing.
+    Otherwise Python deletes what was imported object by object, which takes 1.5 s on 2 CPU cores. Exit handlers run in
+    reverse order, so it is made before the imports. It does nothing in a program that only runs a script, as pytest.
     """
 
     def __init__(self) -> None:
@@ -63,7 +69,7 @@ class QuickEnd:
     def _end(self) -> None:
         if not self.succeeded or sys.modules["__main__"] is not self._program:
             return
-        with contextlib.suppress(OSError):  # of a reader that has gone: Python's own end finds and tells it
+        with contextlib.suppress(OSError):  # as a closed pipe, which Python's own end reports
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(0)

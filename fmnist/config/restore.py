@@ -1,55 +1,67 @@
-"""A classifier again, from its checkpoint alone."""
+"""From a checkpoint to a classifier."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config.build import build_classifier
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
-from fmnist.runs import checkpoints
-from fmnist.runs import untrusted as trust
+from fmnist.runs import checkpoints, untrusted
+from fmnist.runs.moved_targets import update_targets
 from fmnist.training.classifier import Classifier
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     config: DictConfig
+    """Config of the run."""
     classifier: Classifier
+    """Classifier with the weights of the checkpoint."""
     dataset: DatasetInfo
+    """Dataset that it was trained on."""
 
 
-def restore(file: Path, accelerator: str, data_root: str | None = None) -> Restored:
-    """The config of a checkpoint's run and its classifier, with the weights of the checkpoint.
+def restore(file: Path, accelerator: str = "auto", data_root: str | None = None) -> Restored:
+    """Return the config, the classifier and the dataset of a checkpoint. Nothing in the file is executed.
 
     Args:
-        file: the checkpoint.
-        accelerator: to be put into the config, as the run may have been on another machine.
-        data_root: likewise, where it isn't the run's own.
+        file: checkpoint.
+        accelerator: replaces the one in the config, as the run may be from another machine.
+        data_root: replaces the data folder in the config, unless it is None.
 
     Raises:
-        ValueError: if there is no such checkpoint, or it asks for something that can't be.
+        ValueError: if there is no such checkpoint, it is damaged, or its config can't be built.
     """
     checkpoint = checkpoints.load(file)
     config = checkpoint[checkpoints.CONFIG_KEY]
     try:
-        trust.check_plain(config)
+        untrusted.check_plain(config)
     except ValueError as error:
         raise ValueError(f"{file}: its config can't be used: {error}") from error
-    cfg = OmegaConf.create(config)
+    cfg = OmegaConf.create(update_targets(config))
     for key in ("trainer", "data"):
         if not isinstance(cfg.get(key), DictConfig):
             raise ValueError(f"{file}: its config has no {key}")
     cfg.trainer.accelerator = accelerator
     if data_root is not None:
         cfg.data.root = data_root
-    dataset = FASHION_MNIST  # which an older version knows alone
-    if checkpoints.DATASET_KEY in checkpoint:
-        try:
-            dataset = DatasetInfo.from_dict(checkpoint[checkpoints.DATASET_KEY])
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+    dataset = dataset_of(file, checkpoint)
     classifier = build_classifier(cfg, dataset, checkpoint)
     checkpoints.restore_network(classifier.network, checkpoint)
     return Restored(cfg, classifier, dataset)
+
+
+def dataset_of(file: Path, checkpoint: dict[str, Any]) -> DatasetInfo:
+    """Return the dataset of a checkpoint: Fashion-MNIST if an older version wrote it, which knew no other.
+
+    Raises:
+        ValueError: if the file describes no dataset.
+    """
+    if checkpoints.DATASET_KEY not in checkpoint:
+        return FASHION_MNIST
+    try:
+        return DatasetInfo.from_dict(checkpoint[checkpoints.DATASET_KEY])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error

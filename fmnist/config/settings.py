@@ -27,6 +27,7 @@ def read_settings(schema: type[T], cfg: DictConfig) -> T:
         if key in fields or not isinstance(value, DictConfig)
     }
     check_arguments("", schema, values)
-    for name in sorted(fields - values.keys()):
-        raise ValueError(f"{name}: the key is required")
+    required = [field.name for field in dataclasses.fields(schema) if field.default is dataclasses.MISSING]  # type: ignore[arg-type]
+    if missing := [name for name in required if name not in values]:
+        raise ValueError(f"{missing[0]}: the key is required")
     return schema(**values)

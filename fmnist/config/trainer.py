@@ -30,10 +30,10 @@ PROCESSES_A_CORE = 4  # more would only slow each other down
 def build_trainer(
     node: DictConfig, *, progress: bool, checkpoint_io: CheckpointIO | None = None, **parts: Any
 ) -> Trainer:
-    """The Trainer of the config, with the callbacks and loggers of the run.
+    """Build the Trainer of the config, with the callbacks and loggers of the run.
 
     Raises:
-        ValueError: also if the machine hasn't got what it asks for.
+        ValueError: naming the key, also if the machine lacks what it asks for.
     """
     bounded = TrainerKeys.__dataclass_fields__
     check_arguments("trainer", TrainerKeys, {name: node[name] for name in bounded if name in node})
@@ -43,7 +43,7 @@ def build_trainer(
         node.precision = hardware_precision(node.accelerator)
     if node.max_epochs in (None, -1) and node.max_steps == -1:
         raise ValueError(
-            f"trainer.max_epochs={json.dumps(node.max_epochs)}: the schedule needs an end: give it or trainer.max_steps"
+            f"trainer.max_epochs={json.dumps(node.max_epochs)}: the schedule needs an end: set it, or trainer.max_steps"
         )
     strategy = choose_strategy(node)
     del node.strategy
@@ -74,18 +74,18 @@ def build_trainer(
 
 
 def choose_strategy(node: DictConfig) -> Strategy | Literal["auto"]:
-    """How the processes that the config asks for work together; "auto" where there is one.
+    """Return the strategy of the processes that the config asks for; "auto" where there is one.
 
     Raises:
-        ValueError: if the hardware isn't one for it.
+        ValueError: if the hardware doesn't allow it.
     """
     cuda = torch.cuda.is_available()
     if node.accelerator == "cpu" or (node.accelerator == "auto" and not cuda):
         most = PROCESSES_A_CORE * (os.cpu_count() or 1)
         if isinstance(node.devices, int) and node.devices > most:
-            raise ValueError(f"trainer.devices={node.devices}: it should be at most {most}, four to each core")
+            raise ValueError(f"trainer.devices={node.devices}: must be at most {most}, four for each core")
         if node.strategy == "fsdp":
-            raise ValueError("trainer.strategy=fsdp: it needs GPUs (trainer.accelerator=gpu)")
+            raise ValueError("trainer.strategy=fsdp: needs GPUs (trainer.accelerator=gpu)")
     if node.devices in ("auto", -1):
         devices = torch.cuda.device_count()
     else:
@@ -99,18 +99,18 @@ def choose_strategy(node: DictConfig) -> Strategy | Literal["auto"]:
 
 
 class SyncedBatchNorms(LayerSync):
-    """Lets the batch norms of a network see the images of all processes, as torch's own can't without a GPU."""
+    """Replaces batch norms by ones over the images of all processes; torch's own need a GPU."""
 
     def apply(self, model: nn.Module) -> nn.Module:
         return synced(model)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Leaves them: in a process of its own they are batch norms."""
+        """Return the model as it is: in a single process they are batch norms."""
         return model
 
 
 def build_evaluation_trainer(cfg: DictConfig) -> Trainer:
-    """The same device, precision and limits, for measuring in one process: it logs and keeps nothing."""
+    """Build a Trainer of the same device, precision and limits for one process, which logs and keeps nothing."""
     node = copy.deepcopy(cfg.trainer)
     node.profiler = None
     node.devices = list(node.devices)[:1] if isinstance(node.devices, ListConfig) else 1
@@ -119,7 +119,7 @@ def build_evaluation_trainer(cfg: DictConfig) -> Trainer:
 
 
 def hardware_precision(accelerator: str) -> str:
-    """bf16-mixed where the hardware computes in it, otherwise 32-true."""
+    """Return bf16-mixed where the hardware computes in it, otherwise 32-true."""
     cuda = accelerator in GPU and torch.cuda.is_available()
     if cuda:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,1 +1,1 @@
-"""Where the images come from, and how they reach the network."""
+"""Sources of the data, augmentation, data loaders and the data module."""

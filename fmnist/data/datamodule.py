@@ -1,7 +1,7 @@
-"""The splits, and what happens to a batch between memory and network."""
+"""The LightningDataModule: the three splits, their data loaders, and the preprocessing of a batch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le, MinLen
@@ -20,30 +20,28 @@ TRAINING_IMAGES = 60_000
 
 
 class FashionMNISTDataModule(LightningDataModule):
-    """Torchvision's FashionMNIST, split into training, validation and test images.
+    """Split torchvision's FashionMNIST into training, validation and test images.
 
-    The pixels stay in memory as uint8, the device's own in training; augmentation (training batches alone) and
-    normalisation act on whole batches, there. Labels (N) are shares of the classes (N, K) where images are mixed, or
-    the network's own answers join them.
+    The pixels stay in memory as uint8, on the Trainer's device. Normalisation, and the augmentation of training
+    batches, act on whole batches there. Labels (N) become soft labels (N, K) with mixed images or self-distillation.
 
     Args:
-        root: the folder that holds the files, or will.
+        root: folder of the four files; missing ones are put there.
         augment: applied to training batches.
         batch_size: images in a training batch, over all processes.
-        eval_batch_size: images in a validation or test batch; changes speed and memory, not results.
-        val_size: how many of the training images validate, stratified by class; 0 trains on all.
-        split_seed: which ones; its own seed, so that runs with different seeds validate on the same images.
-        prune: the share of the training images that each epoch leaves out, of those that were easy to tell; see
+        eval_batch_size: images in a validation or test batch. It affects speed and memory, not results.
+        val_size: number of training images that are used for validation instead, stratified by class; 0 trains on all.
+        split_seed: seed of their choice, apart from `seed`: runs with different seeds validate on the same images.
+        prune: fraction of the training images that each epoch leaves out, mostly easy ones; see `SampleStatsLoader`.
+        self_distillation: weight of the network's own predictions in the labels at the end of the training; see
             `SampleStatsLoader`.
-        self_distillation: the part of a label that the network's own last answer to the image takes in the end; see
-            there.
-        verify: take only the published Fashion-MNIST, by its checksums, and get it where it is missing. False takes
-            the four files in `root` as they are.
-        seed: of the order of training images.
+        verify: accept only the published Fashion-MNIST, by its checksums, and fetch missing files. False takes the four
+            files in `root` unverified.
+        seed: seed of the order of the training images.
 
     Raises:
-        ValueError: if the files can't be had, or `val_size` leaves nothing to train on; or `prune` or
-            `self_distillation` is asked of several processes, or the latter with images that are mixed.
+        ValueError: if the files aren't available; if `val_size` leaves no image to train on; if `prune` or
+            `self_distillation` is used with several processes, or `self_distillation` with mixed images.
     """
 
     def __init__(
@@ -60,12 +58,12 @@ class FashionMNISTDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.dataset = FASHION_MNIST
         if self_distillation and augment.mixes:
             raise ValueError(
-                f"data.self_distillation={self_distillation} needs images that aren't mixed, as an answer to a mixture "
-                "is none to the image: augment.mixup and augment.cutmix should be 0"
+                f"self_distillation={self_distillation}: must be 0 with augment.mixup or augment.cutmix, as a "
+                "prediction for a mixed image is not one for the image"
             )
+        self.dataset = FASHION_MNIST
         self.root = Path(root)
         self.augment = augment
         self.batch_size = batch_size
@@ -77,20 +75,24 @@ class FashionMNISTDataModule(LightningDataModule):
         self.verify = verify
         self.seed = seed
         self.hashes: dict[str, str] = {}
-        """SHA-256 of each file, known once `prepare_data` has run."""
+        """SHA-256 of each file, after `prepare_data`."""
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
-        """Images (N, C, H, W) and labels (N) of train, val and test, known once `setup` has run."""
+        """Images (N, C, H, W) and labels (N) of "train", "val" and "test", after `setup`."""
+        self._train_loader: BatchLoader | None = None
+        self._position: dict[str, Any] | None = None
 
     def prepare_data(self) -> None:
         if not self.hashes:
             self.hashes = ensure_files(self.root, CHECKSUMS if self.verify else None)
 
     def setup(self, stage: str | None = None) -> None:
+        if stage == "fit":  # each training has a loader of its own, and a position only if it is resumed
+            self._train_loader = self._position = None
         if self.splits:
             return
         images, labels = _read(self.root, train=True)
         if self.val_size >= len(images):
-            raise ValueError(f"data.val_size={self.val_size} leaves nothing of the {len(images)} training images")
+            raise ValueError(f"data.val_size={self.val_size}: must be less than {len(images)}, the training images")
         train, val = stratified_split(labels, self.val_size, self.split_seed)
         self.splits = {
             "train": (images[train], labels[train]),
@@ -98,103 +100,124 @@ class FashionMNISTDataModule(LightningDataModule):
             "test": _read(self.root, train=False),
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the training batches, which Lightning saves with each checkpoint."""
+        return {} if self._train_loader is None else {"train": self._train_loader.position()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume at a position. Lightning calls it before the training loader exists, or after (FSDP)."""
+        self._position = state_dict["train"]
+        if self._train_loader is not None:
+            self._train_loader.restore_position(self._position)
+
     def train_dataloader(self) -> BatchLoader:
-        # Overfitting a few batches means the same ones in every epoch.
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        """Return the loader of the training batches, the same object throughout a training."""
+        if self._train_loader is None:
+            self._train_loader = self._create_train_loader()
+            if self._position is not None:
+                self._train_loader.restore_position(self._position)
+        return self._train_loader
+
+    def _create_train_loader(self) -> BatchLoader:
+        """Return a new loader of the training batches.
+
+        Raises:
+            ValueError: if several processes would have to know the losses or predictions of all images.
+        """
         flip_seed = self.seed if self.augment.alternate else None
-        if self.needs_predictions and not overfit:
-            return self._remembering(flip_seed)
-        return self._batches("train", self.batch_size, None if overfit else self.seed, flip_seed)
+        if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+            return self._loader("train", self.batch_size, flip_seed=flip_seed)  # the same batches in every epoch
+        if not self.needs_predictions:
+            return self._loader("train", self.batch_size, self.seed, flip_seed)
+        if self.trainer is not None and self.trainer.world_size > 1:
+            key = "prune" if self.prune else "self_distillation"
+            raise ValueError(
+                f"data.{key}={getattr(self, key)}: must be 0 in a training by {self.trainer.world_size} processes, as "
+                "none of them knows the losses and predictions of all images"
+            )
+        images, labels = self._on_device("train")
+        size, classes, epochs = self.batch_size, len(self.dataset.classes), self._epochs
+        return SampleStatsLoader(
+            images, labels, size, self.seed, classes, self.prune, self.self_distillation, epochs, flip_seed
+        )
 
     @property
     def needs_predictions(self) -> bool:
         """Whether the training loader has to be told what the network predicts."""
         return bool(self.prune or self.self_distillation)
 
-    def _remembering(self, flip_seed: int | None) -> SampleStatsLoader:
-        """Those of a training by one process.
-
-        Raises:
-            ValueError: if there are several.
-        """
-        images, labels = self.splits["train"]
-        if self.trainer is not None:
-            if self.trainer.world_size > 1:
-                key = "prune" if self.prune else "self_distillation"
-                raise ValueError(
-                    f"data.{key}={getattr(self, key)} needs a training by one process, as none of several knows the "
-                    "answers to all images: it should be 0 there"
-                )
-            device = self.trainer.strategy.root_device
-            images, labels = images.to(device), labels.to(device)
-        parts = (self.prune, self.self_distillation, self._epochs, flip_seed)
-        return SampleStatsLoader(images, labels, self.batch_size, self.seed, len(self.dataset.classes), *parts)
-
     @property
     def _epochs(self) -> int | None:
-        """Of the whole training; None is without an end, or no training."""
+        """Epochs of the whole training; None without a limit or a Trainer."""
         epochs = -1 if self.trainer is None else self.trainer.max_epochs or -1
         return epochs if epochs > 0 else None
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        return self._batches("val", self.eval_batch_size) if self.val_size else []
+        return self._loader("val", self.eval_batch_size) if self.val_size else []
 
     def test_dataloader(self) -> BatchLoader:
-        return self._batches("test", self.eval_batch_size)
+        return self._loader("test", self.eval_batch_size)
 
-    def _batches(
+    def _loader(
         self, split: str, batch_size: int, shuffle_seed: int | None = None, flip_seed: int | None = None
     ) -> BatchLoader:
-        """On the Trainer's device, as a whole; of a training by several processes, this one's part of each batch."""
+        """Return a loader of this process's part of the batches of a split."""
+        trainer = self.trainer
+        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return BatchLoader(*self._on_device(split), batch_size, shuffle_seed, rank, world_size, flip_seed)
+
+    def _on_device(self, split: str) -> tuple[Tensor, Tensor]:
+        """Return all images and labels of a split, on the Trainer's device."""
         images, labels = self.splits[split]
         if self.trainer is None:
-            return BatchLoader(images, labels, batch_size, shuffle_seed, flip_seed=flip_seed)
+            return images, labels
         device = self.trainer.strategy.root_device
-        place = (self.trainer.global_rank, self.trainer.world_size)
-        return BatchLoader(images.to(device), labels.to(device), batch_size, shuffle_seed, *place, flip_seed)
+        return images.to(device), labels.to(device)
 
     def transfer_batch_to_device(
         self, batch: tuple[Tensor, ...], device: torch.device, dataloader_idx: int
     ) -> tuple[Tensor, ...]:
-        """As it is: the images are there already."""
+        """Return the batch unchanged, as it is on the device already."""
         return batch
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """What the network gets of a batch, on its device."""
+        """Return the network's input and the labels."""
         return self.prepared(batch, training=self.trainer is not None and bool(self.trainer.training))
 
     def prepared(self, batch: tuple[Tensor, ...], *, training: bool) -> tuple[Tensor, Tensor]:
-        """Normalised images, float32, and labels, of uint8 (N, C, H, W) and what else `BatchLoader` serves with them.
+        """Return the network's input and the labels: normalised images (N, C, H, W), float32, and labels (N) or (N, K).
 
-        In training they are augmented.
+        Args:
+            batch: as `BatchLoader` serves it.
+            training: augment the images.
         """
         images, labels, *flipped = batch
         if not training:
             return self.dataset.normalise(images), labels
         augment = self.augment.in_epoch(0 if self.trainer is None else self.trainer.current_epoch, self._epochs)
-        # Normalised before they are mixed, where it is the same, as the mean of two bytes needn't be one.
+        # Mixed after the normalisation, in float32: the mean of two bytes is no byte.
         pixels = self.dataset.normalise(augment(images, None, *flipped))
         return augment.mixed(pixels, labels, len(self.dataset.classes))
 
 
 def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices for training and for validation, sorted, each class with the same share of the validation images.
+    """Return the sorted indices of the training and the validation images, with the same fraction of each class.
 
-    Where `val_size` doesn't divide evenly, the classes with the largest remainders give one more.
+    If `val_size` doesn't divide evenly, the classes with the largest remainders give one image more.
     """
     classes, counts = labels.unique(return_counts=True)
     exact = counts * val_size / len(labels)
-    shares = exact.floor().long()
-    shares[(exact - shares).argsort(descending=True, stable=True)[: val_size - int(shares.sum())]] += 1
+    sizes = exact.floor().long()
+    sizes[(exact - sizes).argsort(descending=True, stable=True)[: val_size - int(sizes.sum())]] += 1
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label, share in zip(classes, shares.tolist(), strict=True):
+    for label, size in zip(classes, sizes.tolist(), strict=True):
         members = (labels == label).nonzero().flatten()
-        chosen[members[torch.randperm(len(members), generator=generator)[:share]]] = True
+        chosen[members[torch.randperm(len(members), generator=generator)[:size]]] = True
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
 def _read(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """Images (N, 1, H, W), uint8, and labels (N), int64."""
+    """Return images (N, 1, H, W), uint8, and labels (N), int64."""
     dataset = FashionMNIST(str(root), train=train)
     return dataset.data.unsqueeze(1), dataset.targets

@@ -1,5 +1,6 @@
-"""Put the dataset in place."""
+"""The get_data command: put the four Fashion-MNIST files in place."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -7,20 +8,25 @@ from annotated_types import MinLen
 from omegaconf import DictConfig
 
 from fmnist.config import logs
-from fmnist.config.validation import check_arguments
+from fmnist.config.settings import read_settings
 from fmnist.data.sources import ensure_files
 
 
-def settings(root: Annotated[str, MinLen(1)]) -> None:
+@dataclass
+class Settings:
     """The keys of conf/get_data.yaml, and what they may be."""
 
+    root: Annotated[str, MinLen(1)]
 
-def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (what every job gets)
-    """Finds, fetches and checks the four files.
+
+settings = Settings
+
+
+def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command takes both)
+    """Find or fetch the four files, and verify them.
 
     Raises:
         ValueError: if no source has them.
     """
     logs.to_terminal()
-    check_arguments("", settings, {str(key): value for key, value in cfg.items()})
-    ensure_files(Path(cfg.root))
+    ensure_files(Path(read_settings(Settings, cfg).root))

@@ -1,4 +1,4 @@
-"""Whole batches by index, from tensors in memory."""
+"""A data loader that takes whole batches out of tensors in memory."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -7,29 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BEFORE_THE_FIRST = -1
-"""An epoch that has no order: its random numbers are those of the flips."""
+FLIP_EPOCH = -1
+"""The epoch in the seed of the flips; no epoch has this number."""
 
 
 class BatchLoader:
-    """A data loader without workers: a batch is one index into the images and one into the labels, on their device.
+    """Serve each batch by one index into the images and labels, on the device that holds them. There are no workers.
 
-    The order of an epoch depends on the seed and the epoch's number alone. Its state (epoch, batches served) lets
-    Lightning go on in the middle of an epoch, whatever the number of processes.
+    The order of an epoch depends only on the seed and the epoch's number. A training resumes in the middle of an epoch
+    from `position()`, with any number of processes.
 
-    Of several processes each serves its part of every batch. Parts differ by an image at most, and may be empty.
+    With several processes, each one serves its part of every batch. The sizes of the parts differ by at most one image,
+    and a part may be empty.
 
-    With a `flip_seed`, a batch also says which of its images are to be flipped, (N), bool: each in every other epoch,
-    the even or the odd ones, which the seed alone decides.
+    With a `flip_seed`, a batch has a third tensor (N), bool: which of its images to flip. Each image is flipped in
+    every other epoch; the seed decides for each image whether these are the even or the odd epochs.
 
     Args:
         images: uint8, (N, C, H, W).
         labels: int64, (N).
-        batch_size: images in a batch; the last one of an epoch may be smaller.
-        shuffle_seed: the seed of the orders; None serves the images as they lie.
-        rank: which part is served.
-        ranks: of how many.
-        flip_seed: the seed of the flips; None says nothing of them.
+        batch_size: images in a batch, over all processes; the last batch of an epoch may be smaller.
+        shuffle_seed: seed of the orders; None serves the images in their order in memory.
+        rank: index of this process.
+        world_size: number of processes.
+        flip_seed: seed of the flips; None serves images and labels only.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class BatchLoader:
         batch_size: int,
         shuffle_seed: int | None = None,
         rank: int = 0,
-        ranks: int = 1,
+        world_size: int = 1,
         flip_seed: int | None = None,
     ) -> None:
         assert len(images) == len(labels)
@@ -48,7 +49,7 @@ class BatchLoader:
         self.batch_size = batch_size
         self.shuffle_seed = shuffle_seed
         self.rank = rank
-        self.ranks = ranks
+        self.world_size = world_size
         self.flip_seed = flip_seed
         self.epoch = 0
         self._served = 0
@@ -59,70 +60,85 @@ class BatchLoader:
 
     @property
     def count(self) -> int:
-        """Images in an epoch."""
+        """Number of images in an epoch."""
         return len(self.images)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         resume_at, self._resume_at = self._resume_at, None
-        same_epoch = resume_at is not None and resume_at["epoch"] == self.epoch
-        self._served = resume_at["served"] if resume_at is not None and same_epoch else 0
-        order = self.begin(self._served)
-        served = [self.images, self.labels]
+        self._served = resume_at["served"] if resume_at and resume_at["epoch"] == self.epoch else 0
+        order = self.start_epoch(self._served)
+        tensors = [self.images, self.labels]
         if self.flip_seed is not None:
-            served.append(self.flipped(self.epoch).to(self.images.device))
+            tensors.append(self.flipped(self.epoch).to(self.images.device))
         for index in order.split(self.batch_size)[self._served :]:
             self._served += 1
-            part = index.tensor_split(self.ranks)[self.rank] if self.ranks > 1 else index
-            # Image by image as a whole: images[part] goes pixel by pixel and takes 14 times as long.
-            yield tuple(values.index_select(0, part) for values in served)
+            part = index.tensor_split(self.world_size)[self.rank] if self.world_size > 1 else index
+            # index_select copies image by image; images[part] copies pixel by pixel and takes 14 times as long.
+            yield tuple(tensor.index_select(0, part) for tensor in tensors)
 
     def images_in(self, number: int) -> int:
-        """Images of the epoch's batch with this number, counted from 0, over all processes."""
+        """Return the number of images in an epoch's batch `number`, counted from 0, over all processes."""
         return min(self.batch_size, self.count - number * self.batch_size)
 
     def weight(self, number: int) -> float:
-        """What the mean over this process's part counts in the mean of all processes, to give that of the batch."""
-        images = self.images_in(number)
-        part = images // self.ranks + (self.rank < images % self.ranks)
-        return part * self.ranks / images
+        """Return the factor for this process's mean loss of batch `number`.
 
-    def begin(self, served: int) -> Tensor:
-        """The order of this epoch on the images' device.
+        The mean of the weighted losses over all processes is the mean loss of the batch.
+        """
+        images = self.images_in(number)
+        part = images // self.world_size + (self.rank < images % self.world_size)
+        return part * self.world_size / images
+
+    def start_epoch(self, served: int) -> Tensor:
+        """Return the order of the current epoch (N), on the device of the images.
 
         Args:
-            served: batches of it that have been served before.
+            served: number of batches of the epoch that were served before; not 0 when a training is resumed.
         """
         return self.order(self.epoch).to(self.images.device)
 
     def order(self, epoch: int) -> Tensor:
-        """The indices (N) of the images in the order that this epoch serves them."""
+        """Return the indices of the images (N) in the order of an epoch."""
         if self.shuffle_seed is None:
             return torch.arange(len(self.images))
-        return torch.randperm(len(self.images), generator=random_numbers(self.shuffle_seed, epoch))
+        return torch.randperm(len(self.images), generator=epoch_generator(self.shuffle_seed, epoch))
 
     def flipped(self, epoch: int) -> Tensor:
-        """Which images this epoch flips, (N), bool."""
+        """Return which images an epoch flips, (N), bool."""
         assert self.flip_seed is not None
-        bits = torch.randint(2, (len(self.images),), generator=random_numbers(self.flip_seed, BEFORE_THE_FIRST))
+        bits = torch.randint(2, (len(self.images),), generator=epoch_generator(self.flip_seed, FLIP_EPOCH))
         return (bits + epoch) % 2 == 0
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
-        """Where Lightning looks for `set_epoch`. (Of a `sampler` here it would warn when batches are overfitted.)"""
+        """The place where Lightning looks for `set_epoch`. With a `sampler` it would warn under `overfit_batches`."""
         return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the number of the next epoch; Lightning calls it before each epoch."""
         self.epoch = epoch
 
-    def state_dict(self) -> dict[str, int]:
+    def position(self) -> dict[str, Any]:
+        """Return the current position, as plain values and tensors; it is part of the data module's state."""
         return {"epoch": self.epoch, "served": self._served}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._resume_at = dict(state)
+    def restore_position(self, position: dict[str, Any]) -> None:
+        """Resume at a position, if the next epoch is the position's; a later epoch starts at its first batch."""
+        self.epoch, self._served = position["epoch"], position["served"]
+        self._resume_at = {"epoch": self.epoch, "served": self._served}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return an empty state: Lightning's fit loop may set up the data before it restores a loader's state.
+
+        A loader without this method makes Lightning warn that it can't resume.
+        """
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing; see `restore_position`."""
 
 
-def random_numbers(seed: int, epoch: int) -> torch.Generator:
-    """The random numbers of an epoch."""
-    # Consecutive seeds give unrelated orders in torch's Mersenne Twister; the factor keeps runs' epochs apart.
+def epoch_generator(seed: int, epoch: int) -> torch.Generator:
+    """Return the generator of an epoch's random numbers."""
+    # torch's Mersenne Twister gives unrelated orders for consecutive seeds; the factor separates the epochs of runs.
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)

@@ -1,4 +1,4 @@
-"""Images that are made of two, and share the labels of both."""
+"""Mixup and CutMix: images made of two images of a batch, with soft labels."""
 
 import torch
 from torch import Tensor
@@ -6,52 +6,52 @@ from torch.nn import functional
 
 
 def mix(images: Tensor, labels: Tensor, kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Mixes each image with the one before it in the batch, and the first one with the last.
+    """Return each image mixed with the one before it in the batch (the first with the last), and soft labels.
 
     Args:
-        images: (N, C, H, W), floats.
+        images: (N, C, H, W), float.
         labels: (N).
-        kept: how much of each image stays, 0 to 1: one number for all of it (N, 1, 1), or one for each pixel (N, H, W).
+        kept: weight of the image itself, 0 to 1: one number for each image (N, 1, 1), or for each pixel (N, H, W).
         num_classes: K.
 
     Returns:
-        The images, and the share of each class in them (N, K), float32.
+        The images (N, C, H, W) and the soft labels (N, K), float32.
     """
-    shares = functional.one_hot(labels, num_classes).float()
-    stays = kept.mean(dim=(1, 2))[:, None]
-    return images.roll(1, 0).lerp(images, kept[:, None]), shares.roll(1, 0).lerp(shares, stays)
+    one_hot = functional.one_hot(labels, num_classes).float()
+    weight = kept.mean(dim=(1, 2))[:, None]
+    return images.roll(1, 0).lerp(images, kept[:, None]), one_hot.roll(1, 0).lerp(one_hot, weight)
 
 
-def outside_rectangles(stays: Tensor, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
-    """1 outside a rectangle in each image, 0 within: (N, H, W), as cutmix has it.
+def outside_rectangles(fraction: Tensor, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return 1 outside of a random rectangle in each image and 0 inside, (N, H, W), as CutMix defines it.
 
-    A rectangle is of the image's shape, and its centre lies anywhere: what reaches beyond the edge is lost, so that
-    more may stay than was asked for.
+    A rectangle has the image's aspect ratio, and its centre is uniformly distributed. It is cut off at the edges, so
+    that more pixels than `fraction` may lie outside.
 
     Args:
-        stays: the share of each image that lies outside (N).
+        fraction: fraction of each image outside of the rectangle (N).
         height: H.
         width: W.
-        generator: of the random numbers; None takes torch's own for the device.
+        generator: source of the random numbers; None takes torch's default one of the device.
     """
-    y, x = torch.rand(2, len(stays), generator=generator, device=stays.device)
-    half = (1 - stays).sqrt() / 2
+    y, x = torch.rand(2, len(fraction), generator=generator, device=fraction.device)
+    half = (1 - fraction).sqrt() / 2
     rows = between(height, (height * (y - half)).round(), (height * (y + half)).round()).float()
     columns = between(width, (width * (x - half)).round(), (width * (x + half)).round()).float()
-    return 1 - rows[:, :, None] * columns[:, None, :]  # five times as fast as of bools
+    return 1 - rows[:, :, None] * columns[:, None, :]  # five times as fast as with bools
 
 
 def between(size: int, start: Tensor, end: Tensor) -> Tensor:
-    """Which of the positions 0..size-1 lie in [start, end), for each of N ranges: (N, size), bool."""
+    """Return which of the positions 0..size-1 lie in each of N ranges [start, end): (N, size), bool."""
     position = torch.arange(size, device=start.device)
     return (position >= start[:, None]) & (position < end[:, None])
 
 
-def beta(alpha: float, count: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-    """Random numbers (count) of the distribution Beta(alpha, alpha)."""
-    # a / (a + b) of two gamma variates, each being one of alpha + 1 times U^(1/alpha). By their logarithms, as such a
-    # power underflows where alpha is small: torch.distributions puts a fourth of Beta(0.001, 0.001) in the middle.
+def sample_beta(alpha: float, count: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """Return random numbers (count) of the distribution Beta(alpha, alpha)."""
+    # a / (a + b) of two gamma variates; a variate of alpha is one of alpha + 1 times U^(1/alpha). In logarithms, as
+    # that power underflows for small alpha: torch.distributions puts a fourth of Beta(0.001, 0.001) in the middle.
     a, b = torch._standard_gamma(torch.full((2, count), alpha + 1.0, device=device), generator).log()
     log_u, log_v = -torch.empty(2, count, device=device).exponential_(generator=generator)
-    share: Tensor = torch.sigmoid(a - b + (log_u - log_v) / alpha)
-    return share
+    samples: Tensor = torch.sigmoid(a - b + (log_u - log_v) / alpha)
+    return samples

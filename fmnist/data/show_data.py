@@ -1,8 +1,9 @@
-"""Show the data as pictures, in files and in TensorBoard."""
+"""Show the dataset as pictures, in files and in TensorBoard."""
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +12,18 @@ from annotated_types import Ge, Le
 from hydra.types import RunMode
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from fmnist.config import logs
 from fmnist.config.build import build_datamodule
 from fmnist.config.keys import MAX_SEED
-from fmnist.config.validation import check_arguments
+from fmnist.config.settings import read_settings
 from fmnist.data.augment import Augmentation
-from fmnist.data.info import CLASSES
+from fmnist.data.info import DatasetInfo
 from fmnist.data.loader import BatchLoader
 from fmnist.plotting.charts import class_counts_chart
-from fmnist.plotting.style import to_array
+from fmnist.plotting.style import save_png
 from fmnist.plotting.tiles import pixel_values, tiles
 from fmnist.runs.run import Run, claim_run, new_run
 
@@ -32,146 +32,132 @@ log = logging.getLogger(__name__)
 AUGMENTED, DRAWS = 8, 3  # images of the batch that are augmented, and how often each
 
 Splits = Mapping[str, tuple[Tensor, Tensor]]
-"""Images (N, 1, H, W), uint8, and labels (N) of train, val and test."""
+"""Images (N, C, H, W), uint8, and labels (N) of train, val and test."""
+Picture = tuple[str, str, Figure]
+"""Name, description and figure."""
 
 
-def settings(
-    seed: Annotated[int, Ge(0), Le(MAX_SEED)],
-    images: Annotated[int, Ge(1), Le(256)],
-    index: Annotated[int, Ge(0)],
-    outputs: str,
-) -> None:
-    """The keys of conf/show_data.yaml that belong to no group, and what they may be."""
+@dataclass
+class Settings:
+    """The keys of conf/show_data.yaml, and what they may be."""
+
+    seed: Annotated[int, Ge(0), Le(MAX_SEED)]
+    images: Annotated[int, Ge(1), Le(256)]
+    index: Annotated[int, Ge(0)]
+    outputs: str
+
+
+settings = Settings
 
 
 def main(cfg: DictConfig, hydra: DictConfig) -> None:
-    """Says how many images there are and draws some.
+    """Print the number of images and draw some of them.
 
     Raises:
-        ValueError: if the config asks for something that can't be. Then there is no new folder.
+        ValueError: if the config asks for something that isn't there. Then there is no new folder.
     """
     logs.to_terminal()
-    check_arguments("", settings, {str(key): value for key, value in cfg.items() if not isinstance(value, DictConfig)})
+    given = read_settings(Settings, cfg)
     datamodule = build_datamodule(cfg)
     datamodule.prepare_data()
     datamodule.setup()
-    splits = datamodule.splits
+    splits, dataset = datamodule.splits, datamodule.dataset
     training_images = len(splits["train"][0])
-    if cfg.index >= training_images:
-        raise ValueError(f"index={cfg.index}: it should be less than {training_images}, the number of training images")
-    show_sizes(splits)
+    if given.index >= training_images:
+        raise ValueError(f"index={given.index}: must be less than {training_images}, the number of training images")
+    for split, (images, _) in splits.items():
+        log.info("%-5s %6s images", split, f"{len(images):,}")
+    log.info("each %s (channels, height, width), 0 to 255", " x ".join(map(str, dataset.image_shape)))
+    log.info("%d classes: %s", len(dataset.classes), ", ".join(dataset.classes))
     in_sweep = hydra.mode == RunMode.MULTIRUN
-    run = claim_run(Path(hydra.runtime.output_dir)) if in_sweep else new_run(Path(cfg.outputs), "show_data")
+    run = claim_run(Path(hydra.runtime.output_dir)) if in_sweep else new_run(Path(given.outputs), "show_data")
     try:
-        write(run, pictures(splits, datamodule.augment, cfg.seed, cfg.images, cfg.index))
+        write(run, pictures(splits, dataset, datamodule.augment, given.seed, given.images, given.index))
     except BaseException:
         run.discard()
         raise
     log.info("all of them: tensorboard --logdir %s", run.folder)
 
 
-def show_sizes(splits: Splits) -> None:
-    """Logs the number of images of each split, their shape and the classes."""
-    for split, (images, _) in splits.items():
-        log.info("%-5s %6s images", split, f"{len(images):,}")
-    shape = " x ".join(map(str, splits["train"][0].shape[1:]))
-    log.info("each %s (channels, height, width), 0 to 255", shape)
-    log.info("%d classes: %s", len(CLASSES), ", ".join(CLASSES))
-
-
-def write(run: Run, named: Iterator[tuple[str, str, Figure]]) -> None:
-    """Writes each picture as a PNG file and as an image of a TensorBoard events file.
-
-    Args:
-        run: where they go.
-        named: name, what is seen, and the picture.
-    """
+def write(run: Run, drawn: Iterable[Picture]) -> None:
+    """Write each picture as a PNG file and as an image of a TensorBoard events file."""
     with SummaryWriter(run.folder) as writer:
-        for name, seen, figure in named:
+        for name, description, figure in drawn:
             file = run.folder / f"{name}.png"
-            pixels = to_array(figure)
-            Image.fromarray(pixels).save(file)
-            writer.add_image(name, pixels, dataformats="HWC")
-            log.info("%s: %s", file, seen)
+            save_png(figure, file)
+            writer.add_figure(name, figure)
+            log.info("%s: %s", file, description)
 
 
 def pictures(
-    splits: Splits, augment: Augmentation, seed: int, count: int, index: int
-) -> Iterator[tuple[str, str, Figure]]:
-    """Name, what is seen, and the picture.
+    splits: Splits, dataset: DatasetInfo, augment: Augmentation, seed: int, count: int, index: int
+) -> Iterator[Picture]:
+    """Draw one picture after the other.
 
     Args:
         splits: all images.
-        augment: what happens to training images.
+        dataset: theirs.
+        augment: applied to training images.
         seed: of the batch, and of the augmentation.
         count: images in the batch.
-        index: of the training image whose pixels are written out.
+        index: of the training image whose pixel values are written out.
     """
+    classes = dataset.classes
     images, labels = splits["train"]
     batch, batch_labels = next(iter(BatchLoader(images, labels, count, shuffle_seed=seed)))
-    seen = f"{len(batch)} training images, the first batch of seed {seed}"
-    yield "batch", seen, tiles(batch[:, 0], named(batch_labels), suptitle=seen)
+    description = f"{len(batch)} training images, the first batch of seed {seed}"
+    yield "batch", description, tiles(batch, names(batch_labels, classes), suptitle=description)
 
-    seen = f"training image {index} with the values of its pixels: {CLASSES[labels[index]]}"
-    yield "pixels", seen, pixel_values(images[index, 0], seen)
+    description = f"training image {index} with the values of its pixels: {classes[labels[index]]}"
+    yield "pixels", description, pixel_values(images[index, 0], description)
 
-    counts = {split: targets.bincount(minlength=len(CLASSES)) for split, (_, targets) in splits.items()}
-    yield "class_counts", "images of each class in each split", class_counts_chart(counts, CLASSES)
+    counts = {split: targets.bincount(minlength=len(classes)) for split, (_, targets) in splits.items()}
+    yield "class_counts", "images of each class in each split", class_counts_chart(counts, classes)
 
-    seen = "the mean of each class's training images"
-    yield "class_means", seen, tiles(class_means(images, labels), CLASSES, columns=5, suptitle=seen)
+    description = "the mean of each class's training images"
+    means = class_means(images, labels, len(classes))
+    yield "class_means", description, tiles(means, classes, columns=5, suptitle=description)
 
-    yield "augmented", *augmented(batch[:AUGMENTED], batch_labels[:AUGMENTED], augment, seed)
-
-
-def class_means(images: Tensor, labels: Tensor) -> Tensor:
-    """The mean image of each class (K, H, W), NaN for a class without images.
-
-    Args:
-        images: (N, 1, H, W).
-        labels: (N).
-    """
-    return torch.stack([images[labels == label, 0].float().mean(dim=0) for label in range(len(CLASSES))])
+    yield "augmented", *augmented(batch[:AUGMENTED], batch_labels[:AUGMENTED], augment, seed, classes)
 
 
-def augmented(images: Tensor, labels: Tensor, augment: Augmentation, seed: int) -> tuple[str, Figure]:
-    """What is seen, and a row of images above rows of what training makes of them.
+def class_means(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return the mean image of each class (K, C, H, W), NaN for a class without images."""
+    return torch.stack([images[labels == label].float().mean(dim=0) for label in range(num_classes)])
+
+
+def augmented(
+    images: Tensor, labels: Tensor, augment: Augmentation, seed: int, classes: Sequence[str]
+) -> tuple[str, Figure]:
+    """Return a description, and a row of images above rows of them as training augments them.
 
     Args:
-        images: (N, 1, H, W), uint8.
+        images: (N, C, H, W), uint8.
         labels: (N).
         augment: as in training.
         seed: of its random numbers.
+        classes: names of the K classes.
     """
     generator = torch.Generator().manual_seed(seed)
     flipped = torch.randint(2, labels.shape, generator=generator).bool() if augment.alternate else None
-    rows, titles = [images], [f"original\n{name}" for name in named(labels)]
+    rows, titles = [images], [f"original\n{name}" for name in names(labels, classes)]
     for _ in range(DRAWS):
-        changed = augment(images, generator, flipped).float()
-        mixed, mixed_labels = augment.mixed(changed, labels, len(CLASSES), generator)
+        moved = augment(images, generator, flipped).float()
+        mixed, mixed_labels = augment.mixed(moved, labels, len(classes), generator)
         rows.append(mixed.round().to(torch.uint8))
-        titles += [f"augmented\n{name}" for name in named(mixed_labels)]
+        titles += [f"augmented\n{name}" for name in names(mixed_labels, classes)]
         flipped = None if flipped is None else ~flipped
-    seen = f"images, and {DRAWS} augmentations of each ({changes(augment) or 'none: training leaves them as they are'})"
-    return seen, tiles(torch.cat(rows)[:, 0], titles, columns=len(images), suptitle=seen)
+    changed = [(key, value) for key, value in vars(augment).items() if value != vars(Augmentation()).get(key)]
+    used = ", ".join(f"{key}={json.dumps(value)}" for key, value in changed if not key.startswith("_"))
+    description = f"images, and {DRAWS} augmentations of each ({used or 'none: training leaves them unchanged'})"
+    return description, tiles(torch.cat(rows), titles, columns=len(images), suptitle=description)
 
 
-def named(labels: Tensor) -> list[str]:
-    """The names of labels (N), or of shares of the classes (N, K): "70% Bag" above "30% Coat"."""
+def names(labels: Tensor, classes: Sequence[str]) -> list[str]:
+    """Return the names of labels (N), or of soft labels (N, K): "70% Bag" above "30% Coat"."""
     if labels.ndim == 1:
-        return [CLASSES[label] for label in labels.tolist()]
-    pairs = [sorted(zip(shares, CLASSES, strict=True), reverse=True)[:2] for shares in labels.tolist()]
+        return [classes[label] for label in labels.tolist()]
+    pairs = [sorted(zip(shares, classes, strict=True), reverse=True)[:2] for shares in labels.tolist()]
     return [
-        f"{share:.0%} {name}\n{rest:.0%} {other}" if f"{rest:.0%}" != "0%" else name
-        for (share, name), (rest, other) in pairs
+        f"{share:.0%} {name}\n{rest:.0%} {other}" if rest >= 0.005 else name for (share, name), (rest, other) in pairs
     ]
-
-
-def changes(augment: Augmentation) -> str:
-    """What an augmentation does, as it is typed."""
-    used = [name for name in ("flip", "alternate", "shift", "erase", "mixup", "cutmix") if getattr(augment, name)]
-    if augment.mixup or augment.cutmix:
-        used.append("mix")
-    if augment.until < 1:
-        used.append("until")
-    return ", ".join(f"{name}={json.dumps(getattr(augment, name))}" for name in used)

@@ -1,7 +1,8 @@
-"""Measure a trained classifier again, from its checkpoint alone; or several together."""
+"""Evaluate trained classifiers from their checkpoints, alone or as an ensemble."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,150 +14,130 @@ from fmnist.config import logs
 from fmnist.config.build import build_datamodule
 from fmnist.config.memory import explain_out_of_memory
 from fmnist.config.restore import restore
+from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
-from fmnist.config.validation import check_arguments
 from fmnist.data.sources import check_root
-from fmnist.evaluation.measure import measure, show, together
-from fmnist.evaluation.tta import VIEWS, TestTimeAugmentation
+from fmnist.evaluation.measure import ensemble, log_evaluation, measure
+from fmnist.evaluation.tta import TTA, TestTimeAugmentation
 from fmnist.runs.run import Run, checkpoint_file
 
 log = logging.getLogger(__name__)
 
-KEPT_BACK = ("data.val_size", "data.split_seed")
-"""What decides which images validate."""
 
-
-def settings(
-    run: str | Annotated[list[str], MinLen(1)] | None,
-    checkpoint: str | None,
-    split: Literal["val", "test"],
-    views: Literal["none", "flip", "flip_shift"],
-    data_root: str | None,
-    accelerator: str,
-) -> None:
+@dataclass(frozen=True)
+class Settings:
     """The keys of conf/evaluate.yaml, and what they may be."""
+
+    run: str | Annotated[list[str], MinLen(1)] | None
+    checkpoint: str | None
+    split: Literal["val", "test"]
+    tta: TTA
+    data_root: str | None
+    accelerator: str
+
+
+settings = Settings
 
 
 @explain_out_of_memory("try accelerator=cpu, or another machine")
-def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (what every job gets)
-    """Shows the result of a checkpoint, or of several together, on a split and returns its accuracy.
+def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every command gets it)
+    """Log the result of one checkpoint, or of an ensemble of several, and return its accuracy.
 
     Raises:
-        ValueError: if there is no such run or checkpoint, it can't be read, or several don't go together.
+        ValueError: if a checkpoint is missing or damaged, or several can't be evaluated on the same images.
     """
     logs.to_terminal()
-    check_arguments("", settings, {str(key): value for key, value in cfg.items()})
-    files = find_files(cfg.run, cfg.checkpoint)
-    members = [restore(file, cfg.accelerator, cfg.data_root) for file in files]
-    configs = {file: saved for file, (saved, *_) in zip(files, members, strict=True)}
-    for saved in configs.values():
-        check_images(saved, cfg)
-    check_same(configs, cfg.split)
-    datamodule = build_datamodule(configs[files[0]])
-    views = VIEWS[cfg.views]
-    results = []
-    for file, (saved, classifier, dataset) in zip(files, members, strict=True):
-        if len(views) > 1:
-            classifier.network = TestTimeAugmentation(classifier.network, views, dataset.black)
-        results.append(measure(build_evaluation_trainer(saved), classifier, datamodule, cfg.split))
-        if len(files) > 1:
-            log.info("%s of %s: accuracy %.2f%%", cfg.split, file, 100 * results[-1]["accuracy"].item())
-    how = [f"test-time augmentation, {len(views)} views of each image"] if len(views) > 1 else []
-    if len(files) == 1:
-        show(cfg.split, str(files[0]), results[0], members[0].dataset.classes, *how)
-        return float(results[0]["accuracy"])
-    if len({len(result["logits"]) for result in results}) > 1:
-        raise ValueError(f"run: by their trainer.limit_{cfg.split}_batches the runs aren't measured on as many images")
-    result = together(results, [member.classifier.loss for member in members], datamodule.splits[cfg.split][1])
-    show(
-        cfg.split,
-        f"{len(files)} runs together",
-        result,
-        members[0].dataset.classes,
-        f"the mean of {len(files)} runs",
-        *how,
-    )
-    return float(result["accuracy"])
+    options = read_settings(Settings, cfg)
+    restored = {
+        file: restore(file, options.accelerator, options.data_root)
+        for file in find_checkpoints(options.run, options.checkpoint)
+    }
+    configs = {str(file): member.config for file, member in restored.items()}
+    check_images(configs, options)
+    datamodule = build_datamodule(next(iter(configs.values())))
+    evaluations = []
+    for file, (config, classifier, dataset) in restored.items():
+        if dataset.classes != datamodule.dataset.classes or dataset.image_shape != datamodule.dataset.image_shape:
+            raise ValueError(f"{file}: the network was trained on {dataset.name}, not on {datamodule.dataset.name}")
+        if options.tta != "none":
+            classifier.network = TestTimeAugmentation(classifier.network, options.tta, dataset.black)
+        evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, options.split))
+        if len(restored) > 1:
+            log.info("%s of %s: accuracy %.2f%%", options.split, file, 100 * evaluations[-1].accuracy)
+    subject, result, notes = next(iter(configs)), evaluations[0], []
+    if len(evaluations) > 1:
+        losses = [member.classifier.loss for member in restored.values()]
+        result = ensemble(evaluations, losses, datamodule.splits[options.split][1])
+        subject, notes = f"an ensemble of {len(evaluations)} runs", [f"mean of {len(evaluations)} runs"]
+    if options.tta != "none":
+        notes.append(f"test-time augmentation {options.tta}")
+    log_evaluation(subject, result, *notes)
+    return result.accuracy
 
 
-def find_files(run: str | Sequence[str] | None, checkpoint: str | None) -> list[Path]:
-    """The checkpoints that a person names.
-
-    Args:
-        run: a folder, a pattern (as of all runs of a sweep), or several of both.
-        checkpoint: or one file.
+def find_checkpoints(run: str | Sequence[str] | None, checkpoint: str | None) -> list[Path]:
+    """Return the checkpoints to evaluate: those of run folders, patterns of them or a list of both, or one file.
 
     Raises:
-        ValueError: if there is no such run, or one is named twice.
+        ValueError: if there is no such run, or one is given twice.
     """
     if run is None:
         return [checkpoint_file(run, checkpoint)]
     files: dict[Path, Path] = {}
-    for folder in (folder for name in ([run] if isinstance(run, str) else run) for folder in matching(name)):
+    for folder in (folder for name in ([run] if isinstance(run, str) else run) for folder in expand_pattern(name)):
         file = checkpoint_file(folder, checkpoint)
         if file.resolve() in files:
-            raise ValueError(f"run={folder} stands there twice")
+            raise ValueError(f"run={folder}: given twice")
         files[file.resolve()] = file
     return list(files.values())
 
 
-def matching(name: str) -> list[str]:
-    """The run folders that fit a pattern; what is none stands for itself.
+def expand_pattern(name: str) -> list[str]:
+    """Return the run folders that match a pattern, sorted, or the name itself if it is no pattern.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if no run folder matches.
     """
     if "*" not in name or Path(name).exists():
         return [name]
     folders = sorted(glob(name))  # noqa: PTH207 (absolute, too)
     found = [folder for folder in folders if Run(Path(folder)).config_file.is_file()]
     if not found:
-        raise ValueError(f"run={name}: no run folder has such a name")
+        raise ValueError(f"run={name}: no run folder matches")
     return found
 
 
-def check_images(saved: DictConfig, cfg: DictConfig) -> None:
-    """Refuses a run whose images aren't here, or that kept none for validation.
+def check_images(configs: Mapping[str, DictConfig], options: Settings) -> None:
+    """Refuse runs whose images are missing, or that can't be evaluated on the same images.
 
     Args:
-        saved: the run's config.
-        cfg: what the person asks for.
+        configs: config of each run, by its checkpoint file.
+        options: settings of the command.
 
     Raises:
         ValueError: naming the key.
     """
-    if cfg.data_root is None:
-        check_root("data_root", OmegaConf.select(saved, "data.root"))
-    if cfg.split == "val" and not saved.data.val_size:
-        raise ValueError("split=val: the run had no validation images (data.val_size=0)")
-
-
-def check_same(configs: Mapping[Path, DictConfig], split: str) -> None:
-    """Refuses runs that can't be measured on the same images.
-
-    Args:
-        configs: of the runs, by the files of their checkpoints.
-        split: on which they are measured.
-
-    Raises:
-        ValueError: naming two runs, and what differs.
-    """
-    (first, one), *others = configs.items()
-    for file, other in others:
-        changed = [key for key in KEPT_BACK if OmegaConf.select(one, key) != OmegaConf.select(other, key)]
-        keys = changed if split == "val" else []
-        if one.data.root != other.data.root and hashes(one) != hashes(other):
-            keys.append("data.root")
-        for key in keys:
-            values = [OmegaConf.select(saved, key) for saved in (one, other)]
+    for config in configs.values():
+        if options.data_root is None:
+            check_root("data_root", OmegaConf.select(config, "data.root"))
+        if options.split == "val" and not config.data.val_size:
+            raise ValueError("split=val: the run had no validation images (data.val_size=0)")
+    (first_file, first), *others = configs.items()
+    for file, config in others:
+        keys = ["data.val_size", "data.split_seed"] if options.split == "val" else []
+        changed = [key for key in keys if OmegaConf.select(first, key) != OmegaConf.select(config, key)]
+        if first.data.root != config.data.root and data_hashes(first) != data_hashes(config):
+            changed.append("data.root")
+        if changed:
+            values = [OmegaConf.select(each, changed[0]) for each in (first, config)]
             raise ValueError(
-                f"split={split}: {key} is {values[0]} in {first}, and {values[1]} in {file}: runs are measured "
-                "together on the same images"
+                f"split={options.split}: an ensemble needs the same images, but {changed[0]} is {values[0]} "
+                f"in {first_file} and {values[1]} in {file}"
             )
 
 
-def hashes(saved: DictConfig) -> dict[str, str]:
-    """Of the files that a run's images come from."""
-    datamodule = build_datamodule(saved)
+def data_hashes(config: DictConfig) -> dict[str, str]:
+    """Return the SHA-256 of each data file of a run, by name."""
+    datamodule = build_datamodule(config)
     datamodule.prepare_data()
     return datamodule.hashes

@@ -1,8 +1,9 @@
-"""Measuring a network on one split: the same code before training, after it, and at any later time."""
+"""Evaluation of a network on one split: the same code before a training, after it, and at any later time."""
 
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +19,46 @@ from fmnist.training.metrics import ClassificationMetrics
 
 log = logging.getLogger(__name__)
 
-Result = dict[str, Tensor]
-"""Loss (), accuracy (), accuracy_per_class (K), confusion (K true, K predicted), logits (N, K) in the images' order."""
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predictions for the N images of a split, and their metrics.
+
+    Args:
+        split: "val" or "test".
+        classes: names of the K classes.
+        loss: mean over the images.
+        accuracy: from 0 to 1.
+        accuracy_per_class: K values; NaN for a class without images.
+        confusion: counts (K true, K predicted).
+        logits: (N, K), in the order of the images.
+    """
+
+    split: str
+    classes: Sequence[str]
+    loss: float
+    accuracy: float
+    accuracy_per_class: Sequence[float]
+    confusion: Tensor
+    logits: Tensor
+
+    def scalars(self) -> dict[str, float]:
+        """Return the metrics by the names of `metric_names`."""
+        values = [self.loss, self.accuracy, *self.accuracy_per_class]
+        return dict(zip(metric_names(self.split, self.classes), values, strict=True))
+
+    def for_json(self) -> dict[str, float | dict[str, float | None]]:
+        """Return the metrics as metrics.json holds them: the classes in one entry, None in place of NaN."""
+        values = [None if math.isnan(value) else value for value in self.accuracy_per_class]
+        return {
+            f"{self.split}/loss": self.loss,
+            f"{self.split}/accuracy": self.accuracy,
+            f"{self.split}/accuracy_per_class": dict(zip(self.classes, values, strict=True)),
+        }
 
 
-class _Logits(Callback):
-    """Keeps what the network answers."""
+class _CollectLogits(Callback):
+    """Collects the outputs of the evaluation steps, which are logits (N, K)."""
 
     def __init__(self) -> None:
         self.batches: list[Tensor] = []
@@ -36,59 +71,54 @@ class _Logits(Callback):
     on_test_batch_end = on_validation_batch_end
 
 
-def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str) -> Result:
-    """The metrics of the network as it is on the images of "val" or "test"."""
-    loop = {"val": trainer.validate, "test": trainer.test}[split]
-    kept = _Logits()
-    trainer.callbacks.append(kept)  # type: ignore[attr-defined]
-    loop(classifier, datamodule=datamodule, verbose=False)
-    trainer.callbacks.remove(kept)  # type: ignore[attr-defined]
-    result: Result = classifier.metrics(split).compute()
-    return result | {"logits": torch.cat(kept.batches)}
+def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str) -> Evaluation:
+    """Return the evaluation of the current weights on "val" or "test"."""
+    run_loop = {"val": trainer.validate, "test": trainer.test}[split]
+    collected = _CollectLogits()
+    trainer.callbacks.append(collected)  # type: ignore[attr-defined]
+    run_loop(classifier, datamodule=datamodule, verbose=False)
+    trainer.callbacks.remove(collected)  # type: ignore[attr-defined]
+    return _evaluation(split, classifier.classes, classifier.metrics(split), torch.cat(collected.batches))
 
 
-def together(results: Sequence[Result], losses: Sequence[nn.Module], labels: Tensor) -> Result:
-    """What several networks that were measured on the same images are worth together: the mean of their probabilities.
+def ensemble(evaluations: Sequence[Evaluation], losses: Sequence[nn.Module], labels: Tensor) -> Evaluation:
+    """Return the evaluation of several networks as one, which predicts the mean of their probabilities.
 
     Args:
-        results: one for each network.
-        losses: those of the networks, whose mean is the loss.
-        labels: (N) of the images, of which the first ones may have been measured alone.
+        evaluations: one per network, on the same images.
+        losses: their loss functions, whose mean is the loss.
+        labels: labels of the split; those after the last evaluated image are ignored.
+
+    Raises:
+        ValueError: if the evaluations are of different numbers of images.
     """
-    logits = average_predictions([result["logits"] for result in results])
+    split, classes = evaluations[0].split, evaluations[0].classes
+    if len({len(evaluation.logits) for evaluation in evaluations}) > 1:
+        raise ValueError(f"run: trainer.limit_{split}_batches differs; an ensemble needs the same number of images")
+    logits = average_predictions([evaluation.logits for evaluation in evaluations])
     labels = labels[: len(logits)].cpu()
-    metrics = ClassificationMetrics(logits.shape[1])
+    metrics = ClassificationMetrics(len(classes))
     metrics.update(torch.stack([loss.eval()(logits, labels) for loss in losses]).mean(), logits, labels)
-    found: Result = metrics.compute()
-    return found | {"logits": logits}
+    return _evaluation(split, classes, metrics, logits)
 
 
-def show(split: str, subject: str, result: Result, classes: Sequence[str], *how: str) -> None:
-    """Logs the result of a checkpoint on a split: a table of the classes, then the whole.
+def _evaluation(split: str, classes: Sequence[str], metrics: ClassificationMetrics, logits: Tensor) -> Evaluation:
+    values = metrics.compute()
+    loss, accuracy = values["loss"].item(), values["accuracy"].item()
+    return Evaluation(
+        split, classes, loss, accuracy, values["accuracy_per_class"].tolist(), values["confusion"], logits
+    )
+
+
+def log_evaluation(subject: str, evaluation: Evaluation, *notes: str) -> None:
+    """Log a table of the classes, then loss and accuracy.
 
     Args:
-        split: "val" or "test".
         subject: what was measured.
-        result: what came out.
-        classes: names of the K classes.
-        how: what is to be known about it besides.
+        evaluation: the result.
+        notes: stand in brackets after the accuracy.
     """
-    log.info("%s of %s:\n%s", split, subject, class_table(result["confusion"], classes))
-    note = f" ({'; '.join(how)})" if how else ""
-    log.info("%s: loss %.4f, accuracy %.2f%%%s", split, result["loss"].item(), 100 * result["accuracy"].item(), note)
-
-
-def scalars(split: str, result: Result, classes: Sequence[str]) -> dict[str, float]:
-    """A result by its metric names; NaN is the accuracy of a class without images."""
-    values = [result["loss"].item(), result["accuracy"].item(), *result["accuracy_per_class"].tolist()]
-    return dict(zip(metric_names(split, classes), values, strict=True))
-
-
-def grouped(split: str, result: Result, classes: Sequence[str]) -> dict[str, float | dict[str, float | None]]:
-    """The same as metrics.json holds it: the classes under one name, None instead of NaN."""
-    per_class = zip(classes, result["accuracy_per_class"].tolist(), strict=True)
-    return {
-        f"{split}/loss": result["loss"].item(),
-        f"{split}/accuracy": result["accuracy"].item(),
-        f"{split}/accuracy_per_class": {name: None if math.isnan(value) else value for name, value in per_class},
-    }
+    split = evaluation.split
+    log.info("%s of %s:\n%s", split, subject, class_table(evaluation.confusion, evaluation.classes))
+    note = f" ({'; '.join(notes)})" if notes else ""
+    log.info("%s: loss %.4f, accuracy %.2f%%%s", split, evaluation.loss, 100 * evaluation.accuracy, note)

@@ -1,4 +1,4 @@
-"""Networks: images (N, C, H, W) to logits (N, K). They know nothing of Lightning or Hydra."""
+"""Networks: pure torch modules that map normalised images (N, C, H, W) to logits (N, K)."""
 
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP

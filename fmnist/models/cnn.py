@@ -1,4 +1,4 @@
-"""Convolution blocks, then linear layers."""
+"""Convolutional network."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -13,11 +13,12 @@ from fmnist.models.layers import (
     DropoutRate,
     GlobalPooling,
     L2Pool2d,
-    Overall,
+    Reduction,
     linear_head,
+    output_size,
     per_block,
+    same_padding,
 )
-from fmnist.models.sizes import output_size, same_padding
 
 Padding = Literal["same"] | Annotated[int, Ge(0)]
 Pooling = Literal["max", "average", "l2", "none"]
@@ -26,28 +27,27 @@ POOLING_SIZE = 2
 
 
 class CNN(nn.Module):
-    """Blocks of convolution, pooling, batch norm and activation, then linear layers on the features.
+    """Apply blocks of convolution, pooling, batch norm and activation, then linear layers.
 
-    An argument that describes blocks is one value for all of them or a list with one for each.
+    An argument of the blocks is one value for all of them, or a list with one value for each.
 
     Args:
         image_shape: channels, height and width of the images.
         num_classes: K, the number of logits.
-        channels: filters of each convolution; its length is the number of blocks.
+        channels: number of filters of each convolution; its length is the number of blocks.
         kernel_size: width and height of the filters.
         stride: of the convolution.
         padding: zeros on each side; "same" keeps the size at stride 1.
-        batch_norm: normalise after each convolution, which then has no bias.
+        batch_norm: batch norm after each convolution, which then has no bias.
         activation: in each block and after each hidden layer.
-        pooling: 2x2 windows at stride 2; maxima are taken before batch norm and activation, averages and
-            L2 norms after them.
-        global_pooling: what the linear layers see of each of the last channels: "none" is all its pixels, others are
-            the mean of them, the largest, or both.
+        pooling: of 2x2 windows at stride 2; "max" comes before batch norm and activation, the others after them.
+        global_pooling: input of the linear layers: "none" takes all pixels of the last channels, the others their mean,
+            their maximum, or both.
         hidden: widths of the linear layers between the blocks and the logits.
-        dropout: rate after each hidden layer, or on the features where there is none.
+        dropout: rate after each hidden layer, or on the features without hidden layers.
 
     Raises:
-        ValueError: if a list hasn't one value for each block, or a kernel doesn't fit what reaches it.
+        ValueError: if a list has another length than `channels`, or a kernel is larger than its input.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class CNN(nn.Module):
         batch_norm: bool = True,
         activation: Activation = "relu",
         pooling: Pooling | Sequence[Pooling] = "max",
-        global_pooling: Overall | Literal["none"] = "none",
+        global_pooling: Reduction | Literal["none"] = "none",
         hidden: Sequence[Count] = (),
         dropout: DropoutRate = 0.0,
     ) -> None:
@@ -87,8 +87,8 @@ class CNN(nn.Module):
                 size = _shrink(size, f"pooling after {name}", POOLING_SIZE, POOLING_SIZE)
                 pooled.append(POOLINGS[poolings[i]](POOLING_SIZE))
             if poolings[i] == "max":
-                # A maximum may be taken before the activation as well as after it, and what follows has a quarter of
-                # the pixels: a training step of the default network is 1.3 times as fast (2 cores, bf16).
+                # Before the activation, which then has a quarter of the pixels: a training step of the default network
+                # is 1.3 times as fast (2 cores, bf16).
                 layers += [*pooled, *normalised, ACTIVATIONS[activation]()]
             else:
                 layers += [*normalised, ACTIVATIONS[activation](), *pooled]
@@ -103,13 +103,17 @@ class CNN(nn.Module):
         self.head = linear_head(width, tuple(hidden), num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to logits (N, K)."""
+        """Return the logits (N, K) of normalised images (N, C, H, W)."""
         logits: Tensor = self.head(self.features(self.blocks(images)))
         return logits
 
 
 def _shrink(size: list[int], layer: str, kernel: int, stride: int, padding: int = 0) -> list[int]:
-    """Height and width after a layer."""
+    """Return height and width after a layer.
+
+    Raises:
+        ValueError: if they are less than 1.
+    """
     after = [output_size(side, kernel, stride, padding) for side in size]
     if min(after) < 1:
         raise ValueError(

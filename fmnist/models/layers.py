@@ -1,4 +1,4 @@
-"""What the networks share: the names of layers and the range of their arguments."""
+"""Layers, layer sizes and argument types that the networks share."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -11,8 +11,7 @@ from torch.nn import functional
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 DropoutRate = Annotated[float, Ge(0), Lt(1)]
 Activation = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
-
-Overall = Literal["mean", "max", "mean_max"]
+Reduction = Literal["mean", "max", "mean_max"]
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -25,54 +24,53 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 class L2Pool2d(nn.Module):
-    """The Euclidean norm of each window, channel by channel: (N, C, H, W) -> (N, C, H / size, W / size), rounded down.
+    """Return the L2 norm of each window in each channel: (N, C, H, W) -> (N, C, H // size, W // size).
 
-    Not `nn.LPPool2d`, whose gradient is NaN where a whole window is zero, as it often is after ReLU.
+    The gradient of `nn.LPPool2d` is NaN if a whole window is zero, which is common after ReLU.
     """
 
-    EPSILON = 1e-12  # under the root, where its slope would be infinite
+    EPSILON = 1e-12  # keeps the slope of the square root finite
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, features: Tensor) -> Tensor:
-        # In single precision at least: half of it would take the epsilon for 0, and a square for infinity.
+        # At least in float32: in float16 the epsilon would be 0, and a square could be infinite.
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
         squares = functional.avg_pool2d(wide.square(), self.size) * self.size**2
         return (squares + self.EPSILON).sqrt().to(features.dtype)
 
 
 class GlobalPooling(nn.Module):
-    """What each channel has over all its pixels: (N, C, H, W) -> (N, C), or (N, 2C) for its mean and its maximum."""
+    """Reduce each channel over all its pixels: (N, C, H, W) -> (N, C), or (N, 2C) for mean and maximum."""
 
-    def __init__(self, kind: Overall) -> None:
+    def __init__(self, reduction: Reduction) -> None:
         super().__init__()
-        self.kind = kind
-        self.kinds = kind.split("_")
+        self.reduction = reduction
+        self.kinds = reduction.split("_")
 
     def forward(self, features: Tensor) -> Tensor:
-        found = [_mean(features) if kind == "mean" else _largest(features) for kind in self.kinds]
-        return torch.cat(found, dim=1)
+        return torch.cat([_mean(features) if kind == "mean" else _max(features) for kind in self.kinds], dim=1)
 
     def extra_repr(self) -> str:
-        return self.kind
+        return self.reduction
 
 
 def _mean(features: Tensor) -> Tensor:
-    """Over all pixels: (N, C, H, W) -> (N, C).
+    """Return the mean over all pixels: (N, C, H, W) -> (N, C).
 
-    Not `mean((2, 3))`, whose gradient comes with the channels first and is then copied: a training step of
-    `experiment=fast_94` takes 1.02 times as long (2 cores, bf16).
+    The gradient of `mean((2, 3))` has the channels first and is then copied: a training step of `experiment=fast_94`
+    takes 1.02 times as long (2 cores, bf16).
     """
     return features.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
-def _largest(features: Tensor) -> Tensor:
-    """Of all pixels: (N, C, H, W) -> (N, C).
+def _max(features: Tensor) -> Tensor:
+    """Return the maximum over all pixels: (N, C, H, W) -> (N, C).
 
-    Not `amax`, which looks for equal ones on the way back: a training step of `experiment=fast_94` then takes
-    1.03 times as long (2 cores, bf16).
+    The backward pass of `amax` searches for equal maxima: a training step of `experiment=fast_94` takes 1.03 times as
+    long (2 cores, bf16).
     """
     return functional.max_pool2d(features, features.shape[2:]).flatten(1)
 
@@ -80,9 +78,9 @@ def _largest(features: Tensor) -> Tensor:
 def linear_head(
     features: int, hidden: tuple[int, ...], num_classes: int, activation: Activation, dropout: float
 ) -> nn.Sequential:
-    """Hidden linear layers with activation and dropout, then the one that gives the logits: (N, features) -> (N, K).
+    """Return hidden layers, each with activation and dropout, and the layer of the logits: (N, features) -> (N, K).
 
-    Without a hidden layer the dropout acts on the features themselves.
+    Without hidden layers the dropout acts on the features.
     """
     layers: list[nn.Module] = [] if hidden else [nn.Dropout(dropout)]
     for width in hidden:
@@ -92,18 +90,38 @@ def linear_head(
 
 
 def per_block(name: str, value: Any, blocks: int) -> list[Any]:
-    """One value for each of the blocks.
+    """Return one value for each block.
 
     Args:
-        name: of the argument.
-        value: one for all of them, or a list.
-        blocks: how many there are.
+        name: name of the argument, for the error message.
+        value: one value for all blocks, or a list.
+        blocks: number of blocks.
 
     Raises:
-        ValueError: if the list is of another length.
+        ValueError: if the list has another length.
     """
     if isinstance(value, str) or not isinstance(value, Sequence):
         return [value] * blocks
     if len(value) != blocks:
         raise ValueError(f"{name} has {len(value)} values for {blocks} blocks: give one value, or one for each block")
     return list(value)
+
+
+def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
+    """Return the width after a convolution or pooling, floor((W - F + 2P) / S) + 1; below 1 if the kernel doesn't fit.
+
+    W is the width before, F the kernel's width, P the padding on each side, S the stride. It holds for heights, too.
+    Source: https://cs231n.github.io/convolutional-networks/#conv
+    """
+    return (size - kernel + 2 * padding) // stride + 1
+
+
+def same_padding(kernel: int) -> int:
+    """Return the padding that keeps the size at stride 1: (F - 1) / 2.
+
+    Raises:
+        ValueError: if the kernel size is even.
+    """
+    if kernel % 2 == 0:
+        raise ValueError(f"padding 'same' needs an odd kernel size, got {kernel}; give the padding as a number instead")
+    return (kernel - 1) // 2

@@ -1,4 +1,4 @@
-"""Linear layers alone: the network to beat."""
+"""Multilayer perceptron."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from fmnist.models.layers import Activation, Count, DropoutRate, linear_head
 
 
 class MLP(nn.Module):
-    """Flattens the image and passes it through hidden linear layers, each with activation and dropout.
+    """Flatten the image and apply hidden linear layers, each with activation and dropout.
 
     Args:
         image_shape: channels, height and width of the images.
         num_classes: K, the number of logits.
-        hidden: widths of the hidden layers; none gives multinomial logistic regression.
+        hidden: widths of the hidden layers; an empty list gives multinomial logistic regression.
         activation: after each hidden layer.
-        dropout: rate after each hidden layer.
+        dropout: rate after each hidden layer, or on the pixels without hidden layers.
     """
 
     def __init__(
@@ -31,6 +31,6 @@ class MLP(nn.Module):
         self.head = linear_head(channels * height * width, tuple(hidden), num_classes, activation, dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to logits (N, K)."""
+        """Return the logits (N, K) of normalised images (N, C, H, W)."""
         logits: Tensor = self.head(images.flatten(1))
         return logits

@@ -1,41 +1,50 @@
-"""Residual networks: blocks that add to what they are given."""
+"""Residual networks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 from annotated_types import Ge, MinLen
 from torch import Tensor, nn
 
-from fmnist.models.layers import ACTIVATIONS, Activation, Count, DropoutRate, GlobalPooling, Overall, per_block
-from fmnist.models.sizes import output_size
+from fmnist.models.layers import (
+    ACTIVATIONS,
+    Activation,
+    Count,
+    DropoutRate,
+    GlobalPooling,
+    Reduction,
+    output_size,
+    per_block,
+)
 
-WIDE_RESNET_CHANNELS = (16, 32, 64)  # of each stage, at width 1
+WIDE_RESNET_CHANNELS = (16, 32, 64)  # of the three stages, at width 1
 
 
 class ResNet(nn.Module):
-    """A stem, stages of residual blocks, one pooling over all pixels, and a linear layer.
+    """Apply a stem, stages of residual blocks, global pooling and a linear layer.
 
-    A block is convolution, batch norm, activation, convolution, batch norm; then its input is added, and the activation
-    follows. The first block of each stage but the first halves height and width.
-    Source: He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385; where a block
-    changes the shape, its input is averaged over 2x2 pixels before the 1x1 convolution, as in He et al., Bag of Tricks,
+    A block consists of convolution, batch norm, activation, convolution, batch norm, the addition of its input, and
+    activation. The first block of each stage except the first halves height and width.
+    Source: He et al., Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385. A block that
+    changes the shape averages its input over 2x2 pixels before the 1x1 convolution, as in He et al., Bag of Tricks,
     https://arxiv.org/abs/1812.01187
 
     Args:
         image_shape: channels, height and width of the images.
         num_classes: K, the number of logits.
-        channels: filters in each stage.
-        depth: blocks in each stage, one value for all or a list.
+        channels: number of filters of each stage.
+        depth: number of blocks of each stage; one value for all stages or a list.
         stem_kernel: width and height of the stem's filters.
-        stem_stride: 2 lets everything after the stem see a quarter of the pixels.
-        stem_channels: filters of the stem; None takes those of the first stage.
-        stem_pooling: take the largest of each 2x2 pixels of the stem, for the same end.
-        global_pooling: what the linear layer sees of each channel: the mean over its pixels, the largest, or both.
+        stem_stride: stride of the stem; 2 leaves a quarter of the pixels to the blocks.
+        stem_channels: number of filters of the stem; None takes that of the first stage.
+        stem_pooling: max pooling of 2x2 windows after the stem's convolution.
+        global_pooling: reduction of each channel to its mean, its maximum, or both.
         activation: after the stem and in each block.
         dropout: rate before the logits.
 
     Raises:
-        ValueError: if `depth` hasn't one value for each stage, or the images are too small for so many stages.
+        ValueError: if `depth` has another length than `channels`, or the images are too small for so many stages.
     """
 
     def __init__(
@@ -48,7 +57,7 @@ class ResNet(nn.Module):
         stem_stride: Count = 1,
         stem_channels: Count | None = None,
         stem_pooling: bool = False,
-        global_pooling: Overall = "mean",
+        global_pooling: Reduction = "mean",
         activation: Activation = "relu",
         dropout: DropoutRate = 0.0,
     ) -> None:
@@ -60,17 +69,13 @@ class ResNet(nn.Module):
             nn.BatchNorm2d(incoming),
             ACTIVATIONS[activation](),
         )
-        blocks: list[nn.Module] = []
-        for stage, (outgoing, count) in enumerate(zip(channels, per_block("depth", depth, len(channels)), strict=True)):
-            for i in range(count):
-                blocks.append(_Block(incoming, outgoing, 2 if stage and i == 0 else 1, activation))
-                incoming = outgoing
-        self.blocks = nn.Sequential(*blocks)
+        depths = per_block("depth", depth, len(channels))
+        self.blocks = _stages(partial(_Block, activation=activation), incoming, channels, depths)
         self.features = GlobalPooling(global_pooling)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(incoming * len(self.features.kinds), num_classes))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels[-1] * len(self.features.kinds), num_classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to logits (N, K)."""
+        """Return the logits (N, K) of normalised images (N, C, H, W)."""
         logits: Tensor = self.head(self.features(self.blocks(self.stem(images))))
         return logits
 
@@ -97,22 +102,22 @@ class _Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Wide residual network WRN-depth-width: batch norm and activation before each convolution.
+    """Wide residual network WRN-depth-width, with batch norm and activation before each convolution.
 
     Source: Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146
 
     Args:
         image_shape: channels, height and width of the images.
         num_classes: K, the number of logits.
-        depth: layers in the paper's count: 4 and a multiple of 6, of which each stage has a sixth as blocks.
-        width: multiple of 16, 32 and 64 filters in the three stages.
+        depth: number of layers in the paper's count, 6 * n + 4 with n blocks in each of the three stages.
+        width: factor of the 16, 32 and 64 filters of the three stages.
         stem_kernel: width and height of the stem's filters.
-        stem_stride: 2 lets everything after the stem see a quarter of the pixels.
-        activation: before each convolution but the stem.
+        stem_stride: stride of the stem; 2 leaves a quarter of the pixels to the blocks.
+        activation: before each convolution except the stem.
         dropout: rate between the two convolutions of a block.
 
     Raises:
-        ValueError: if the depth is another number.
+        ValueError: if the depth is not 6 * n + 4, or the images are too small.
     """
 
     def __init__(
@@ -128,22 +133,17 @@ class WideResNet(nn.Module):
     ) -> None:
         super().__init__()
         if (depth - 4) % 6:
-            raise ValueError(f"depth={depth}: it should be 4 and a multiple of 6, as 10, 16, 22, 28, 40")
-        incoming = WIDE_RESNET_CHANNELS[0]
-        self.stem = _stem(image_shape, incoming, stem_kernel, stem_stride, halvings=len(WIDE_RESNET_CHANNELS) - 1)
-        blocks: list[nn.Module] = []
-        for stage, channels in enumerate(WIDE_RESNET_CHANNELS):
-            for i in range((depth - 4) // 6):
-                stride = 2 if stage and i == 0 else 1
-                blocks.append(_WideBlock(incoming, channels * width, stride, activation, dropout))
-                incoming = channels * width
-        self.blocks = nn.Sequential(*blocks)
-        self.last = nn.Sequential(nn.BatchNorm2d(incoming), ACTIVATIONS[activation]())
+            raise ValueError(f"depth={depth}: must be 6 * n + 4: 10, 16, 22, 28, 34, 40, ...")
+        self.stem = _stem(image_shape, WIDE_RESNET_CHANNELS[0], stem_kernel, stem_stride, halvings=2)
+        channels, depths = [width * count for count in WIDE_RESNET_CHANNELS], 3 * [(depth - 4) // 6]
+        block = partial(_WideBlock, activation=activation, dropout=dropout)
+        self.blocks = _stages(block, WIDE_RESNET_CHANNELS[0], channels, depths)
+        self.last = nn.Sequential(nn.BatchNorm2d(channels[-1]), ACTIVATIONS[activation]())
         self.features = GlobalPooling("mean")
-        self.head = nn.Linear(incoming, num_classes)
+        self.head = nn.Linear(channels[-1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, C, H, W) to logits (N, K)."""
+        """Return the logits (N, K) of normalised images (N, C, H, W)."""
         logits: Tensor = self.head(self.features(self.last(self.blocks(self.stem(images)))))
         return logits
 
@@ -169,12 +169,33 @@ class _WideBlock(nn.Module):
         return result
 
 
+def _stages(
+    block: Callable[[int, int, int], nn.Module], incoming: int, channels: Sequence[int], depths: Sequence[int]
+) -> nn.Sequential:
+    """Return the blocks of all stages, made by block(in, out, stride). Later stages start with stride 2.
+
+    `incoming` is the number of channels of the stem; `channels` and `depths` have one value for each stage.
+    """
+    blocks = []
+    for stage, (outgoing, depth) in enumerate(zip(channels, depths, strict=True)):
+        for i in range(depth):
+            blocks.append(block(incoming, outgoing, 2 if stage and i == 0 else 1))
+            incoming = outgoing
+    return nn.Sequential(*blocks)
+
+
 def _stem(image_shape: tuple[int, int, int], channels: int, kernel: int, stride: int, halvings: int) -> nn.Conv2d:
-    """The first convolution, which leaves enough for what follows to halve."""
+    """Return the first convolution, which must leave enough pixels for the halvings after it.
+
+    Raises:
+        ValueError: if it leaves too few.
+    """
     padding = (kernel - stride + 1) // 2 if kernel > stride else 0
     side = min(output_size(side, kernel, stride, padding) for side in image_shape[1:])
     if side < 2**halvings:
-        raise ValueError(f"the network shrinks to nothing: {max(side, 0)} pixels a side are left by the stem")
+        raise ValueError(
+            f"the network shrinks to nothing: the stem leaves {max(side, 0)} pixels a side for {halvings} halvings"
+        )
     return nn.Conv2d(image_shape[0], channels, kernel, stride, padding, bias=False)
 
 

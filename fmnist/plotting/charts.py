@@ -1,55 +1,40 @@
 """Numbers as charts."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
-from matplotlib import colormaps
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fmnist.plotting.style import INK, SMALL_FONT_SIZE, TRAIN, VAL, WRONG, new_figure, styled
 
-CURVES = {"train": (TRAIN, "-", "o"), "val": (VAL, "--", "s")}
-OTHER_CURVES = ((WRONG, ":", "^"), ("#E69F00", "-.", "D"), ("#009E73", "-", "v"), ("#56B4E9", "--", "P"))
-"""Colour, line and marker: never told apart by colour alone."""
+LINES = {"train": (TRAIN, "-", "o"), "val": (VAL, "--", "s")}
+OTHER_LINES = ((WRONG, ":", "^"), ("#E69F00", "-.", "D"), ("#009E73", "-", "v"), ("#56B4E9", "--", "P"))
+"""Colour, line style and marker: never distinguished by colour alone."""
 
 
 @styled
 def confusion_chart(confusion: Tensor, classes: Sequence[str]) -> Figure:
-    """A table of the counts, none written where there are none, over the share of the true class as colour.
-
-    The colour goes with the square root of the share, so that a hundredth is still seen beside the diagonal.
+    """Return the confusion matrix as a table of counts over colours.
 
     Args:
         confusion: counts (K true, K predicted).
         classes: names of the K classes.
     """
-    share = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
-    figure = new_figure(5.4, 4.9)
+    figure = new_figure(8, 8)
     axes = figure.add_subplot()
-    norm, colormap = PowerNorm(0.5, vmin=0, vmax=1), colormaps["Blues"]
-    axes.pcolormesh(share.numpy(), cmap=colormap, norm=norm, edgecolors="white", linewidth=1)
-    for row, counts in enumerate(confusion.tolist()):
-        for column, count in enumerate(counts):
-            if count:
-                colour = "white" if norm(share[row, column].item()) > 0.7 else "black"
-                axes.text(column + 0.5, row + 0.5, f"{count:,}", ha="center", va="center", color=colour, fontsize=9)
-    places = [index + 0.5 for index in range(len(classes))]
-    axes.set_xticks(places, classes, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, classes)
-    axes.tick_params(length=0, labelsize=9)
-    axes.spines[:].set_visible(False)
-    axes.invert_yaxis()
-    axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title("images by class; colour: share of the true class (square-root scale)", fontsize=SMALL_FONT_SIZE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torchmetrics hands a tensor to matplotlib
+        MulticlassConfusionMatrix(len(classes)).plot(confusion, axes, labels=list(classes), cmap="Blues")
     return figure
 
 
 @styled
 def curves_chart(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, ylabel: str) -> Figure:
-    """A line for each name over the epochs, a point for each value; values that aren't finite are left out.
+    """Return a line for each name over the epochs, with a marker for each value; NaN and infinity are left out.
 
     Args:
         curves: (epoch, value) by name; "train" and "val" look the same in every chart.
@@ -58,9 +43,9 @@ def curves_chart(curves: Mapping[str, Sequence[tuple[float, float]]], title: str
     """
     figure = new_figure(6.5, 3.8)
     axes = figure.add_subplot()
-    others = iter(OTHER_CURVES * len(curves))
+    others = iter(OTHER_LINES * len(curves))
     for name, points in curves.items():
-        colour, line, marker = CURVES[name] if name in CURVES else next(others)
+        colour, line, marker = LINES[name] if name in LINES else next(others)
         finite = [point for point in points if math.isfinite(point[1])]
         if finite:
             axes.plot(*zip(*finite, strict=True), color=colour, linestyle=line, marker=marker, markersize=5, label=name)
@@ -75,7 +60,7 @@ def curves_chart(curves: Mapping[str, Sequence[tuple[float, float]]], title: str
 
 @styled
 def reliability_chart(confidence: Tensor, accuracy: Tensor, count: Tensor, error: float) -> Figure:
-    """Accuracy over confidence, and how many images there are; bins without images are left out.
+    """Return accuracy over confidence, and the number of images; bins without images are left out.
 
     Args:
         confidence: mean of each bin (B), 0..1.
@@ -103,7 +88,7 @@ def reliability_chart(confidence: Tensor, accuracy: Tensor, count: Tensor, error
 
 @styled
 def class_counts_chart(counts: Mapping[str, Tensor], classes: Sequence[str]) -> Figure:
-    """How many images each class has, a panel for each split, all on one scale.
+    """Return the number of images of each class as bars, a panel for each split, all on one scale.
 
     Args:
         counts: images of each class (K) by split.
@@ -113,7 +98,7 @@ def class_counts_chart(counts: Mapping[str, Tensor], classes: Sequence[str]) -> 
     panels = figure.subplots(1, len(counts), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (split, images) in zip(panels, counts.items(), strict=True):
         bars = axes.barh(list(classes), images.tolist(), color=TRAIN)
-        axes.bar_label(bars, [f"{number:,}" for number in images.tolist()], padding=3, fontsize=SMALL_FONT_SIZE)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=SMALL_FONT_SIZE)
         axes.set_title(f"{split}: {int(images.sum()):,} images")
         axes.set(xlabel="images", xmargin=0.35)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))

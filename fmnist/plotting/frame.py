@@ -1,4 +1,4 @@
-"""From a template and values to a page that needs nothing but itself."""
+"""Templates and values as HTML pages that load nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from fmnist.plotting.style import RIGHT, WRONG, to_svg
 
 
 def render(template: str, **values: Any) -> str:
-    """The page as HTML in ASCII, so that no encoding can harm it; every text is escaped.
+    """Return the page as HTML in ASCII, which no encoding can damage; every text is escaped.
 
     Args:
         template: a file in this package, which extends plotting/base.html.
-        values: what it shows, by the names that stand in it.
+        values: what the template shows, by name.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1]),
@@ -29,14 +29,16 @@ def render(template: str, **values: Any) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share of 1, for people; a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.{digits}f}%"
+    """Return a share of 1 as a percentage; a dash for None and NaN."""
+    return "-" if share is None or share != share else f"{100 * share:.{digits}f}%"
 
 
 def svg(figure: Figure, size: tuple[float, float] | None = None) -> Markup:
-    """A chart for a page, in inches as wide and high as it is to be seen.
+    """Return a chart as SVG for a page, which is not escaped again: matplotlib escapes the texts in it.
 
-    It is taken as it is: matplotlib makes it, and escapes the texts in it.
+    Args:
+        figure: the chart.
+        size: width and height in inches, if they are to change.
     """
     if size:
         figure.set_size_inches(size)

@@ -1,18 +1,15 @@
-"""How every picture looks, and how it becomes pixels, a PNG file or an SVG that follows its page's theme."""
+"""The look of every figure, and figures as PNG files and as SVG for a page."""
 
-import hashlib
 import io
 import re
 import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours: apart for every kind of colour vision, and with a contrast of 3 or more on white and on
+# Okabe and Ito's colours: distinct for every kind of colour vision, with a contrast of 3 or more on white and on
 # near-black.
 # Source: https://jfly.uni-koeln.de/color/
 RIGHT = "#009E73"
@@ -21,14 +18,14 @@ TRAIN = "#0072B2"
 VAL = "#CC79A7"
 
 INK = "#010203"
-"""Of everything neutral: black to the eye, and in an SVG the mark by which it is found and follows the page's text."""
+"""The colour of text and axes: black in a PNG, the page's text colour in an SVG, which is how dark mode works."""
 
-DPI = 112  # four pixels for each of 28 in an inch
+DPI = 112
 FONT_SIZE, SMALL_FONT_SIZE = 10, 8  # points
 
-_STYLE: Any = {  # Any, as matplotlib's own annotation names each of its 300 keys
+_STYLE: Any = {  # Any, as matplotlib's own annotation lists each of its 300 keys
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, and has the marks of right and wrong
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, and has ✓ and ✗
     "font.size": FONT_SIZE,
     "axes.titlesize": FONT_SIZE,
     "axes.titlelocation": "left",
@@ -37,7 +34,6 @@ _STYLE: Any = {  # Any, as matplotlib's own annotation names each of its 300 key
     "ytick.labelsize": SMALL_FONT_SIZE,
     "legend.fontsize": FONT_SIZE,
     "legend.frameon": False,
-    "figure.facecolor": "white",
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,65 +44,29 @@ _STYLE: Any = {  # Any, as matplotlib's own annotation names each of its 300 key
     ),
 }
 styled = rc_context(_STYLE)
-"""Decorates a function that draws: matplotlib has the style while it runs, and what it had before afterwards."""
+"""Decorator of a function that draws: matplotlib has the style while it runs, and its earlier settings afterwards."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, which arranges what is put into it when it is rendered."""
-    figure = Figure((width, height), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_array(figure: Figure) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The figure's pixels (H, W, 3), uint8: what `SummaryWriter.add_image(..., dataformats="HWC")` takes."""
-    canvas: Any = FigureCanvasAgg(figure)  # its methods have no annotations
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    """Return an empty figure of that many inches, which arranges its contents when it is rendered."""
+    return Figure((width, height), dpi=DPI, facecolor="white", layout="constrained")
 
 
 def save_png(figure: Figure, file: Path) -> None:
-    """Writes the figure at `DPI` on white."""
+    """Write the figure at `DPI` on white."""
     figure.savefig(file, format="png", dpi=DPI)
 
 
 def to_svg(figure: Figure) -> str:
-    """One `<svg>` element for an HTML page, the same for the same figure, as wide as where it stands.
+    """Return one `<svg>` element for an HTML page, the same for the same figure.
 
-    Text stays text, what is neutral takes the page's `currentColor`, and nothing is drawn behind it. Its ids hold a
-    hash of all it draws, so that two different figures on a page never share one.
+    Text stays text and has the page's colour, and there is no background. The ids that remain are hashes of what they
+    name: two figures of a page share one only where both define the same.
     """
     text = io.StringIO()
-    with (
-        warnings.catch_warnings(),
-        rc_context(_STYLE | {"svg.fonttype": "none", "svg.hashsalt": "fmnist", "svg.image_inline": True}),
-    ):
+    with warnings.catch_warnings(), rc_context(_STYLE | {"svg.fonttype": "none", "svg.hashsalt": "fmnist"}):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # from matplotlib's font; the browser has others
-        figure.savefig(text, format="svg", dpi=DPI, facecolor="none", metadata=dict.fromkeys(_METADATA))
+        figure.savefig(text, format="svg", dpi=DPI, facecolor="none", metadata={"Date": None})
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    # matplotlib's style sheet would be that of the whole page.
-    svg = re.sub(r"<defs>\s*<style[^>]*>.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
-    svg = svg.replace("xlink:href", "href").replace(INK, "currentColor")
-    return _responsive(_with_own_ids(svg))
-
-
-_METADATA = ("Date", "Creator", "Format", "Type")
-
-
-def _responsive(svg: str) -> str:
-    """The same with a root that has proportions instead of a size."""
-    found = re.search(r'viewBox="[^"]+"', svg)
-    assert found is not None
-    style = "height: auto; stroke-linejoin: round; stroke-linecap: butt"
-    root = f'<svg xmlns="http://www.w3.org/2000/svg" {found[0]} width="100%" style="{style}">'
-    return re.sub(r"<svg[^>]*>", root, svg, count=1)
-
-
-def _with_own_ids(svg: str) -> str:
-    """Ids that something refers to get a prefix of this picture's own; all others go."""
-    used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
-    prefix = hashlib.sha256(svg.encode()).hexdigest()[:12]
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="f{prefix}-{found[1]}"' if found[1] in used else "", svg)
-    return re.sub(r'(href="#|url\(#)', rf"\g<1>f{prefix}-", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'<g id="[^"]*"', "<g", svg).replace(INK, "currentColor").strip()

@@ -13,19 +13,19 @@ WIDTH = 80
 
 
 def as_text(table: Table, width: int = WIDTH) -> str:
-    """The table without colours, empty lines and spaces at the lines' ends."""
+    """Return the table without colours, empty lines and spaces at the ends of lines."""
     text = io.StringIO()
     Console(file=text, width=width, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
 def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]) -> Table:
-    """A table of texts, which are taken as they are.
+    """Return a table of texts, which are shown as they are.
 
     Args:
         headings: of the columns.
         rows: a text for each column.
-        words: the headings of columns that are flush left, and may go on in a next line; all others hold numbers.
+        words: the headings of the columns of text, which are flush left and may wrap; all others hold numbers.
     """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, heading in enumerate(headings):
@@ -40,11 +40,11 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collecti
 
 
 def printable(text: str) -> str:
-    """Without what would steer a terminal."""
+    """Return the text without control characters."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def widths(table: Table) -> Measurement:
-    """As narrow as no word is broken, and as wide as nothing goes on in a next line."""
+    """Return the smallest width that breaks no word, and the width at which no text wraps."""
     console = Console(width=10_000)
     return Measurement.get(console, console.options, table)

@@ -1,22 +1,22 @@
 """Many small images as one picture."""
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
+from torchvision.utils import make_grid
 
 from fmnist.plotting.style import DPI, FONT_SIZE, INK, RIGHT, SMALL_FONT_SIZE, WRONG, new_figure, styled
 
-TILE = 112  # pixels, about, of an image's longer side
-MAP_TILE = 56  # of a filter's or a map's, of which there are many
-GAP = 8  # pixels between images, and around them
-MOST_MAPS = 64  # more would be too small to see anything in
-CELL = 46  # pixels of a pixel whose value is written in it
-POINT = DPI / 72  # pixels
+TILE = 112  # pixels of an image's longer side, about
+MAP_TILE = 56  # of a filter or an activation map
+MOST_MAPS = 64
+GAP = 8  # pixels between images
+LINE = 17  # pixels of a line of text
+CELL = 0.42  # inches of a pixel with its value
 
 
 @styled
@@ -27,32 +27,52 @@ def tiles(
     columns: int = 8,
     suptitle: str = "",
 ) -> Figure:
-    """Gray images in rows, black for the smallest finite value and white for the largest; for bytes 0 and 255.
+    """Return images in rows, each below its title.
 
-    They are one image in one Axes, which is ten times as fast as an Axes for each.
+    Bytes are shown from 0 to 255, other values from the smallest finite one to the largest; NaN is white. All images
+    are one picture in one Axes, which is ten times as fast as an Axes for each.
 
     Args:
-        images: (N, H, W), any numbers.
+        images: (N, H, W) or (N, C, H, W), with 1 or 3 channels; N > 0.
         titles: a text above each image, of one or more lines; none, or N.
         colours: of the titles; none, or N.
         columns: images in a row.
         suptitle: a line above all.
     """
-    is_bytes = images.dtype == torch.uint8
-    images = images.detach().cpu().double()
-    finite = images[images.isfinite()]
-    low, high = (0.0, 255.0) if is_bytes else (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 1.0)
-    images = (images - low) / ((high - low) or 1.0)
-    return _grid(images, "gray", (0.0, 1.0), titles, colours, columns, suptitle)
+    assert len(titles) in (0, len(images))
+    assert len(colours) in (0, len(images))
+    pixels = _scaled(images if images.ndim == 4 else images[:, None])
+    pixels = functional.interpolate(pixels, scale_factor=_zoom(pixels, TILE))
+    lines = [line for title in titles for line in title.split("\n")]
+    above = GAP + LINE * max((title.count("\n") + 1 for title in titles), default=0)
+    beside = GAP // 2 + max(0, _text_width(lines, SMALL_FONT_SIZE) - pixels.shape[3]) // 2
+    cells = functional.pad(pixels, (beside, beside, above, 0), value=1.0)
+    top = 2 * LINE if suptitle else 0
+    canvas = make_grid(cells, columns, padding=0, pad_value=1.0)
+    right = max(0, 2 * GAP + _text_width([suptitle], FONT_SIZE) - canvas.shape[2])
+    canvas = functional.pad(canvas, (0, right, top, GAP), value=1.0)
+
+    figure = new_figure(canvas.shape[2] / DPI, canvas.shape[1] / DPI)
+    figure.set_layout_engine("none")  # every place is known
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.imshow(canvas.permute(1, 2, 0).numpy(), aspect="auto", interpolation="none")
+    axes.text(GAP, GAP, suptitle, va="top")
+    height, width = cells.shape[2:]
+    for place, (title, colour) in enumerate(zip(titles, colours or [INK] * len(titles), strict=True)):
+        row, column = divmod(place, columns)
+        x, y = width * (column + 0.5), top + height * row + above - 3
+        axes.text(x, y, title, color=colour, ha="center", va="bottom", fontsize=SMALL_FONT_SIZE)
+    return figure
 
 
 def prediction_tiles(
     images: Tensor, predicted: Tensor, labels: Tensor, classes: Sequence[str], columns: int = 8
 ) -> Figure:
-    """Images under what they were taken for and, in brackets, what they are; ✓ and green if right, ✗ and red if not.
+    """Return images titled "predicted (true)", with ✓ in green where that is right and ✗ in red where it is wrong.
 
     Args:
-        images: (N, H, W), any numbers.
+        images: (N, H, W) or (N, C, H, W).
         predicted: classes (N).
         labels: true classes (N).
         classes: names of the K classes.
@@ -63,121 +83,62 @@ def prediction_tiles(
     return tiles(images, titles, [RIGHT if guess == true else WRONG for guess, true in pairs], columns)
 
 
-@styled
-def map_tiles(maps: Tensor, suptitle: str, columns: int = 8) -> Figure:
-    """Filters or activation maps, the first 64 of them, each scaled by its own largest absolute value.
+def map_grid(maps: Tensor, columns: int = 8) -> Tensor:
+    """Return the first 64 filters or activation maps in rows, as colours (3, height, width), uint8.
 
-    If any value is negative, blue is negative, white 0 and red positive; otherwise black is 0 and white the largest.
+    Blue is negative, white 0 and red positive, each map scaled by its own largest absolute value.
 
     Args:
         maps: (F, H, W).
-        suptitle: what they are; "64 of 128" is added where not all are shown.
         columns: maps in a row.
     """
-    shown = maps[:MOST_MAPS].detach().cpu().double()
-    if len(maps) > MOST_MAPS:
-        suptitle = f"{suptitle} ({MOST_MAPS} of {len(maps)})"
-    signed = bool((shown < 0).any())
-    if shown.numel():
-        largest = shown.flatten(1).abs().amax(dim=1)[:, None, None]
-        shown = shown / largest.where(largest != 0, 1.0)
-    if signed:
-        return _grid(shown, "RdBu_r", (-1.0, 1.0), (), (), columns, suptitle, MAP_TILE)
-    return _grid(shown, "gray", (0.0, 1.0), (), (), columns, suptitle, MAP_TILE)
+    maps = maps[:MOST_MAPS, None].detach().float().cpu()
+    largest = maps.abs().amax(dim=(2, 3), keepdim=True)
+    scaled = functional.interpolate(maps / largest.where(largest > 0, 1), scale_factor=_zoom(maps, MAP_TILE))
+    colours = torch.from_numpy(colormaps["RdBu_r"](scaled[:, 0].numpy() / 2 + 0.5, bytes=True))[..., :3]
+    grid: Tensor = make_grid(colours.permute(0, 3, 1, 2), columns, padding=2, pad_value=255)
+    return grid
 
 
 @styled
 def pixel_values(image: Tensor, title: str) -> Figure:
-    """One image with the value of each pixel written in it.
+    """Return one image with the value of each pixel written in it.
 
     Args:
         image: (H, W), uint8.
         title: a line above.
     """
     height, width = image.shape
-    left, top = 60, 70
-    size = (left + CELL * width + GAP, top + CELL * height + GAP)
-    figure, axes = _pixel_axes(size, (left, top, CELL * width, CELL * height), (-0.5, width - 0.5, height - 0.5, -0.5))
-    axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255, aspect="auto", interpolation="nearest")
+    figure = new_figure(CELL * width + 0.6, CELL * height + 0.8)
+    axes = figure.add_subplot()
+    axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=255)
     for row, values in enumerate(image.tolist()):
         for column, value in enumerate(values):
             colour = "white" if value < 128 else "black"
             axes.text(column, row, str(value), ha="center", va="center", color=colour, fontsize=SMALL_FONT_SIZE + 1)
-    axes.set_axis_on()
     axes.set_xticks(range(width))
     axes.set_yticks(range(height))
     axes.tick_params(length=0)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
     axes.set(xlabel="column", ylabel="row")
-    axes.spines[:].set_visible(False)
-    figure.text(GAP / size[0], 1 - GAP / size[1], title, va="top")
+    axes.set_title(title)
     return figure
 
 
-def _grid(
-    images: Tensor,
-    colormap: str,
-    limits: tuple[float, float],
-    titles: Sequence[str],
-    colours: Sequence[str],
-    columns: int,
-    suptitle: str,
-    tile: int = TILE,
-) -> Figure:
-    """Images (N, H, W) as colours, whose range is `limits`, with their titles; all sizes here are pixels."""
-    assert len(titles) in (0, len(images))
-    assert len(colours) in (0, len(images))
-    count, height, width = images.shape
-    zoom = max(1, round(tile / max(height, width)))
-    height, width = zoom * height, zoom * width
-    columns = max(1, min(columns, count))
-    rows = max(1, math.ceil(count / columns))
-    lines = [line for title in titles for line in title.split("\n")]
-    above = math.ceil(1.3 * SMALL_FONT_SIZE * POINT * max((title.count("\n") + 1 for title in titles), default=0))
-    step_y = above + height + GAP
-    step_x = max(width, _text_width(lines, SMALL_FONT_SIZE)) + GAP
-    top = GAP + (math.ceil(1.6 * FONT_SIZE * POINT) if suptitle else 0)
-
-    canvas = np.full((rows * step_y, columns * step_x), np.nan)
-    enlarged = images.repeat_interleave(zoom, dim=1).repeat_interleave(zoom, dim=2).numpy()
-    indent = (step_x - GAP - width) // 2
-    corners = [(index // columns * step_y + above, index % columns * step_x + indent) for index in range(count)]
-    for (y, x), image in zip(corners, enlarged, strict=True):
-        canvas[y : y + height, x : x + width] = image
-
-    tall, wide = canvas.shape
-    size = (max(GAP + wide, 2 * GAP + _text_width([suptitle], FONT_SIZE)), top + tall)
-    extent = (0, wide, tall, 0)
-    figure, axes = _pixel_axes(size, (GAP, top, wide, tall), extent)
-    low, high = limits
-    axes.imshow(canvas, colormap, vmin=low, vmax=high, extent=extent, aspect="auto", interpolation="nearest")
-    for (y, x), title, colour in zip(corners, titles, colours or [INK] * count, strict=False):
-        axes.text(x + width / 2, y - 3, title, color=colour, ha="center", va="bottom", fontsize=SMALL_FONT_SIZE)
-    if suptitle:
-        figure.text(GAP / size[0], 1 - GAP / size[1], suptitle, va="top")
-    return figure
+def _scaled(images: Tensor) -> Tensor:
+    """Return images (N, C, H, W) as numbers from 0 to 1, NaN as 1."""
+    if images.dtype == torch.uint8:
+        return images.cpu() / 255
+    images = images.detach().cpu().double()
+    finite = images[images.isfinite()].tolist()
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    return ((images - low) / ((high - low) or 1.0)).nan_to_num(nan=1.0).clamp(0, 1)
 
 
-def _pixel_axes(
-    size: tuple[int, int], box: tuple[int, int, int, int], limits: tuple[float, float, float, float]
-) -> tuple[Figure, Axes]:
-    """A figure of so many pixels (width, height), and Axes without axis lines at left, top, width, height in it.
-
-    Args:
-        size: width and height of the figure.
-        box: left, top, width and height of the Axes.
-        limits: their coordinates: left, right, bottom, top.
-    """
-    figure = new_figure(size[0] / DPI, size[1] / DPI)
-    figure.set_layout_engine("none")  # every place is known
-    left, top, width, height = box
-    axes = figure.add_axes((left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1]))
-    axes.set(xlim=limits[:2], ylim=limits[2:])
-    axes.set_axis_off()
-    return figure, axes
+def _zoom(images: Tensor, size: int) -> int:
+    """Return the factor that enlarges images (..., H, W) to about so many pixels."""
+    return max(1, round(size / max(images.shape[-2:])))
 
 
 def _text_width(lines: Sequence[str], font_size: float) -> int:
-    """An upper bound: DejaVu Sans needs 0.5 to 0.6 of its size for a letter of a class name."""
-    return math.ceil(0.62 * font_size * POINT * max(map(len, lines), default=0))
+    """Return an upper bound in pixels: DejaVu Sans needs 0.5 to 0.6 of its size for a letter of a class name."""
+    return round(0.62 * font_size * DPI / 72 * max(map(len, lines), default=0))

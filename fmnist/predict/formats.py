@@ -1,57 +1,74 @@
-"""Predictions as lines of text, one after the other: there may be any number of them."""
+"""Predictions as text, written one by one: there may be any number of them."""
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
-RANKS = ("1st", "2nd", "3rd", *(f"{rank}th" for rank in range(4, 11)))
-CELL = 20  # characters: a class, its percentage and two spaces
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What an image file was taken for: probabilities by class, the largest first."""
+    """The most likely classes of an image file.
+
+    Args:
+        file: its name.
+        pixels: the network's input, uint8, (H, W).
+        inverted: whether light and dark were exchanged.
+        probabilities: by class, the largest first.
+    """
 
     file: str
+    pixels: Tensor
     inverted: bool
     probabilities: Mapping[str, float]
 
 
-def as_table(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
-    """A line for each file, its name last, so that no name is cut and none moves the columns."""
-    header = "".join(f"{rank:<{CELL}}" for rank in RANKS[:top]) + "inverted  file"
-    yield header
-    yield "─" * len(header)
+Writer = Callable[[TextIO, Iterable[Prediction], int, Sequence[str]], None]
+"""Takes an open file, the predictions, the number of classes in each of them, and the names of all K classes."""
+
+
+def write_table(stream: TextIO, predictions: Iterable[Prediction], top: int, classes: Sequence[str]) -> None:
+    """Write a header and a row per file, whose name is last, so that long names are not cut."""
+    width = max(map(len, classes))
+    header = "".join(f"{ordinal(rank):<{width + 9}}" for rank in range(1, top + 1)) + "inverted  file"
+    print(header, "─" * len(header), sep="\n", file=stream)
     for prediction in predictions:
-        classes = "".join(f"{name:<11}{100 * value:6.1f}%  " for name, value in prediction.probabilities.items())
-        yield f"{classes}{'yes' if prediction.inverted else '':<10}{printable(prediction.file)}"
+        cells = "".join(f"{name:<{width}}{100 * value:6.1f}%  " for name, value in prediction.probabilities.items())
+        print(f"{cells}{'yes' if prediction.inverted else '':<10}{printable(prediction.file)}", file=stream)
 
 
-def as_json(predictions: Iterable[Prediction], top: int) -> Iterator[str]:  # noqa: ARG001 (what every format gets)
-    """One array with an object for each file on a line of its own; in ASCII, whatever the names are."""
-    yield "["
+def write_json(stream: TextIO, predictions: Iterable[Prediction], *_: object) -> None:
+    """Write an array in ASCII with one line per file."""
+    print("[", file=stream)
     for index, prediction in enumerate(predictions):
         classes = [{"class": name, "probability": round(p, 6)} for name, p in prediction.probabilities.items()]
         content = {"file": prediction.file, "inverted": prediction.inverted, "top": classes}
-        yield f"{',' if index else ' '}{json.dumps(content)}"
-    yield "]"
+        print("," if index else " ", json.dumps(content), sep="", file=stream)
+    print("]", file=stream)
 
 
-def as_csv(predictions: Iterable[Prediction], top: int) -> Iterator[str]:
-    """file, inverted, class_1, probability_1, class_2, ..."""
-    yield ",".join(["file", "inverted", *(f"class_{rank + 1},probability_{rank + 1}" for rank in range(top))])
+def write_csv(stream: TextIO, predictions: Iterable[Prediction], top: int, *_: object) -> None:
+    """Write file, inverted, class_1, probability_1, class_2, ..."""
+    writer = csv.writer(stream, lineterminator="\n")
+    ranks = [(f"class_{rank}", f"probability_{rank}") for rank in range(1, top + 1)]
+    writer.writerow(["file", "inverted", *(name for names in ranks for name in names)])
     for prediction in predictions:
-        text = io.StringIO()
         cells = [cell for name, p in prediction.probabilities.items() for cell in (name, f"{p:.6f}")]
-        csv.writer(text, lineterminator="").writerow([printable(prediction.file), prediction.inverted, *cells])
-        yield text.getvalue()
+        writer.writerow([printable(prediction.file), prediction.inverted, *cells])
 
 
-FORMATS = {"table": as_table, "json": as_json, "csv": as_csv}
+FORMATS: dict[str, Writer] = {"table": write_table, "json": write_json, "csv": write_csv}
+
+
+def ordinal(number: int) -> str:
+    """Return 1st, 2nd, 3rd, 4th, ..."""
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
 
 
 def printable(name: str) -> str:
-    """A file's name on one line, which no terminal takes for orders."""
+    """Return a file's name on one line, with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)

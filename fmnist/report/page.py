@@ -1,160 +1,115 @@
-"""Everything about a run on one page that needs nothing but itself."""
+"""The report of a run: one HTML file that loads nothing."""
 
-import json
-import math
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from markupsafe import Markup
-from matplotlib.figure import Figure
-from torch import Tensor
+from scipy.stats import binomtest
+from torch import Tensor, nn
 
-from fmnist.data.info import CLASSES
-from fmnist.plotting.charts import curves_chart
+from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.info import DatasetInfo
+from fmnist.evaluation import inspection
+from fmnist.evaluation.measure import Evaluation
+from fmnist.plotting.charts import curves_chart, reliability_chart
 from fmnist.plotting.frame import render, svg
-from fmnist.report.pictures import MOST_MAPS, Example, Picture, examples, mosaic, sample, surest
-from fmnist.report.weaknesses import confused_pairs
+from fmnist.plotting.tiles import MOST_MAPS, map_grid
+from fmnist.report.examples import Example, Picture, Predictions, data_url, overlay, sample
+from fmnist.report.run_files import Curves, checkpoint_fact, entries, facts, if_readable, read_curves
+from fmnist.report.weaknesses import confused_pairs, weaknesses
+from fmnist.runs.files import atomic_write
+from fmnist.runs.run import Run
+from fmnist.training.classifier import Classifier
+from fmnist.training.metrics import calibration
 
-Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
+SPLITS = {"val": "validation", "test": "test"}
 PAIRS, IMAGES_OF_A_PAIR = 5, 6
-USER_ERRORS = 16
-SAMPLE = 24
+MISTAKES = 16
+GRAD_CAMS = 6  # right predictions, and as many wrong ones
 CURVES_SIZE, RELIABILITY_SIZE = (4.6, 2.8), (4.8, 4.4)  # inches, small, so that text can be read on a phone
-LINE_SIZE = (100, 20)  # width and height of a small curve in a table, in its own units
 
 
-@dataclass(frozen=True)
-class Findings:
-    """What a report is made of, as tensors and plain values."""
+def write_report(run: Run, classifier: Classifier, datamodule: FashionMNISTDataModule, result: Evaluation) -> Path:
+    """Write the run's report and return its file. What the folder lacks, as after an interruption, is left out.
 
-    name: str
-    facts: Mapping[str, str]
-    split: str
-    """The images' name in a sentence: "test" or "validation"."""
-    split_chose: bool
-    """Whether the checkpoint was chosen on these images."""
-    loss: float
-    confusion: Tensor
-    """Counts (K true, K predicted)."""
-    images: Tensor
-    """uint8 (N, H, W)."""
-    labels: Tensor
-    predicted: Tensor
-    confidence: Tensor
-    """Probability of the predicted class (N)."""
-    weaknesses: Sequence[str]
-    curves: Mapping[str, Sequence[tuple[float, float]]]
-    """(epoch, value) of each column of the run's table."""
-    reliability: Figure | None
-    layers: Sequence[tuple[str, str, tuple[int, ...], int]]
-    """Name, kind, output shape and parameters."""
-    parameters: int
-    filters: Tensor | None
-    """(F, H, W)."""
-    activations: Mapping[str, Tensor]
-    """Maps (F, H, W) of the first image, by layer."""
-    method: str
-    """How the attribution was found."""
-    explained: Sequence[int]
-    """Which of the N images have an attribution."""
-    attribution: tuple[Tensor, Tensor]
-    """For the predicted and for the true class of each of them, both (M, H, W), from 0 to 1."""
-    config: str
-    record: Mapping[str, Any]
-
-
-def report_page(findings: Findings) -> str:
-    """The report as HTML."""
-    right = findings.labels == findings.predicted
-    return render(
-        "report/page.html",
-        run=findings,
-        classes=CLASSES,
-        line_size=LINE_SIZE,
-        most_maps=MOST_MAPS,
-        correct=int(findings.confusion.trace()),
-        total=int(findings.confusion.sum()),
-        interval=wilson_interval(int(findings.confusion.trace()), int(findings.confusion.sum())),
-        charts=_charts(findings.curves),
-        untrained=next((value for epoch, value in findings.curves.get("val/accuracy", ()) if epoch == 0), None),
-        rows=class_rows(findings.confusion, findings.curves),
-        shares=(findings.confusion / findings.confusion.sum(dim=1, keepdim=True).clamp(min=1)).tolist(),
-        counts=findings.confusion.tolist(),
-        pairs=_pairs(findings),
-        mistakes=_examples(findings, surest(~right, findings.confidence, USER_ERRORS)),
-        sample=_examples(findings, sample(torch.ones_like(right), SAMPLE)),
-        reliability=svg(findings.reliability, RELIABILITY_SIZE) if findings.reliability else None,
-        filters=_mosaic("first layer", findings.filters) if findings.filters is not None else None,
-        activations=[_mosaic(name, maps) for name, maps in findings.activations.items()],
-        first=_examples(findings, [0])[0],
-        attribution=_examples(findings, findings.explained, findings.attribution),
-        record=list(entries(findings.record)),
-    )
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Between what the accuracy on more such images lies, with 95 % confidence.
-
-    Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927, as in
-    https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval
+    Args:
+        run: the folder it is written to, whose curves, config and record it shows.
+        classifier: with the weights that were measured.
+        datamodule: set up.
+        result: of the network on the validation or test images.
     """
-    share, spread = right / total, Z**2 / total
-    middle = share + spread / 2
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4))
-    return (middle - half) / (1 + spread), (middle + half) / (1 + spread)
+    network = copy.deepcopy(classifier.network).float().cpu()
+    dataset, curves = datamodule.dataset, read_curves(run.history_file)
+    predicted, confidence = result.logits.argmax(dim=1), result.logits.softmax(dim=1).amax(dim=1)
+    images, labels = (
+        part[: len(predicted)] for part in datamodule.splits[result.split]
+    )  # limit_test_batches takes fewer
+    predictions = Predictions(images, labels, predicted, confidence, dataset.classes)
+    page = render(
+        "report/page.html",
+        dataset=dataset,
+        split=SPLITS[result.split],
+        chosen_on_split=result.split == "val" and run.best_checkpoint.is_file(),
+        loss=result.loss,
+        weaknesses=weaknesses(result.confusion, confidence, predictions.right, curves, dataset.classes),
+        charts=charts(curves),
+        untrained=next((value for epoch, value in curves.get("val/accuracy", ()) if epoch == 0), None),
+        reliability=reliability(result.logits, labels),
+        mistakes=predictions.examples(predictions.most_confident(~predictions.right, MISTAKES)),
+        pairs=pairs(result.confusion, predictions),
+        **run_values(run, network, curves, validated=bool(datamodule.val_size)),
+        **counts(result.confusion, dataset.classes),
+        **network_values(network, dataset, predictions),
+    )
+    atomic_write(run.report_file, page)
+    return run.report_file
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """How good the predictions of one class are; None where there is nothing to divide by."""
+def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) -> dict[str, Any]:
+    """Return name, facts, config and record of a run."""
+    config = run.load_config()
+    record = if_readable(run.load_record) or {}
+    parameters = inspection.count_parameters(network)
+    return {
+        "name": str(config.get("name", run.folder.name)),
+        "facts": {
+            "network": f"{type(network).__name__}, {parameters:,} parameters",
+            "checkpoint": checkpoint_fact(run, str(config.get("monitor")), validated),
+            **facts(curves, record),
+        },
+        "parameters": parameters,
+        "config": run.config_file.read_text(),
+        "record": list(entries(record)),
+    }
 
-    name: str
-    correct: int
-    total: int
-    recall: float | None
-    precision: float | None
-    f1: float | None
-    line: tuple[str, float, float] | None
-    """Its validation accuracy from epoch 1 on: the points of an SVG polyline, the first value and the last."""
 
-
-def class_rows(confusion: Tensor, curves: Mapping[str, Sequence[tuple[float, float]]]) -> list[ClassRow]:
-    """A row for each class.
+def counts(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the accuracy with its 95 % interval, a row of metrics for each class, and the confusion matrix.
 
     Args:
         confusion: counts (K true, K predicted).
-        curves: by the names of `fmnist.training.metric_names.metric_names`.
+        classes: names of the K classes.
     """
-    lines = [curves.get(f"val/accuracy_per_class/{name}", ()) for name in CLASSES]
-    low = min((value for line in lines for epoch, value in line if epoch > 0), default=0)
-    rows = []
-    for index, name in enumerate(CLASSES):
-        correct, total = int(confusion[index, index]), int(confusion[index].sum())
-        named = int(confusion[:, index].sum())
-        scores = (_ratio(correct, total), _ratio(correct, named), _ratio(2 * correct, total + named))
-        rows.append(ClassRow(name, correct, total, *scores, _polyline(lines[index], low)))
-    return rows
+    correct, images, predicted = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
+    scores = (correct / images, correct / predicted, 2 * correct / (images + predicted))  # NaN where there are none
+    right, total = int(correct.sum()), int(images.sum())
+    return {
+        "correct": right,
+        "total": total,
+        "interval": binomtest(right, total).proportion_ci(0.95, method="wilson"),
+        "rows": list(zip(classes, *(column.tolist() for column in (correct, images, *scores)), strict=True)),
+        "confusion": confusion.tolist(),
+        "shares": (confusion / images[:, None].clamp(min=1)).tolist(),
+    }
 
 
-def entries(values: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """What a record holds, level by level, as names and texts; a command is put together as a shell would read it."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            yield from entries(value, f"{name}: {key}" if name else str(key))
-    elif isinstance(values, list) and all(isinstance(value, str) for value in values):
-        yield name, shlex.join(values) if values else "none"
-    elif isinstance(values, list):
-        for number, value in enumerate(values, 1):
-            yield from entries(value, f"{name} {number}")
-    else:
-        yield name, values if isinstance(values, str) else json.dumps(values)
+def charts(curves: Curves) -> list[tuple[str, Markup]]:
+    """Return title and SVG of each chart of at least two epochs.
 
-
-def _charts(curves: Mapping[str, Sequence[tuple[float, float]]]) -> list[tuple[str, Markup]]:
-    """Title and SVG of each chart that has a line; the untrained network would dwarf all else but a single epoch."""
+    Epoch 0, the untrained network, would dwarf the others: it is shown only where a single epoch follows.
+    """
     trained = {name: [point for point in line if point[0] > 0] for name, line in curves.items()}
     curves = trained if any(len(line) > 1 for line in trained.values()) else curves
     percent = {name: [(epoch, 100 * value) for epoch, value in line] for name, line in curves.items()}
@@ -164,44 +119,63 @@ def _charts(curves: Mapping[str, Sequence[tuple[float, float]]]) -> list[tuple[s
         ("Learning rate", "", {"at the end of the epoch": curves.get("learning_rate")}),
         ("Training speed", "", {"images per second": curves.get("images_per_second")}),
     )
-    charts = []
+    drawn = []
     for title, ylabel, lines in wanted:
         found = {name: line for name, line in lines.items() if line}
         if any(len(line) > 1 for line in found.values()):
-            charts.append((title, svg(curves_chart(found, title, ylabel), CURVES_SIZE)))
-    return charts
+            drawn.append((title, svg(curves_chart(found, title, ylabel), CURVES_SIZE)))
+    return drawn
 
 
-def _pairs(findings: Findings) -> list[tuple[str, str, int, int, list[Example]]]:
-    """The most confused pairs: true and predicted class, how many of how many, and the surest of these mistakes."""
-    pairs = []
-    for true, guess, count in confused_pairs(findings.confusion, PAIRS):
-        these = (findings.labels == true) & (findings.predicted == guess)
-        shown = _examples(findings, surest(these, findings.confidence, IMAGES_OF_A_PAIR))
-        pairs.append((CLASSES[true], CLASSES[guess], count, int(findings.confusion[true].sum()), shown))
-    return pairs
-
-
-def _examples(findings: Findings, chosen: Sequence[int], heat: tuple[Tensor, Tensor] | None = None) -> list[Example]:
-    return examples(findings.images, findings.labels, findings.predicted, findings.confidence, chosen, heat)
-
-
-def _mosaic(name: str, maps: Tensor) -> tuple[str, int, Picture]:
-    """Name, number of maps, and those that are shown."""
-    height, width = maps.shape[1:]
-    return name, len(maps), Picture(mosaic(maps), f"{name}: {height} by {width} values each")
-
-
-def _polyline(line: Sequence[tuple[float, float]], low: float) -> tuple[str, float, float] | None:
-    """The values from epoch 1 on, `low` at the bottom and 1 at the top."""
-    values = [value for epoch, value in line if epoch > 0]
-    if len(values) < 2:
+def reliability(logits: Tensor, labels: Tensor) -> Markup | None:
+    """Return the calibration chart; None where the network has diverged."""
+    if not logits.isfinite().all():
         return None
-    width, height = LINE_SIZE
-    x, y = width / (len(values) - 1), height / max(1 - low, 1e-9)
-    points = " ".join(f"{i * x:.1f},{(1 - value) * y:.1f}" for i, value in enumerate(values))
-    return points, values[0], values[-1]
+    return svg(reliability_chart(**vars(calibration(logits.softmax(dim=1), labels))), RELIABILITY_SIZE)
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+def pairs(confusion: Tensor, predictions: Predictions) -> list[tuple[str, str, int, int, list[Example]]]:
+    """Return the most confused pairs: true and predicted class, mistakes, images, and the most confident mistakes."""
+    found = []
+    for true, guess, count in confused_pairs(confusion, PAIRS):
+        these = (predictions.labels == true) & (predictions.predicted == guess)
+        shown = predictions.examples(predictions.most_confident(these, IMAGES_OF_A_PAIR))
+        names = predictions.classes[true], predictions.classes[guess]
+        found.append((*names, count, int(confusion[true].sum()), shown))
+    return found
+
+
+def network_values(network: nn.Module, dataset: DatasetInfo, predictions: Predictions) -> dict[str, Any]:
+    """Return the layers of a network, in single precision on the CPU, its filters, activation maps and Grad-CAM."""
+    filters = inspection.first_filters(network, dataset.image_shape)
+    activations = inspection.activation_maps(network, dataset.normalise(predictions.images[:1])[0])
+    maps = activations if filters is None else {"first layer": filters, **activations}
+    method, explained = grad_cam(network, dataset, predictions)
+    return {
+        "layers": inspection.layers(network, dataset.image_shape),
+        "maps": [(name, len(each), Picture(data_url(map_grid(each)), f"{name}: maps")) for name, each in maps.items()],
+        "most_maps": MOST_MAPS,
+        "first": predictions.examples([0])[0] if activations else None,
+        "method": method,
+        "explained": explained,
+    }
+
+
+def grad_cam(network: nn.Module, dataset: DatasetInfo, predictions: Predictions) -> tuple[str, list[Example]]:
+    """Return the method, and examples with what speaks for their predicted and for their true class."""
+    chosen = [*sample(predictions.right, GRAD_CAMS), *sample(~predictions.right, GRAD_CAMS)]
+    images = predictions.images[chosen]
+    maps: list[Mapping[str, Tensor]] = [{} for _ in chosen]
+    for labels in (predictions.predicted[chosen], predictions.labels[chosen]):
+        method, heat = inspection.attribution(network, dataset.normalise(images), labels)
+        named = [dataset.classes[label] for label in labels.tolist()]
+        maps = [{**found, name: each} for found, name, each in zip(maps, named, heat, strict=True)]
+    examples = []
+    for example, image, found in zip(predictions.examples(chosen), images, maps, strict=True):
+        overlays = [
+            Picture(data_url(overlay(image, heat)), f"what speaks for {name}", name if heat.any() else f"{name}: none")
+            for name, heat in found.items()
+        ]
+        pictures = [*example.pictures, *overlays]
+        examples.append(Example(pictures, example.predicted, example.true, example.confidence))
+    return method, examples

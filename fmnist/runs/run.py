@@ -1,6 +1,8 @@
 """A run folder on disk: its config, its checkpoints, its metrics, its record."""
 
 import contextlib
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,10 @@ from yaml import YAMLError
 
 from fmnist.runs import untrusted as trust
 from fmnist.runs.files import atomic_write, load_json, write_json
+from fmnist.runs.moved_targets import update_targets
+
+PLAIN = re.compile(r"[\w/.+-]+", re.ASCII)
+"""A value that needs no quotes on the command line."""
 
 
 class RunIsBusy(ValueError):  # noqa: N818 (a mistake like others, until somebody asks which)
@@ -78,6 +84,7 @@ class Run:
     def load_config(self) -> DictConfig:
         try:
             cfg = OmegaConf.create(trust.read_yaml(self.config_file))
+            cfg = OmegaConf.create(update_targets(OmegaConf.to_container(cfg)))
         except (OSError, ValueError, YAMLError) as error:
             raise ValueError(f"{self.config_file} can't be read: {' '.join(str(error).split())}") from error
         if not isinstance(cfg, DictConfig):
@@ -118,6 +125,14 @@ class Run:
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.metrics_file, metrics)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that resumes the run, quoted for the shell and for Hydra."""
+        folder = str(self.folder)
+        if not PLAIN.fullmatch(folder):
+            folder = '"' + folder.replace('"', r"\"") + '"'
+        return f"python scripts/train.py {shlex.quote(f'resume={folder}')}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -166,8 +181,7 @@ def new_run(outputs: Path, name: str) -> Run:
     Raises:
         ValueError: if the name can't be a folder's, or the folder can't be made.
     """
-    if not name or name.startswith(".") or "/" in name or "\0" in name:
-        raise ValueError(f"name={name!r} can't be the name of a folder: no '/', not empty, not starting with '.'")
+    check_name(name)
     parent = (outputs / name).absolute()
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     try:
@@ -182,6 +196,16 @@ def new_run(outputs: Path, name: str) -> Run:
             outputs.rmdir()  # if it is empty, as where the name is too long
         raise ValueError(f"outputs={outputs}: can't make a run folder there: {error.strerror}") from error
     raise ValueError(f"{parent} has too many runs of this second")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that can't be a folder's.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ValueError(f"name={name!r} can't be the name of a folder: no '/', not empty, not starting with '.'")
 
 
 def open_run(key: str, folder: str | Path) -> Run:

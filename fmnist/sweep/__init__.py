@@ -1,1 +1,1 @@
-"""Many jobs from one command line: which there are, where they lie, which are left to do, how far they are."""
+"""Sweeps: many jobs from one command, run by Hydra's sweeper and launchers."""

@@ -1,4 +1,4 @@
-"""What of a machine belongs to one of several jobs beside each other."""
+"""One GPU for each of several jobs that run in parallel."""
 
 import itertools
 import os
@@ -10,36 +10,31 @@ from filelock import FileLock, Timeout
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 _held: list[FileLock] = []
-"""Kept for the life of the process: a lock is free again when the process is gone, however it ended."""
+"""Kept for the life of the process: a lock is free again when the process has ended, however it ended."""
 
 
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; asked without importing torch."""
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without importing torch."""
     if VISIBLE in os.environ:
         return [name for name in os.environ[VISIBLE].split(",") if name.strip()]
     return [str(number) for number, _ in enumerate(sorted(Path("/proc/driver/nvidia/gpus").glob("*")))]
 
 
-def jobs_at_once() -> int:
-    """How many jobs a machine runs beside each other: one on each GPU, or one on each core (-1, as joblib has it)."""
-    return len(gpus()) or -1
-
-
 def use_own_gpu(sweep: Path) -> None:
-    """Leaves this process, for its life, one GPU: one that no other job of the sweep has on this machine, if possible.
+    """Restrict this process to one GPU, if possible one that no other job of the sweep has on this machine.
 
-    It has to be called before CUDA is first used.
+    It must be called before CUDA is first used.
 
     Args:
-        sweep: the folder of the sweep, where the processes see each other's choices.
+        sweep: the folder of the sweep, in which the jobs lock the GPUs that they use.
     """
-    names = gpus()
+    names = visible_gpus()
     if len(names) < 2 or _held:
         return
     folder = sweep / ".gpus"
     folder.mkdir(exist_ok=True)
-    for round_, name in ((round_, name) for round_ in itertools.count() for name in names):
-        lock = FileLock(folder / f"{platform.node()}_{name}_{round_}", timeout=0)
+    for jobs_on_each, name in ((count, name) for count in itertools.count() for name in names):
+        lock = FileLock(folder / f"{platform.node()}_{name}_{jobs_on_each}", timeout=0)
         try:
             lock.acquire()
         except Timeout:

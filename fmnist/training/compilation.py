@@ -1,4 +1,4 @@
-"""Whether a network can be compiled on this machine, or replayed."""
+"""Checks whether this machine can compile a network (`compile=true`) or replay it (`cuda_graph=true`)."""
 
 import os
 import shutil
@@ -7,50 +7,52 @@ from pathlib import Path
 
 
 def check_compiler(device: str) -> None:
-    """Looks for what torch.compile would miss in the first step.
+    """Check that everything is installed that torch.compile would miss in the first step.
 
     Args:
-        device: its type, as torch names it.
+        device: type of the device, as torch names it.
 
     Raises:
-        ValueError: naming what isn't there.
+        ValueError: naming what is missing.
     """
-    # A second, which only compile=true should pay.
+    # Imports of a second, only for compile=true.
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch.utils._triton import has_triton
 
+    missing = None
     if device == "cpu":
         try:
             get_cpp_compiler()
         except RuntimeError:
-            raise ValueError("compile=true: it needs a C++ compiler: g++, or the one that CXX names") from None
-    if device == "cuda":
-        if not has_triton():
-            raise ValueError("compile=true: it needs Triton, and a GPU that Triton knows")
-        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
-            raise ValueError("compile=true: it needs a C compiler: gcc, clang, or the one that CC names")
+            missing = "a C++ compiler: g++, or the one that the environment variable CXX names"
+    elif device == "cuda" and not has_triton():
+        missing = "Triton, and a GPU that Triton supports"
+    elif device == "cuda" and not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        missing = "a C compiler: gcc, clang, or the one that the environment variable CC names"
     header = Path(sysconfig.get_path("include"), "Python.h")
     if device in ("cpu", "cuda") and not header.is_file():
-        raise ValueError(f"compile=true: it needs Python's headers (python3-dev or python3-devel): no {header}")
+        missing = missing or f"Python's headers (python3-dev or python3-devel), {header} is missing"
+    if missing:
+        raise ValueError(f"compile=true: needs {missing}")
 
 
-def check_replay(device: str, processes: int, accumulated: int, compiled: bool) -> None:
-    """Looks whether a training can be replayed.
+def check_cuda_graph(device: str, processes: int, accumulated: int, compiled: bool) -> None:
+    """Check that a training can replay its network.
 
     Args:
-        device: its type, as torch names it.
-        processes: that train together.
-        accumulated: batches whose gradients are added in a step.
-        compiled: whether torch.compile has the network.
+        device: type of the device, as torch names it.
+        processes: number of processes of the training.
+        accumulated: batches whose gradients are accumulated for one step.
+        compiled: True if torch.compile compiles the network.
 
     Raises:
-        ValueError: if it can't.
+        ValueError: naming what doesn't go with it.
     """
     if device != "cuda":
-        raise ValueError("cuda_graph=true: it needs a GPU; cuda_graph=false trains without")
+        raise ValueError("cuda_graph=true: needs a GPU; cuda_graph=false trains without")
     if processes > 1:
-        raise ValueError(f"cuda_graph=true: it needs a training by one process, not {processes}")
+        raise ValueError(f"cuda_graph=true: needs a training by one process, not {processes}")
     if accumulated > 1:
-        raise ValueError(f"cuda_graph=true: it needs trainer.accumulate_grad_batches=1, not {accumulated}")
+        raise ValueError(f"cuda_graph=true: needs trainer.accumulate_grad_batches=1, not {accumulated}")
     if compiled:
-        raise ValueError("cuda_graph=true: it needs compile=false")
+        raise ValueError("cuda_graph=true: needs compile=false")

@@ -35,6 +35,7 @@ LOOPBACK = "127.0.0.1"
 PORTS = 15000  # the ports of srun's processes: from there on, and as many
 TIMEOUT = timedelta(minutes=30)  # of an operation of the group: rank zero may have to download the data
 STORE_TIMEOUT = timedelta(seconds=60)
+REPORT_TIMEOUT = timedelta(seconds=5)
 MONITOR_INTERVAL = 0.2  # seconds between two looks at the processes
 ERROR_KEY = "error"
 FORWARDED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
@@ -42,6 +43,9 @@ FORWARDED = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 class ProcessLostError(ConnectionError):
     """Another process of the run has ended; the message is meant for the user."""
+
+    reported = False
+    """Whether another process has told the user."""
 
 
 # Starting processes on this machine
@@ -131,12 +135,13 @@ def _run_worker(port: int, worker: Callable[..., T], args: tuple[Any, ...]) -> t
     rank = find_rank()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // rank.world_size))
     store = TCPStore(LOOPBACK, port, None, False, timeout=STORE_TIMEOUT)
-    try:
-        with process_group(rank, PrefixStore(f"attempt_{rank.restarts}", store)):
+    with process_group(rank, PrefixStore(f"attempt_{rank.restarts}", store)):
+        try:
             return rank.restarts, worker(*args)
-    except BaseException as error:
-        store.compare_set(f"{ERROR_KEY}/{rank.restarts}", "", _pickled(error))  # the first one is the reason
-        return rank.restarts, None
+        except BaseException as error:
+            # Before the group is left, of which the others hear: the first one to tell is the reason.
+            store.compare_set(f"{ERROR_KEY}/{rank.restarts}", "", _pickled(explained(error)))
+            return rank.restarts, None
 
 
 def _pickled(error: BaseException) -> str:
@@ -162,9 +167,6 @@ def process_group(rank: RankInfo, store: Store | None = None) -> Iterator[None]:
     Args:
         rank: of this process.
         store: where the processes meet; by default torchrun's or, for srun, one that rank zero opens.
-
-    Raises:
-        ProcessLostError: if an operation fails as another process has ended.
     """
     os.environ |= {"LOCAL_RANK": str(rank.local_rank), "NODE_RANK": str(rank.node_rank)}  # read by Lightning
     rank_zero_only.rank = rank.rank  # type: ignore[attr-defined]
@@ -181,19 +183,26 @@ def process_group(rank: RankInfo, store: Store | None = None) -> Iterator[None]:
             backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=TIMEOUT
         )
         yield
-    except (RuntimeError, OSError) as error:
-        if is_lost_connection(error):
-            raise ProcessLostError("another process of this run has ended") from error
-        raise
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
         torch.set_num_threads(threads)  # Lightning gives each of several processes its share
 
 
-def is_lost_connection(error: BaseException) -> bool:
-    """Return whether an error of a process group means that another process has ended."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error) or "Connection closed by peer" in str(error)
+def explained(error: BaseException) -> BaseException:
+    """Return the error of a process group that another process has left as a `ProcessLostError`, others as they are."""
+    lost = isinstance(error, distributed.DistError) or "gloo" in str(error) or "Connection closed by peer" in str(error)
+    return ProcessLostError("another process of this run has ended") if lost else error
+
+
+def first_to_report(rank: RankInfo) -> bool:
+    """Return whether no other process of torchrun or srun has told the user yet why the run ends."""
+    try:
+        address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*address, None, False, timeout=REPORT_TIMEOUT, wait_for_workers=False)
+        return store.add(f"fmnist/reported/{rank.restarts}", 1) == 1
+    except (RuntimeError, OSError, KeyError):  # the store has gone with its process
+        return True
 
 
 def broadcast(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Losses: logits (N, K) and labels (N), or shares of the classes (N, K), to the batch's mean ()."""
+"""Losses: modules that map logits (N, K) and labels (N) or soft labels (N, K) to the mean over the batch ()."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ class CrossEntropy(nn.Module):
     """Cross-entropy of the softmax of the logits.
 
     Args:
-        label_smoothing: the share of a label that is spread evenly over all classes. In training alone: the loss on
+        label_smoothing: fraction of a label that is spread evenly over all classes, in training only. The loss on
             validation and test images is without it, so that runs can be compared.
             Source: Szegedy et al., Rethinking the Inception Architecture, https://arxiv.org/abs/1512.00567
     """
@@ -26,9 +26,9 @@ class CrossEntropy(nn.Module):
 
 
 class MeanSquaredError(nn.Module):
-    """Mean squared difference between the probabilities (softmax of the logits) and the one-hot label, or the shares.
+    """Mean squared difference of the probabilities (softmax of the logits) and the one-hot or soft labels.
 
-    The mean is over images and classes, so that it lies between 0 and 2 / K.
+    The mean is over images and classes, so the loss lies between 0 and 2 / K.
     """
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

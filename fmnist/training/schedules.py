@@ -1,6 +1,6 @@
-"""Learning-rate schedules: pure functions (step, total_steps) -> multiplier of the optimizer's learning rate.
+"""Learning-rate schedules: pure functions (step, total_steps) -> factor of the optimizer's learning rate.
 
-A step is an optimizer step, counted from 0; total_steps is how many the whole training takes.
+`step` counts optimizer steps from 0; `total_steps` is their number in the whole training.
 """
 
 import math
@@ -13,14 +13,14 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 def constant(step: int, total_steps: int) -> float:  # noqa: ARG001 (every schedule takes both)
-    """The learning rate as it is."""
+    """Return 1."""
     return 1.0
 
 
 def cosine(
     step: int, total_steps: int, *, warmup: Annotated[float, Ge(0), Lt(1)] = 0.0, final: Fraction = 0.0
 ) -> float:
-    """Half a cosine from 1 down to `final`, after a linear warm-up over the fraction `warmup` of the steps.
+    """Return half a cosine from 1 down to `final`, after a linear warm-up over the fraction `warmup` of the steps.
 
     Source: Loshchilov and Hutter, SGDR, https://arxiv.org/abs/1608.03983 (without restarts).
     """
@@ -39,7 +39,7 @@ def one_cycle(
     start: Fraction = 0.04,
     final: Fraction = 0.0,
 ) -> float:
-    """Linear from `start` up to 1 at the fraction `peak` of the steps, then linear down to `final`.
+    """Return a line from `start` up to 1 at the fraction `peak` of the steps, then a line down to `final`.
 
     Source: Smith and Topin, Super-Convergence, https://arxiv.org/abs/1708.07120
     """
@@ -57,5 +57,5 @@ def step(
     milestones: Sequence[Fraction] = (0.5, 0.75),
     factor: Annotated[float, Gt(0), Le(1)] = 0.1,
 ) -> float:
-    """Times `factor` at each of the `milestones`, which are fractions of the steps."""
+    """Return 1, multiplied by `factor` at each of the `milestones`, which are fractions of the steps."""
     return factor ** sum(step >= milestone * total_steps for milestone in milestones)

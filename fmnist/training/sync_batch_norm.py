@@ -1,4 +1,4 @@
-"""Batch norm over what several processes see, for processors that torch's own SyncBatchNorm doesn't know."""
+"""Batch norm over the images of all processes, also on the CPU, which torch's SyncBatchNorm doesn't support."""
 
 from typing import Any
 
@@ -10,51 +10,50 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """As batch norm, with the mean and variance of all processes' images; a process may have none.
+    """Batch norm with the mean and variance of the images of all processes; a process may have no image.
 
-    In evaluation and in a process of its own it is batch norm. Its state has the same names.
+    In evaluation, or with one process, it equals batch norm. Its state has the same names.
     """
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training or not torch.distributed.is_initialized():
-            alone: Tensor = super().forward(features)
-            return alone
-        # In single precision at least, as batch norm computes where features come in half of it.
+            normalised: Tensor = super().forward(features)
+            return normalised
+        # At least in float32, as batch norm computes for features in half precision.
         wide = features.to(torch.promote_types(features.dtype, torch.float32))
         axes = [axis for axis in range(wide.dim()) if axis != 1]
         shape = [1, -1] + [1] * (wide.dim() - 2)
         count = wide.new_tensor(wide.numel() // wide.shape[1])
-        sums = _Sum.apply(torch.cat([wide.sum(axes), count[None]]))
+        sums = _AllReduceSum.apply(torch.cat([wide.sum(axes), count[None]]))
         total = sums[-1].detach()
         if total <= 1:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {features.shape}")
         mean = sums[:-1] / total
         centred = wide - mean.view(shape)
-        # In a second pass, as the difference of two large numbers would be of few digits.
-        variance = _Sum.apply(centred.square().sum(axes)) / total
+        # In a second pass: mean(x²) - mean(x)² would lose digits.
+        variance = _AllReduceSum.apply(centred.square().sum(axes)) / total
         self._track(mean.detach(), variance.detach() * (total / (total - 1)))
         normalised = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
-        result: Tensor = normalised.to(features.dtype)
-        return result
+        return normalised.to(features.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Moves the running statistics towards a batch's."""
+        """Update the running statistics."""
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), weight)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of axes: the layer that this one stands for has checked its own."""
+        """Accept any number of axes, as this layer replaces batch norms of all kinds."""
 
 
-class _Sum(Function):
-    """The sum over all processes; its gradient is the sum of theirs."""
+class _AllReduceSum(Function):
+    """Sum over all processes. The gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
@@ -70,15 +69,15 @@ class _Sum(Function):
 
 
 def synced(network: nn.Module) -> nn.Module:
-    """The network with each batch norm replaced by one of all processes, with the same parameters and statistics."""
+    """Return the network with its batch norms replaced by synchronised ones of the same parameters and statistics."""
     if isinstance(network, _BatchNorm) and not isinstance(network, SyncedBatchNorm):
-        replaced = SyncedBatchNorm(
+        layer = SyncedBatchNorm(
             network.num_features, network.eps, network.momentum, network.affine, network.track_running_stats
         )
-        replaced.weight, replaced.bias = network.weight, network.bias
-        replaced.running_mean, replaced.running_var = network.running_mean, network.running_var
-        replaced.num_batches_tracked = network.num_batches_tracked
-        return replaced.train(network.training)
+        layer.weight, layer.bias = network.weight, network.bias
+        layer.running_mean, layer.running_var = network.running_mean, network.running_var
+        layer.num_batches_tracked = network.num_batches_tracked
+        return layer.train(network.training)
     for name, child in network.named_children():
         setattr(network, name, synced(child))
     return network

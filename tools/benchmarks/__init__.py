@@ -1,1 +1,1 @@
-"""How fast the parts are and what they need, in turns with what they replace; a file for each comparison."""
+"""One module per benchmark, each with a function `compare(options)`."""

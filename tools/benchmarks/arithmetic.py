@@ -1,108 +1,63 @@
-"""How much of the processor's arithmetic a training step uses, and where its time goes."""
+"""Floating-point operations per second: of training steps, against those of a large matrix product."""
 
-import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import nn
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from fmnist.data.info import IMAGE_SHAPE
-from tools.benchmarks.bench import Bench, title, whole_batches
-from tools.benchmarks.clocks import StepClock
-from tools.benchmarks.training import ONE_EPOCH
-from tools.benchmarks.turns import Measurement, ratio, summary, take_turns
+from tools.benchmarks.comparison import Comparison, Options, interleave
+from tools.benchmarks.training import lightning_loop, precisions, rate
+from tools.trainings import open_training
 
-STEPS, WARM_UP = 60, 10  # in one repetition, and before they count
+NETWORKS = ("", "experiment=deep")
+SIZES = (1024, 2048, 4096)
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 
 
-def compare(bench: Bench) -> dict[str, Any]:
-    """The floating-point operations of each network's step, how many it does in a second, and what a matrix product
-    of the same precision does; the seconds of a step's parts."""
-    counted: dict[str, int] = {}
-    measurements: list[Measurement] = [product(precision, bench.matrix_sizes) for precision in bench.precisions]
-    rows = [(words, precision) for words in bench.arithmetic_networks for precision in bench.precisions]
-    for words in bench.arithmetic_networks:
-        with bench.open_session([*words, *ONE_EPOCH]) as session:
-            counted[title(words)] = step_flops(
-                session.classifier.network, session.classifier.loss, session.datamodule.batch_size
-            )
-    measurements += [steps(bench, words, precision) for words, precision in rows]
-    values = take_turns("arithmetic", measurements, bench.repetitions)
-    return {
-        "products": {precision: summary(values[f"product {precision}"]) for precision in bench.precisions},
-        "networks": [
-            row(title(words), precision, counted[title(words)], values, values[f"product {precision}"])
-            for words, precision in rows
-        ],
-    }
+def compare(options: Options) -> Iterator[Comparison]:
+    """Yield the GFLOP/s of each network's training, and their share of what a matrix product reaches."""
+    for network in options.networks or NETWORKS:
+        with open_training(*options.overrides_of(network)) as training:
+            classifier, dataset = training.classifier, training.datamodule.dataset
+            flops = flops_per_image(classifier.network, classifier.loss, dataset.image_shape)
+        ways: dict[str, Callable[[], float]] = {}
+        for precision in precisions():
+            ways[f"matrix product, {precision}"] = partial(product_gflops, DTYPES[precision])
+            images_per_second = rate(lightning_loop, options, network, precision)
+            ways[f"training, {precision}"] = partial(training_gflops, images_per_second, flops)
+        baselines = {f"training, {name}": {"matrix product": f"matrix product, {name}"} for name in precisions()}
+        title = f"arithmetic, {network or 'the default'}, {flops / 1e9:.4f} GFLOP for each image"
+        yield Comparison(title, "GFLOP/s", interleave(ways, options.repetitions), baselines)
 
 
-def row(
-    name: str, precision: str, flops: int, values: dict[str, list[float]], products: Sequence[float]
-) -> dict[str, Any]:
-    """What is told of a network in a precision; `products` is the matrix product's FLOP/s in each turn."""
-    mark = f"{name} {precision} "
-    parts = {key.removeprefix(mark): seconds for key, seconds in values.items() if key.startswith(mark)}
-    step = [sum(turn) for turn in zip(*parts.values(), strict=True)]
-    rates = [flops / seconds for seconds in step]
-    passes = [flops / sum(turn) for turn in zip(parts["forward"], parts["backward"], strict=True)]
-    return {
-        "network": name,
-        "precision": precision,
-        "flops": flops,
-        "step_seconds": summary(step),
-        "flops_per_second": summary(rates),
-        "of_product": ratio(rates, products),
-        "of_product_in_passes": ratio(passes, products),
-        "shares": {part: ratio(seconds, step) for part, seconds in parts.items()},
-    }
+def training_gflops(images_per_second: Callable[[], float], flops: float) -> float:
+    """Return the GFLOP/s of a training with so many operations for each image."""
+    return images_per_second() * flops / 1e9
 
 
-def step_flops(network: nn.Module, loss: nn.Module, batch_size: int) -> int:
-    """Floating-point operations of one batch, forward and backward; those of convolutions and linear layers alone,
-    a multiplication and an addition being two."""
-    images, labels = torch.zeros(batch_size, *IMAGE_SHAPE), torch.zeros(batch_size, dtype=torch.long)
+def flops_per_image(network: nn.Module, loss: nn.Module, image_shape: Sequence[int], batch_size: int = 8) -> float:
+    """Return the operations of a training step, forward and backward, by the batch size.
+
+    Convolutions and linear layers count, a multiplication and an addition as two.
+    """
+    images, labels = torch.zeros(batch_size, *image_shape), torch.zeros(batch_size, dtype=torch.long)
     network.train()
     with FlopCounterMode(display=False) as counter:
         loss(network(images), labels).backward()
     network.zero_grad()
-    return int(counter.get_total_flops())
+    return int(counter.get_total_flops()) / batch_size
 
 
-def product(precision: str, sizes: Sequence[int]) -> Measurement:
-    """FLOP/s of the product of two square matrices, of the size that does it best."""
-
-    def measure() -> dict[str, float]:
-        return {f"product {precision}": max(product_rate(size, DTYPES[precision]) for size in sizes)}
-
-    return measure
-
-
-@torch.inference_mode()
-def product_rate(size: int, dtype: torch.dtype) -> float:
-    """FLOP/s of the product of two (size, size) matrices, the second time, as the first prepares."""
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    seconds = 0.0
-    for _ in range(2):
-        start = time.perf_counter()
-        torch.mm(left, right)
-        seconds = time.perf_counter() - start
-    return 2 * size**3 / seconds
-
-
-def steps(bench: Bench, words: Sequence[str], precision: str) -> Measurement:
-    """Seconds of each part of the Trainer's step."""
-
-    def measure() -> dict[str, float]:
-        clock = StepClock(WARM_UP)
-        with bench.open_session([*words, *ONE_EPOCH, f"trainer.precision={precision}"], clock) as session:
-            available = whole_batches(session, None)
-            clock.skip = min(WARM_UP, available // 2)
-            session.trainer.limit_train_batches = min(STEPS + WARM_UP, available)
-            session.trainer.fit(session.classifier, session.datamodule)
-        return {f"{title(words)} {precision} {part}": seconds for part, seconds in clock.per_step().items()}
-
-    return measure
+def product_gflops(dtype: torch.dtype) -> float:
+    """Return the GFLOP/s of the product of two square matrices, of the size where it is fastest."""
+    rates = []
+    for size in SIZES:
+        variables = {name: torch.randn(size, size).to(dtype) for name in ("left", "right")}
+        timer = Timer(
+            "torch.mm(left, right)", globals={"torch": torch, **variables}, num_threads=torch.get_num_threads()
+        )
+        rates.append(2 * size**3 / timer.blocked_autorange(min_run_time=0.05).median / 1e9)
+    return max(rates)

@@ -1,44 +1,42 @@
-"""BatchLoader as the network gets them: ours by index, the usual ones image by image."""
+"""Batches for the network: by index from tensors, against the image-by-image DataLoader of the tutorials."""
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from torchvision.datasets import FashionMNIST
 
 from fmnist.data.augment import Augmentation
 from fmnist.data.info import FASHION_MNIST
 from fmnist.data.loader import BatchLoader
-from tools.benchmarks.bench import Bench
-from tools.benchmarks.turns import contest
-from tools.benchmarks.usual import usual_loader
+from tools.baseline import tutorial_loader
+from tools.benchmarks.comparison import Comparison, Options, interleave
 
-USUAL_BATCHES = 24  # of the usual loader in one repetition: enough for a rate
+BATCH_SIZE = 256
+TUTORIAL_BATCHES = 24  # of the DataLoader in one repetition: enough for a rate
+AUGMENTATIONS = {"no augmentation": Augmentation(), "flip and shift": Augmentation(flip=0.5, shift=2)}
 
 
-def compare(bench: Bench) -> dict[str, Any]:
-    """Images per second without augmentation and with flip and shift: all training images, none trained on."""
-    dataset = FashionMNIST(str(bench.data_root))
-    batches = BatchLoader(dataset.data[:, None], dataset.targets, bench.batch_size, shuffle_seed=0)
+def compare(options: Options) -> Iterator[Comparison]:
+    """Yield the images per second, without augmentation and with flip and shift; nothing is trained."""
+    for name, augment in AUGMENTATIONS.items():
+        values = interleave(loaders(options.data, augment), options.repetitions)
+        yield Comparison(f"input, {name}", "images/s", values, {"BatchLoader": {"DataLoader": "DataLoader"}})
 
-    def ours(augment: Augmentation) -> Callable[[], float]:
-        return lambda: rate(len(FASHION_MNIST.normalise(augment(images))) for images, _ in batches)
 
-    def usual(augment: Augmentation) -> Callable[[], float]:
-        loader: Any = usual_loader(bench.data_root, bench.batch_size, augment)
-        return lambda: rate(len(labels) for _, labels in itertools.islice(loader, USUAL_BATCHES))
-
-    augmentations = {"input, plain": Augmentation(), "input, flip and shift": Augmentation(flip=0.5, shift=2)}
+def loaders(data: Path, augment: Augmentation) -> dict[str, Callable[[], float]]:
+    """Return functions that measure the images per second of both loaders."""
+    dataset = FashionMNIST(str(data))
+    loader = BatchLoader(dataset.data[:, None], dataset.targets, BATCH_SIZE, shuffle_seed=0)
+    baseline = tutorial_loader(data, BATCH_SIZE, augment)
     return {
-        name: contest(
-            name, {"usual": usual(augment), "ours": ours(augment)}, bench.repetitions, {"ours": {"usual": "usual"}}
-        )
-        for name, augment in augmentations.items()
+        "DataLoader": lambda: rate(len(labels) for _, labels in itertools.islice(baseline, TUTORIAL_BATCHES)),
+        "BatchLoader": lambda: rate(len(FASHION_MNIST.normalise(augment(images))) for images, _ in loader),
     }
 
 
-def rate(counts: Iterator[int]) -> float:
-    """What is counted, per second."""
+def rate(counts: Iterable[int]) -> float:
+    """Return the counted images per second."""
     start = time.perf_counter()
     return sum(counts) / (time.perf_counter() - start)

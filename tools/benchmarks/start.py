@@ -1,80 +1,57 @@
-"""What a person waits for besides the training: whole processes, in seconds."""
+"""The wait before and after a training, in whole processes, and the memory that they need."""
 
-import json
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from tools.benchmarks.bench import Bench
-from tools.benchmarks.clocks import STAMPS
-from tools.benchmarks.processes import Ended, run_process
-from tools.benchmarks.turns import Measurement, quantities, take_turns
+import pandas as pd
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-IMPORT = [sys.executable, "-c", "import lightning"]
-SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=10")
-"""A training with all that follows on it."""
+from tools.benchmarks.comparison import Comparison, Options
+from tools.processes import TRAIN, run_process
 
-
-@dataclass(frozen=True)
-class Trained:
-    """What is known of a process that has trained; times in seconds."""
-
-    process: Ended
-    first_step: float
-    """From the command to the end of the first training step."""
-    rest: float
-    """From the end of the training to the end of the process."""
-    resident_mib: Sequence[float]
-    """After each epoch; none if `Stamps` isn't asked, or the system doesn't tell it."""
+SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=10", "trainer.log_every_n_steps=1")
+LOSS = "train/loss_step"
+"""The curve that has a point for each training step."""
 
 
-def compare(bench: Bench) -> dict[str, Any]:
-    """From the command to the end, if nothing else is said; the files having been read before, by this process."""
-    measurements = [
-        seconds("train.py --help", [*bench.command()[:2], "--help"]),
-        seconds("train.py --cfg job", bench.command("--cfg", "job")),
-        seconds("import lightning, for comparison", IMPORT),
-        whole(bench),
-        short(bench, "train.py, from the end of training to its own", "report=true"),
-        short(bench, "the same with report=false", "report=false"),
-    ]
-    return quantities("s", take_turns("start", measurements, bench.repetitions, warm_up=False))
+def compare(options: Options) -> Iterator[Comparison]:
+    """Yield the seconds and the peak memory; files have been read before, by this process."""
+    rows = [measure_all(options) for _ in range(options.repetitions)]
+    seconds, memory = (pd.DataFrame([row[kind] for row in rows]) for kind in (0, 1))
+    yield Comparison("start", "s", seconds)
+    yield Comparison("memory, largest resident set", "MiB", memory)
 
 
-def seconds(name: str, command: Sequence[str]) -> Measurement:
-    """Of a whole process."""
-    return lambda: {name: run_process(command).seconds}
+def measure_all(options: Options) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds and the MiB of one repetition."""
+    seconds, memory = {}, {}
+    commands = {
+        "train.py --help": [*TRAIN, "--help"],
+        "train.py --cfg job": [*TRAIN, "--cfg", "job"],
+        "python -c 'import lightning'": [sys.executable, "-c", "import lightning"],
+        "train.py trainer.fast_dev_run=true": [*TRAIN, *options.overrides_of(), "trainer.fast_dev_run=true"],
+    }
+    for name, command in commands.items():
+        with tempfile.TemporaryDirectory() as folder:
+            finished = run_process([*command, f"outputs={folder}"] if "fast_dev_run" in name else command)
+        seconds[name], memory[name] = finished.seconds, finished.peak_mib
+    for report in ("true", "false"):
+        before, after, memory[f"train.py report={report}"] = train_shortly(options, f"report={report}")
+        seconds["train.py, from the command to the first training step"] = before
+        seconds[f"train.py report={report}, from the last training step to the end"] = after
+    return seconds, memory
 
 
-def whole(bench: Bench) -> Measurement:
-    """The parts of a training of one batch."""
-
-    def measure() -> dict[str, float]:
-        trained = train_process(bench, "trainer.fast_dev_run=true")
-        return {
-            "train.py, to the end of the first training step": trained.first_step,
-            "train.py trainer.fast_dev_run=true": trained.process.seconds,
-        }
-
-    return measure
-
-
-def short(bench: Bench, name: str, *words: str) -> Measurement:
-    """What follows on the last step of a training: pictures, the checkpoint's validation and test, and the report."""
-    return lambda: {name: train_process(bench, *SHORT, *words).rest}
-
-
-def train_process(bench: Bench, *words: str) -> Trained:
-    """Runs scripts/train.py with `Stamps`, in a folder that goes with it."""
+def train_shortly(options: Options, *overrides: str) -> tuple[float, float, float]:
+    """Train a few steps, and return the seconds before the first and after the last one, and the peak memory in MiB."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "stamps.json")
-        command = bench.command(
-            *words, "+callbacks.stamps._target_=tools.benchmarks.clocks.Stamps", f"outputs={folder}"
-        )
-        ended = run_process(command, {STAMPS: str(file)})
-        stamped = json.loads(file.read_text())
-    first_step, rest = stamped["first_step"] - ended.started, ended.ended - stamped["trained"]
-    return Trained(ended, first_step, rest, stamped["resident_mib"])
+        finished = run_process([*TRAIN, *options.overrides_of(), *SHORT, *overrides, f"outputs={folder}"])
+        steps = [
+            event.wall_time
+            for file in Path(folder).rglob("events.out.tfevents.*")
+            for event in EventFileLoader(str(file)).Load()
+            if any(value.tag == LOSS for value in event.summary.value)
+        ]
+    return min(steps) - finished.started, finished.ended - max(steps), finished.peak_mib

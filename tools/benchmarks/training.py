@@ -1,81 +1,105 @@
-"""A part of an epoch: by the tutorials' own loop, by scripts/train.py's Trainer, and by hand over tensors."""
+"""Part of an epoch: the tutorials' own loop, Lightning as scripts/train.py runs it, and a plain PyTorch loop."""
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
+import pandas as pd
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from fmnist.training.train import Training
-from tools.benchmarks.bench import Bench, title, whole_batches
-from tools.benchmarks.clocks import EpochClock
-from tools.benchmarks.turns import contest
-from tools.benchmarks.usual import Epoch, usual_loader, usual_loop
+from fmnist.config.build import Training
+from fmnist.config.trainer import hardware_precision
+from tools.baseline import Timed, train_tutorial, tutorial_loader
+from tools.benchmarks.comparison import Comparison, Options, interleave
+from tools.trainings import open_training
 
+NETWORKS = ("", "experiment=intro_adam", "experiment=intro_dropout", "experiment=intro_wide", "experiment=intro_lenet")
+TUTORIAL = "tutorials' loop, 32-true"
+# Without validation, which would be that of a whole epoch.
 ONE_EPOCH = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2")
-"""Without validation: a part of an epoch would pay for a whole one."""
-USUAL = "usual loop, 32-true"
+
+Loop = Callable[[Training, int], Timed]
+"""Trains for a number of batches."""
 
 
-def compare(bench: Bench) -> dict[str, Any]:
-    """Images per second of each network, all ways with the same number of images in a turn."""
-    return {title(words): race(bench, title(words), words) for words in bench.networks}
+def compare(options: Options) -> Iterator[Comparison]:
+    """Yield the images per second of each network; every loop trains on the same number of images."""
+    for network in options.networks or NETWORKS:
+        ways = {TUTORIAL: rate(tutorial_loop, options, network, "32-true")}
+        baselines = {}
+        for precision in precisions():
+            here, plain = f"Lightning here, {precision}", f"plain PyTorch loop, {precision}"
+            ways[here] = rate(lightning_loop, options, network, precision)
+            ways[plain] = rate(plain_loop, options, network, precision)
+            baselines[here] = {"tutorials' loop": TUTORIAL, "plain PyTorch loop": plain}
+        values = interleave(ways, options.repetitions)
+        yield Comparison(f"training, {network or 'the default'}", "images/s", values, baselines)
 
 
-def race(bench: Bench, name: str, words: Sequence[str]) -> dict[str, Any]:
-    """One network: the usual loop, then ours and a loop by hand in each precision."""
-
-    def way(epoch: Callable[[Training, EpochClock, int], Epoch], precision: str) -> Callable[[], float]:
-        def measure() -> float:
-            clock = EpochClock()
-            with bench.open_session([*words, *ONE_EPOCH, f"trainer.precision={precision}"], clock) as session:
-                images, seconds = epoch(session, clock, whole_batches(session, bench.train_images))
-            return images / seconds
-
-        return measure
-
-    ways = {USUAL: way(usual_epoch, "32-true")}
-    against: dict[str, dict[str, str]] = {}
-    for precision in bench.precisions:
-        ours, by_hand = f"ours, {precision}", f"by hand, {precision}"
-        ways |= {ours: way(trainer_epoch, precision), by_hand: way(epoch_by_hand, precision)}
-        against |= {ours: {"usual": USUAL, "by hand": by_hand}, by_hand: {"usual": USUAL}}
-    return contest(f"training, {name}", ways, bench.repetitions, against)
+def precisions() -> list[str]:
+    """Return 32-true, and bf16-mixed where the processor computes in it."""
+    return list(dict.fromkeys(["32-true", hardware_precision("cpu")]))
 
 
-def trainer_epoch(session: Training, clock: EpochClock, batches: int) -> Epoch:
-    """As scripts/train.py does it, from the epoch's first batch to its row in the history."""
-    session.trainer.limit_train_batches = batches
-    session.trainer.fit(session.classifier, session.datamodule)
-    return Epoch(session.history.images, clock.seconds)
+def rate(loop: Loop, options: Options, network: str, precision: str) -> Callable[[], float]:
+    """Return a function that measures the images per second of a loop."""
+
+    def measure() -> float:
+        overrides = options.overrides_of(network, *ONE_EPOCH, f"trainer.precision={precision}")
+        with open_training(*overrides) as training:
+            images, seconds = loop(training, count_batches(training, options.images))
+        return images / seconds
+
+    return measure
 
 
-def usual_epoch(session: Training, clock: EpochClock | None, batches: int) -> Epoch:  # noqa: ARG001 (as the others)
-    """The same network, loss, optimizer and batch size as the tutorials train them: the images one by one from a
-    DataLoader, the loop as everybody writes it."""
-    classifier, datamodule = session.classifier, session.datamodule
-    loader = usual_loader(datamodule.root, datamodule.batch_size, datamodule.augment)
-    return usual_loop(classifier.network, classifier.loss, classifier.optimizer, loader, batches)
+def count_batches(training: Training, images: int) -> int:
+    """Return the number of full batches in so many training images.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    datamodule = training.datamodule
+    available = len(datamodule.splits["train"][1])
+    if batches := min(available, images) // datamodule.batch_size:
+        return batches
+    raise ValueError(
+        f"--images {images}: must be at least one batch, {datamodule.batch_size} of {available} training images"
+    )
 
 
-def epoch_by_hand(session: Training, clock: EpochClock | None, batches: int) -> Epoch:  # noqa: ARG001 (as the others)
-    """The same network, optimizer, schedule, batches and precision as the Trainer's, without it."""
-    network, loss_function, datamodule = session.classifier.network, session.classifier.loss, session.datamodule
+def lightning_loop(training: Training, batches: int) -> Timed:
+    """Train as scripts/train.py does, and take the seconds from the run's metrics.csv."""
+    training.trainer.limit_train_batches = batches
+    training.trainer.fit(training.classifier, training.datamodule)
+    seconds = pd.read_csv(training.run.history_file)["seconds"].iloc[-1]
+    return Timed(batches * training.datamodule.batch_size, float(seconds))
+
+
+def tutorial_loop(training: Training, batches: int) -> Timed:
+    """Train the same network with the same loss, optimizer and batch size as the tutorials do."""
+    classifier, datamodule = training.classifier, training.datamodule
+    loader = tutorial_loader(datamodule.root, datamodule.batch_size, datamodule.augment)
+    return train_tutorial(classifier.network, classifier.loss, classifier.optimizer, loader, batches)
+
+
+def plain_loop(training: Training, batches: int) -> Timed:
+    """Train with the same network, optimizer, schedule, batches and precision as Lightning, without it."""
+    classifier, datamodule = training.classifier, training.datamodule
+    optimizer = classifier.optimizer(classifier.network.parameters())
+    schedule = LambdaLR(optimizer, lambda step: classifier.schedule(step, batches))
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=training.trainer.precision == "bf16-mixed")
     loader = datamodule.train_dataloader()
-    optimizer = session.classifier.optimizer(network.parameters())
-    schedule = LambdaLR(optimizer, lambda step: session.classifier.schedule(step, batches))
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=session.trainer.precision == "bf16-mixed")
-    network.train()
-    start, images_seen = time.perf_counter(), 0
+    classifier.network.train()
+    start, count = time.perf_counter(), 0
     for batch in itertools.islice(loader, batches):
         images, labels = datamodule.prepared(batch, training=True)
         with autocast:
-            loss = loss_function(network(images), labels)
+            loss = classifier.loss(classifier.network(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        images_seen += len(labels)
-    return Epoch(images_seen, time.perf_counter() - start)
+        count += len(labels)
+    return Timed(count, time.perf_counter() - start)

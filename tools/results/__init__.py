@@ -1,1 +1,1 @@
-"""The project's recipes measured again: which trainings there are, their rows, and the tables made of them."""
+"""The recipes measured again, and the tables of RESULTS.md made from what was measured."""

@@ -1,210 +1,195 @@
-"""From rows to tables in Markdown. Trainings on different machines are never in one mean."""
+"""The tables of RESULTS.md and README.md, from the rows. Trainings on different machines are never in one mean."""
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import median
-from typing import TypeVar
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from fmnist.compare.formatting import NOTHING, counted, number
-from fmnist.compare.statistics import Sample, pooled_sd, sample
-from tools.benchmarks.tables import digits
-from tools.results.recipes import Recipe, train_words
-from tools.results.rows import Row
+import pandas as pd
+
+from fmnist.config.validation import did_you_mean
+from tools.benchmarks.comparison import digits
+from tools.results.catalogue import Recipe, train_overrides
+from tools.results.store import is_plain
 
 NOT_YET = "not measured yet"
-Key = TypeVar("Key")
+TEXT = {"recipe", "measured on", "command", "training", "tta", "change", "that is"}
+"""Columns that are flush left; all others hold numbers."""
 
 
-def result_tables(catalogue: Mapping[str, Recipe], rows: Sequence[Row]) -> dict[str, str]:
-    """The tables of the trainings by the names of their markers."""
-    return {
+def make_tables(catalogue: Mapping[str, Recipe], rows: pd.DataFrame) -> dict[str, str]:
+    """Return the tables by the names of their markers."""
+    rows = rows.assign(tutorial_epochs=rows.seconds / rows.tutorial_epoch_seconds)
+    tables = {
         "recipes": recipes_table(catalogue, rows),
         "recipes short": short_table(catalogue, rows),
-        "test time": views_table(catalogue, rows),
-        **{
-            f"ablations {name}": ablations_table(name, recipe, rows)
-            for name, recipe in catalogue.items()
-            if recipe.variants
-        },
+        "test time": tta_table(catalogue, rows),
     }
+    with_variants = {name: recipe for name, recipe in catalogue.items() if recipe.variants}
+    return tables | {f"ablations {name}": ablations_table(name, recipe, rows) for name, recipe in with_variants.items()}
 
 
-def recipes_table(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> str:
-    """Each recipe's tests: a line for each machine, precision and size that it was measured in."""
-    lines = []
-    for name, recipe, group in measured(catalogue, rows):
-        lines.append([code(name), *(_numbers(group) if group else [NOT_YET, *[""] * 5]), command(name, recipe)])
+def fill(text: str, tables: Mapping[str, str]) -> str:
+    """Return a page with each table between its markers, `<!-- name -->` and `<!-- /name -->`; all else stays.
+
+    Raises:
+        ValueError: if a marker is alone, or names no table.
+    """
+    for name in re.findall(r"<!-- /(.+?) -->", text):
+        if name not in tables:
+            raise ValueError(f"<!-- /{name} -->: there is no such table{did_you_mean(name, tables)}")
+    for name, table in tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if text.count(begin) != text.count(end):
+            raise ValueError(f"{begin} and {end} must come in pairs")
+        between = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        text = between.sub(lambda _, filled=f"{begin}\n\n{table}\n\n{end}": filled, text)  # type: ignore[misc]
+    return text
+
+
+def recipes_table(catalogue: Mapping[str, Recipe], rows: pd.DataFrame) -> str:
+    """Return the tests of each recipe: a line for each machine, precision and size."""
     headings = ["recipe", "parameters", "epochs", "seconds", "tutorial epochs", "test accuracy", "measured on"]
-    return markdown([*headings, "command"], lines, {"recipe", "measured on", "command"})
-
-
-def _numbers(group: Sequence[Row]) -> list[str]:
-    first = group[0]
-    return [f"{first.parameters:,}", f"{first.epochs:,}", *_times(group), _score(group), hardware(first)]
-
-
-def _times(group: Sequence[Row]) -> tuple[str, str]:
-    """Seconds and tutorial epochs, the medians."""
-    return figures(median(row.seconds for row in group)), figures(median(row.tutorial_epochs for row in group))
-
-
-def _score(group: Sequence[Row]) -> str:
-    return accuracy([row.accuracy for row in group])
-
-
-def short_table(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> str:
-    """The same in fewer columns, for a page that has more to say."""
     lines = []
-    for name, recipe, group in measured(catalogue, rows):
-        cells = [code(name), NOT_YET, ""]
-        if group:
-            size = f"{group[0].parameters:,} parameters, {counted(group[0].epochs, 'epoch')}"
-            seconds, units = _times(group)
-            time = f"{seconds} s, or {units} tutorial epochs; {hardware(group[0])}"
-            cells = [f"{code(name)}: {size}", _score(group), time]
-        lines.append([*cells, command(name, recipe)])
-    headings = ["recipe", "test accuracy", "training", "command"]
-    return markdown(headings, lines, headings)
+    for name, group in tests(catalogue, rows):
+        cells = [NOT_YET, "", "", "", "", ""]
+        if len(group):
+            size = [f"{group.parameters.iloc[0]:,}", f"{group.epochs.iloc[0]:,}"]
+            cells = [*size, *times(group), accuracy(group), measured_on(group)]
+        lines.append([f"`{name}`", *cells, command(name, catalogue[name])])
+    return markdown([*headings, "command"], lines)
 
 
-def views_table(catalogue: Mapping[str, Recipe], rows: Sequence[Row]) -> str:
-    """The recipes' networks in several views and together, beside what one of them is worth that sees an image once."""
+def short_table(catalogue: Mapping[str, Recipe], rows: pd.DataFrame) -> str:
+    """Return the same in fewer columns, for README.md."""
     lines = []
-    for name, _, plain in measured(catalogue, rows):
-        machine = plain[0].machine if plain else ""
-        others = [row for row in rows if row.recipe == name and not row.plain and row.machine == machine]
-        lines += [at_test_time(plain, group) for group in ([plain, *apart(others, _how)] if others else [])]
-    headings = ["recipe", "networks", "views", "test accuracy", "gain, points", "command"]
-    return markdown(headings, lines, {"recipe", "views", "command"}) if lines else NOT_YET
+    for name, group in tests(catalogue, rows):
+        cells = [f"`{name}`", NOT_YET, ""]
+        if len(group):
+            size = f"{group.parameters.iloc[0]:,} parameters, {counted(group.epochs.iloc[0], 'epoch')}"
+            seconds, tutorial_epochs = times(group)
+            time = f"{seconds} s, or {tutorial_epochs} tutorial epochs; {measured_on(group)}"
+            cells = [f"`{name}`: {size}", accuracy(group), time]
+        lines.append([*cells, command(name, catalogue[name])])
+    return markdown(["recipe", "test accuracy", "training", "command"], lines, TEXT | {"test accuracy"})
 
 
-def _how(row: Row) -> tuple[int, str]:
-    return row.runs, row.views
+def tta_table(catalogue: Mapping[str, Recipe], rows: pd.DataFrame) -> str:
+    """Return the recipes' networks with test-time augmentation and as ensembles, compared with the networks alone."""
+    lines = []
+    for name, plain in tests(catalogue, rows):
+        machine = plain.machine.iloc[0] if len(plain) else None
+        others = rows[(rows.recipe == name) & (rows.machine == machine) & ~is_plain(rows)]
+        groups = [group for _, group in others.groupby(["runs", "tta"], sort=False)]
+        lines += [tta_line(plain, group) for group in ([plain, *groups] if groups else [])]
+    headings = ["recipe", "networks", "tta", "test accuracy", "gain, points", "command"]
+    return markdown(headings, lines) if lines else NOT_YET
 
 
-def at_test_time(plain: Sequence[Row], group: Sequence[Row]) -> list[str]:
-    """A line of that table. Several networks together are compared with the mean of them.
+def tta_line(plain: pd.DataFrame, group: pd.DataFrame) -> list[str]:
+    """Return one line of that table. An ensemble is compared with the mean of its networks.
 
     Args:
-        plain: of each network.
-        group: the same in another way.
+        plain: the rows of each network alone.
+        group: rows of one test-time augmentation, or of one ensemble.
     """
-    row = group[0]
-    words = [f"'run=outputs/results/{row.recipe}/test_seed_{'0' if row.runs == 1 else '*'}/*'"]
-    words += [f"views={row.views}"] * (row.views != "none")
-    if row.runs == 1:
-        score, gain = _score(group), "" if row.plain else points(*paired(group, plain))
+    recipe, runs, tta = group.recipe.iloc[0], group.runs.iloc[0], group.tta.iloc[0]
+    run = f"'run=outputs/results/{recipe}/test_seed_{'0' if runs == 1 else '*'}/*'"
+    evaluate = f"`python scripts/evaluate.py {run}{'' if tta == 'none' else f' tta={tta}'}`"
+    if runs == 1:
+        score = accuracy(group)
+        # Each network is compared with itself.
+        gains = group.set_index("seed").accuracy - plain.set_index("seed").accuracy
+        gain = "" if tta == "none" else points(gains.mean(), gains.sem())
     else:
-        score = f"{number('accuracy', row.accuracy)} %"
-        gain = number("accuracy", row.accuracy - sample([one.accuracy for one in plain]).mean, signed=True)
-    command_line = code(f"python scripts/evaluate.py {' '.join(words)}")
-    return [code(row.recipe), str(row.runs), row.views, score, gain, command_line]
+        score = f"{100 * group.accuracy.iloc[0]:.2f} %"
+        gain = points(group.accuracy.iloc[0] - plain.accuracy.mean(), math.nan)
+    return [f"`{recipe}`", str(runs), tta, score, gain, evaluate]
 
 
-def ablations_table(name: str, recipe: Recipe, rows: Iterable[Row]) -> str:
-    """A recipe and its variants on validation images: what the recipe gains over each of them."""
-    own = [row for row in rows if (row.recipe, row.split) == (name, "val")]
+def ablations_table(name: str, recipe: Recipe, rows: pd.DataFrame) -> str:
+    """Return a recipe and its variants on validation images: what the recipe gains over each of them."""
+    own = rows[(rows.recipe == name) & (rows.split == "val")]
+    changes = {"": [f"`{name}`", ""]}
+    changes |= {
+        variant: [variant.replace("_", " "), f"`{' '.join(recipe.variants[variant])}`"] for variant in recipe.variants
+    }
     lines = []
-    for group in apart(own, lambda row: (row.machine, row.precision)):
-        by_variant = {variant: [row for row in group if row.variant == variant] for variant in ("", *recipe.variants)}
-        known = {variant: sample([row.accuracy for row in members]) for variant, members in by_variant.items()}
-        sd = pooled_sd(known.values())
-        for variant, members in by_variant.items():
-            if members:
-                gain = points(*difference(known[""], known[variant], sd)) if variant else ""
-                lines.append([*_heading(name, recipe, variant), *_measured(members, gain)])
-    missing = {variant: words for variant, words in recipe.variants.items() if variant not in {r.variant for r in own}}
-    lines += [[*_heading(name, recipe, variant), NOT_YET, *[""] * 4] for variant in missing]
+    for _, group in own.groupby(["machine", "precision"], sort=False):
+        members = {variant: group[group.variant == variant] for variant in changes}
+        std = pooled_std(group[group.variant.isin(changes)])
+        base = members[""].accuracy
+        for variant, member in members.items():
+            if len(member):
+                # Trainings of different variants aren't alike in an equal seed, and so are no pairs.
+                error = std * math.sqrt(1 / len(base) + 1 / len(member)) if len(base) else math.nan
+                gain = points(base.mean() - member.accuracy.mean(), error) if variant else ""
+                lines.append([*changes[variant], accuracy(member), gain, *times(member), measured_on(member)])
+    missing = [variant for variant in recipe.variants if variant not in set(own.variant)]
+    lines += [[*changes[variant], NOT_YET, "", "", "", ""] for variant in missing]
     headings = ["change", "that is", "validation accuracy", "the recipe's gain, points", "seconds", "tutorial epochs"]
-    return markdown([*headings, "measured on"], lines, {"change", "that is", "measured on"})
+    return markdown([*headings, "measured on"], lines)
 
 
-def _heading(name: str, recipe: Recipe, variant: str) -> list[str]:
-    return [variant.replace("_", " "), code(" ".join(recipe.variants[variant]))] if variant else [code(name), ""]
+def pooled_std(group: pd.DataFrame) -> float:
+    """Return the standard deviation that the variants have in common; NaN if none has two seeds.
 
-
-def _measured(group: Sequence[Row], gain: str) -> list[str]:
-    return [_score(group), gain, *_times(group), hardware(group[0])]
-
-
-def measured(catalogue: Mapping[str, Recipe], rows: Iterable[Row]) -> Iterable[tuple[str, Recipe, Sequence[Row]]]:
-    """Each recipe with the rows of its tests that can be one mean; once with none where there are none."""
-    rows = list(rows)
-    for name, recipe in catalogue.items():
-        tests = [row for row in rows if (row.recipe, row.variant, row.split) == (name, "", "test") and row.plain]
-        groups = apart(tests, lambda row: (row.machine, row.precision, row.parameters, row.epochs))
-        yield from ((name, recipe, group) for group in groups or [[]])
-
-
-def apart(rows: Iterable[Row], key: Callable[[Row], Key]) -> list[list[Row]]:
-    """The rows in groups of an equal key, which stand in the order of their first ones."""
-    groups: dict[Key, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[key(row)].append(row)
-    return [*groups.values()]
-
-
-def paired(ours: Iterable[Row], theirs: Iterable[Row]) -> tuple[float, float]:
-    """Ours less theirs in accuracy, of the networks that both have, and the standard error of its mean."""
-    other = {row.seed: row.accuracy for row in theirs}
-    known = sample([row.accuracy - other[row.seed] for row in ours if row.seed in other])
-    return known.mean, known.error
-
-
-def difference(ours: Sample, theirs: Sample, sd: float) -> tuple[float, float]:
-    """Ours less theirs, and its standard error. Trainings that differ don't get closer by an equal seed: no pairs here.
-
-    Args:
-        ours: the accuracy over seeds.
-        theirs: the same of others.
-        sd: of one seed, of both.
+    Source: https://en.wikipedia.org/wiki/Pooled_variance
     """
-    error = sd * math.sqrt(1 / ours.n + 1 / theirs.n) if ours.n and theirs.n else math.nan
-    return ours.mean - theirs.mean, error
+    variants = group.groupby("variant").accuracy
+    freedom = variants.count() - 1
+    return math.sqrt((freedom * variants.var()).sum() / freedom.sum()) if freedom.sum() else math.nan
+
+
+def tests(catalogue: Mapping[str, Recipe], rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield each recipe with the rows of its tests that can be in one mean; without rows where there are none."""
+    for name in catalogue:
+        own = rows[(rows.recipe == name) & (rows.variant == "") & (rows.split == "test") & is_plain(rows)]
+        groups = [group for _, group in own.groupby(["machine", "precision", "parameters", "epochs"], sort=False)]
+        yield from ((name, group) for group in groups or [own])
+
+
+def times(group: pd.DataFrame) -> list[str]:
+    """Return the medians of seconds and tutorial epochs."""
+    medians = group[["seconds", "tutorial_epochs"]].median()
+    return [digits(value).format(value) for value in medians]
+
+
+def accuracy(group: pd.DataFrame) -> str:
+    """Return `mean ± std (n seeds)` in percent."""
+    std = f" ± {100 * group.accuracy.std():.2f}" if len(group) > 1 else ""
+    return f"{100 * group.accuracy.mean():.2f} %{std} ({counted(len(group), 'seed')})"
 
 
 def points(gain: float, error: float) -> str:
-    """In percentage points, with its standard error."""
+    """Return a difference in percentage points, with its standard error where it is known."""
     if math.isnan(gain):
-        return NOTHING
-    spread = "" if math.isnan(error) else f" ± {number('accuracy', error)}"
-    return number("accuracy", gain, signed=True) + spread
+        return "-"
+    return f"{100 * gain:+.2f}" + ("" if math.isnan(error) else f" ± {100 * error:.2f}")
 
 
-def accuracy(values: Sequence[float]) -> str:
-    """Mean and standard deviation in percent, and how many there are."""
-    known = sample(values)
-    spread = "" if math.isnan(known.sd) else f" ± {number('accuracy', known.sd)}"
-    return f"{number('accuracy', known.mean)} %{spread} ({counted(known.n, 'seed')})"
+def measured_on(group: pd.DataFrame) -> str:
+    """Return the machine and the precision."""
+    return f"{group.machine.iloc[0]}, {group.precision.iloc[0]}"
 
 
 def command(name: str, recipe: Recipe) -> str:
-    """What a person types to train it once."""
-    return code(f"python scripts/train.py {' '.join(train_words(name, recipe))}")
+    """Return the command that trains a recipe once."""
+    return f"`python scripts/train.py {' '.join(train_overrides(name, recipe))}`"
 
 
-def hardware(row: Row) -> str:
-    return f"{row.machine}, {row.precision}"
+def counted(number: int, noun: str) -> str:
+    """Return `1 seed`, `2 seeds`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def figures(value: float) -> str:
-    """Three figures or so."""
-    return digits(value).format(value)
-
-
-def code(text: str) -> str:
-    return f"`{text}`"
-
-
-def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]], words: Iterable[str]) -> str:
-    """A table.
+def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]], left: Iterable[str] = TEXT) -> str:
+    """Return a table in Markdown.
 
     Args:
         headings: of the columns.
-        rows: a text for each column.
-        words: the headings of columns that are flush left; all others hold numbers.
+        lines: a text for each column.
+        left: the headings of columns that are flush left.
     """
-    left = {*words}
-    lines = [headings, ["---" if heading in left else "---:" for heading in headings], *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    rule = ["---" if heading in left else "---:" for heading in headings]
+    cells = [[cell.replace("|", r"\|") for cell in line] for line in (headings, rule, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -1,7 +1,4 @@
-"""What happens around training: the table of its epochs, checkpoints, pictures, interruption, the progress bar.
-
-And, where they are asked for, averaged weights.
-"""
+"""Callbacks: the table of the epochs, checkpoints, pictures, interruption, the progress bar, averaged weights."""
 
 from fmnist.training.callbacks.averaged_weights import AveragedWeights
 from fmnist.training.callbacks.divergence import Divergence, TrainingDiverged

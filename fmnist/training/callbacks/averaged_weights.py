@@ -1,4 +1,4 @@
-"""The average of a training's weights in the place of the last ones."""
+"""An exponential moving average of the weights, validated and kept instead of the last ones."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ AVERAGING_KEY = "averaging_state"  # Lightning's, for how many weights have been
 
 
 class AveragedWeights(WeightAveraging):
-    """Validates, keeps and ends with an exponential moving average of the weights; the training goes on without it.
+    """Validates, keeps and ends with an exponential moving average of the weights; the training itself doesn't use it.
 
     Each step moves the average towards the weights by 1 - `decay_after(n, decay)`. The statistics of batch norm are
-    averaged too, its counts taken over. In checkpoints the average stands where a network's weights stand, and the
-    weights to go on with beside it.
+    averaged too, its counts are copied. A checkpoint holds the average as the network's weights, and the weights that
+    the training continues with under another key.
     Source: Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
 
-    It is Lightning's callback, but for what its checkpoints hold (Lightning's have the sums of the metrics as they were
-    at the beginning), and for the device, which Lightning asks before it is known. There is no later start, with which
-    Lightning validates the initial weights (its issue 21724): the first step's average is the weights.
+    It differs from Lightning's callback in what its checkpoints hold (Lightning's have the sums of the metrics as they
+    were at the beginning) and in the device, for which Lightning asks before it is known. A later start isn't offered,
+    as Lightning then validates the initial weights (its issue 21724).
 
     Args:
-        decay: the most that the average keeps of itself in a step.
+        decay: the largest share that the average keeps of itself in a step.
     """
 
     def __init__(self, decay: Annotated[float, Ge(0), Lt(1)] = 0.999) -> None:
@@ -37,7 +37,7 @@ class AveragedWeights(WeightAveraging):
 
     @torch.no_grad()
     def _move(self, averages: list[Tensor], current: list[Tensor], _: Any) -> None:
-        """Moves averages, all of one type, towards what they are of."""
+        """Move averages, all of one dtype, towards the current values."""
         assert self._average_model is not None
         if averages[0].is_floating_point():
             share = 1 - decay_after(int(self._average_model.n_averaged), self.decay)
@@ -48,7 +48,7 @@ class AveragedWeights(WeightAveraging):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._average_model is not None
         self._average_model.module.to(pl_module.device)
-        # Of a number on a GPU the processor would have to wait for the device in each step.
+        # On the CPU, as reading a number on a GPU would wait for the device in each step.
         self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -61,19 +61,19 @@ class AveragedWeights(WeightAveraging):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         current = checkpoint.get(CURRENT_KEY)
         if not isinstance(current, dict) or not isinstance(checkpoint.get(AVERAGING_KEY), dict):
-            raise ValueError("the checkpoint holds no weights beside the averaged ones to go on with")
+            raise ValueError("the checkpoint holds no weights besides the averaged ones to continue with")
         try:
             state = checkpoint["state_dict"]
             super().on_load_checkpoint(trainer, pl_module, {**checkpoint, CURRENT_KEY: state | current})
         except RuntimeError as error:
             message = " ".join(str(error).split())
-            raise ValueError(f"the weights to go on with don't fit the network: {message}") from error
+            raise ValueError(f"the weights to continue with don't fit the network: {message}") from error
 
 
 def decay_after(averaged: int, most: float) -> float:
-    """What an average of so many weights keeps of itself when the next are added: it grows up to the most.
+    """Return the share that an average of so many weights keeps of itself when the next are added; it grows to `most`.
 
-    Until then about the last tenth of all steps counts, in a training of any length, and never the first weights.
+    Until then the average is of about the last tenth of all steps, in a training of any length.
     Source: `num_updates` of https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage
     """
     return min(most, (1 + averaged) / (10 + averaged))
@@ -81,7 +81,7 @@ def decay_after(averaged: int, most: float) -> float:
 
 @contextlib.contextmanager
 def as_validated(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]:
-    """The network as it is validated within a training: with the averaged weights, where there are any."""
+    """Give the network the averaged weights, where there are any, as in a validation within a training."""
     averaging = [callback for callback in trainer.callbacks if isinstance(callback, AveragedWeights)]  # type: ignore[attr-defined]
     for callback in averaging:
         callback.on_validation_epoch_start(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""The end of a training that has nothing left to learn from."""
+"""The end of a training whose loss or weights are no longer finite."""
 
 import math
 from typing import Any
@@ -9,22 +9,21 @@ from torch import Tensor
 
 from fmnist.runs.checkpoints import CURRENT_KEY, NETWORK
 
-AT_HAND = {"cpu"}
-"""Devices whose values can be looked at without waiting."""
+SYNCHRONOUS = {"cpu"}
+"""Devices whose values can be read without waiting."""
 
 
-class TrainingDiverged(ValueError):  # noqa: N818 (a mistake in the settings, as a rule)
+class TrainingDiverged(ValueError):  # noqa: N818 (usually the fault of a setting)
     """The loss, or a weight, became infinite or NaN."""
 
 
 class Divergence(Callback):
-    """Stops before the step whose loss isn't finite, and lets no checkpoint be written that holds such a weight.
+    """Stops before the step whose loss isn't finite, and prevents checkpoints with a weight that isn't.
 
-    On a GPU, where looking at the loss would make the processor wait in each step, it looks whenever the loss is logged
-    (`trainer.log_every_n_steps`), and at the end of each epoch; the step it names is the right one all the same.
+    On a GPU, where reading the loss would wait for the device in each step, it checks whenever the loss is logged
+    (`trainer.log_every_n_steps`) and at the end of each epoch; the step that it names is the right one all the same.
 
-    Of several processes the first one looks. What another one's part of a batch does to the weights, that all of them
-    share, it sees in the next step.
+    Of several processes rank zero checks; it sees what another process does to the weights in the next step.
 
     Raises:
         TrainingDiverged: with the step and the learning rate.
@@ -32,13 +31,13 @@ class Divergence(Callback):
 
     def __init__(self) -> None:
         self._first: Tensor | None = None
-        """The first step () with such a loss; -1 while there is none."""
+        """The first step () whose loss isn't finite; -1 while there is none."""
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not trainer.is_global_zero:
             return
         step, loss = trainer.global_step, loss.detach()
-        if loss.device.type in AT_HAND:
+        if loss.device.type in SYNCHRONOUS:
             if not math.isfinite(loss.item()):
                 self._stop(trainer, f"the loss became {loss.item()}", step)
             return
@@ -46,19 +45,19 @@ class Divergence(Callback):
             self._first = torch.full((), -1, device=loss.device)
         self._first = torch.where((self._first < 0) & ~loss.isfinite(), step, self._first)
         if (step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._look(trainer)
+            self._check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._look(trainer)
+        self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer)
+        self._check(trainer)
         states = [checkpoint["state_dict"], checkpoint.get(CURRENT_KEY, {})] if trainer.is_global_zero else []
         for name, value in (item for state in states for item in state.items()):
             if isinstance(value, Tensor) and not value.isfinite().all():
                 self._stop(trainer, f"{name.removeprefix(NETWORK)} became infinite or NaN", trainer.global_step - 1)
 
-    def _look(self, trainer: Trainer) -> None:
+    def _check(self, trainer: Trainer) -> None:
         if self._first is not None and (step := int(self._first)) >= 0:
             self._stop(trainer, "the loss became infinite or NaN", step)
 

@@ -1,4 +1,4 @@
-"""The course of a training, epoch by epoch: a table on disk, a line on the terminal."""
+"""The metrics of each epoch: a table on disk, a line in the terminal."""
 
 import csv
 import io
@@ -22,12 +22,13 @@ Row = dict[str, float | int | str]
 class History(Checkpoint):
     """Keeps a row for each epoch, the untrained network being epoch 0, and writes them to a CSV file.
 
-    It also logs the epochs' curves. The rows are part of the checkpoints, so that a resumed run's table has no gap
-    and no epoch twice. (It is a `Checkpoint` because Lightning calls those alone after the module has logged the
-    epoch's metrics.)
+    It also logs the training metrics of the epochs: Lightning would write them after the epoch's checkpoint, and a run
+    that is killed between the two would lose them. The rows are part of the checkpoints, so that the table of a resumed
+    run has no gap and no epoch twice. (It is a `Checkpoint` because Lightning calls only those after the module has
+    logged the epoch's metrics.)
 
     Args:
-        file: where the table is written, whole, after each epoch.
+        file: where the table is written after each epoch.
         classes: names of the K classes.
     """
 
@@ -36,19 +37,19 @@ class History(Checkpoint):
         self.classes = classes
         self.rows: list[Row] = []
         self.seconds = 0.0
-        """Wall-clock time in training epochs, validation included, over all parts of a resumed run."""
+        """Wall-clock time of the training epochs, validation included, over all parts of a resumed run."""
         self.batch_seconds = 0.0
-        """The same without what comes after an epoch's last batch: validation, checkpoints, pictures."""
+        """Wall-clock time of the training batches alone, without validation, checkpoints and pictures."""
         self.images = 0
-        """Images trained on, each as often as it was, by all processes."""
+        """Images trained on by all processes, counted in each epoch."""
         self.epoch_before = (0.0, 0)
-        """The two before, as they were when the epoch began."""
+        """`batch_seconds` and `images` when the epoch began."""
         self._last_tick = time.perf_counter()
-        self._validated = False  # in this epoch: Lightning keeps the metrics of the last time
+        self._validated = False  # in this epoch: Lightning keeps the metrics of the last validation
 
     @property
     def images_per_second(self) -> float:
-        """Over the whole training; validation, checkpoints and pictures not counted."""
+        """The rate over the whole training, without validation, checkpoints and pictures."""
         return self.images / self.batch_seconds if self.batch_seconds else 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class History(Checkpoint):
 
     @property
     def epochs(self) -> int:
-        """Complete epochs."""
+        """The number of complete epochs."""
         return int(self.last.get("epoch", 0))
 
     @property
@@ -71,7 +72,7 @@ class History(Checkpoint):
         return self.rows[-1] if self.rows else {}
 
     def add_untrained(self, metrics: dict[str, float]) -> None:
-        """The row of epoch 0."""
+        """Add the row of epoch 0."""
         self.rows.append({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
         self._write()
 
@@ -98,7 +99,7 @@ class History(Checkpoint):
         curves = {name: value.item() for name, value in measured.items() if name in metric_names("train", self.classes)}
         curves |= {"train/images_per_second": images / max(seconds, 1e-9), "epoch": trainer.current_epoch}
         for logger in trainer.loggers:
-            logger.log_metrics(curves, trainer.global_step - 1)  # where Lightning has those of validation
+            logger.log_metrics(curves, trainer.global_step - 1)  # the step at which Lightning logs those of validation
         phases = ("train", "val") if self._validated else ("train",)
         names = [name for phase in phases for name in metric_names(phase, self.classes) if name in measured]
         self.rows.append(
@@ -120,7 +121,7 @@ class History(Checkpoint):
         self._tick()
 
     def _tick(self, *, training: bool = False) -> None:
-        """Adds the time since the last tick to the total, and to that of the batches if it went into training."""
+        """Add the time since the last call to the total, and to that of the batches if it was spent in training."""
         now = time.perf_counter()
         self.seconds += now - self._last_tick
         if training:
@@ -137,7 +138,7 @@ class History(Checkpoint):
 
 
 def epoch_line(row: Row, epochs: int) -> str:
-    """What happened in an epoch, for people."""
+    """Return the line of an epoch for the terminal."""
     parts = [f"epoch {row['epoch']}/{epochs}" if epochs > 0 else f"epoch {row['epoch']}"]
     for phase in ("train", "val"):
         if f"{phase}/loss" in row:

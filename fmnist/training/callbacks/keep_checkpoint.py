@@ -7,13 +7,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class KeepCheckpoint(ModelCheckpoint):
-    """Keeps one checkpoint in one file, and knows it again after its folder was moved or copied.
+    """Keeps one checkpoint in one file, also after its folder was moved or copied.
 
-    Lightning forgets its best score when the folder has another name than the checkpoint says.
+    Lightning's `ModelCheckpoint` forgets its best score when the folder has another name than the checkpoint says.
 
     Args:
         file: where the checkpoint is kept.
-        choice: of ModelCheckpoint: which checkpoint, and when.
+        choice: arguments of ModelCheckpoint: which checkpoint, and when.
     """
 
     def __init__(self, file: Path, **choice: Any) -> None:
@@ -22,7 +22,7 @@ class KeepCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
-            return str(self.file) if path else path  # whatever stands there: what is at this path may be removed
+            return str(self.file) if path else path  # never the stored one: Lightning may remove the file at this path
 
         paths = {name: here(state_dict[name]) for name in state_dict if name.endswith("_model_path")}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}

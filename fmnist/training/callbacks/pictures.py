@@ -1,7 +1,9 @@
-"""What TensorBoard shows besides curves: pictures of the predictions, of the network and of what it sees."""
+"""TensorBoard's pictures: predictions, confusion matrix, filters, activation maps, weights, graph, projector."""
 
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +11,6 @@ import torch
 from annotated_types import Ge, Le
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.functional.classification import multiclass_confusion_matrix
@@ -17,59 +18,47 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from fmnist.data.info import DatasetInfo
 from fmnist.evaluation import inspection
 from fmnist.plotting.charts import confusion_chart
-from fmnist.plotting.style import to_array
-from fmnist.plotting.tiles import map_tiles, prediction_tiles
+from fmnist.plotting.tiles import map_grid, prediction_tiles
 from fmnist.training.callbacks.averaged_weights import as_validated
-from fmnist.training.callbacks.projector import write_embedding
 from fmnist.training.classifier import Classifier
 from fmnist.training.distributed import gather
 
-MOST_PREDICTIONS = 256  # more can't be looked at, and would take seconds and gigabytes to draw
-COLUMNS = 4  # of the grid: with more its titles can't be read at the width at which TensorBoard first shows a picture
+MAX_PREDICTIONS = 256  # more would take seconds and gigabytes to draw
+COLUMNS = 4  # of predictions: with more, titles can't be read at the width at which TensorBoard first shows a picture
 
 
+@dataclass(eq=False, repr=False)
 class Pictures(Callback):
-    """Draws from the validation images, or, where there are none, what can be drawn of the first training image.
+    """Draw the network and its predictions for the validation images after every n-th epoch and at the end.
 
-    After every n-th epoch and at the end of the training; no weight and no random number changes by it.
+    Without validation images the network is drawn, with the first training image. No weight and no random number
+    changes.
 
     Args:
         every_n_epochs: n.
-        predictions: how many validation images the grid "predicted (true)" shows.
+        predictions: number of validation images in the grid "predicted (true)".
         confusion: the confusion matrix.
         precision_recall: a precision-recall curve of each class against all others.
         filters: the first layer's weights.
-        activations: the maps that each convolution makes of the first image.
-        weights: histograms of all parameters, before the first step too.
+        activations: the maps of each convolution for the first image.
+        weights: histograms of all parameters, also before the first step.
         graph: the network's graph, at the beginning.
-        embedding: how many validation images the projector shows, by the features before the last layer, at the end.
+        embedding: number of validation images in the projector, placed by the last layer's input, at the end.
     """
 
-    def __init__(
-        self,
-        every_n_epochs: Annotated[int, Ge(1)],
-        predictions: Annotated[int, Ge(0), Le(MOST_PREDICTIONS)],
-        confusion: bool,
-        precision_recall: bool,
-        filters: bool,
-        activations: bool,
-        weights: bool,
-        graph: bool,
-        embedding: Annotated[int, Ge(0)],
-    ) -> None:
-        self.every_n_epochs = every_n_epochs
-        self.predictions = predictions
-        self.confusion = confusion
-        self.precision_recall = precision_recall
-        self.filters = filters
-        self.activations = activations
-        self.weights = weights
-        self.graph = graph
-        self.embedding = embedding
-        self._logits: list[Tensor] = []
-        """Of the last validation, batch by batch; of several processes, this one's part of each."""
-        self._drawn_at = 0
-        """The number of steps at the last drawing."""
+    every_n_epochs: Annotated[int, Ge(1)]
+    predictions: Annotated[int, Ge(0), Le(MAX_PREDICTIONS)]
+    confusion: bool
+    precision_recall: bool
+    filters: bool
+    activations: bool
+    weights: bool
+    graph: bool
+    embedding: Annotated[int, Ge(0)]
+    _logits: list[Tensor] = field(default_factory=list, init=False)
+    """Logits of the last validation, by batch: with several processes, this one's part of each."""
+    _drawn_at: int = field(default=0, init=False)
+    """The number of steps at the last drawing."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (writer := _writer(trainer)) is None:
@@ -80,7 +69,7 @@ class Pictures(Callback):
             image = _input(torch.zeros(1, *_dataset(trainer).image_shape), pl_module)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the writer still traces, as torch once did
-                writer.add_graph(_network(pl_module), image)  # in evaluation mode, as it does by itself
+                writer.add_graph(_network(pl_module), image)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logits = []
@@ -106,11 +95,11 @@ class Pictures(Callback):
         if self._drawn_at != trainer.global_step:
             self._draw(trainer, pl_module)
         if (writer := _writer(trainer)) is not None and self.embedding and "val" in _images(trainer):
-            self._write_embedding(Path(writer.log_dir), trainer, pl_module)
+            self._write_embedding(writer, trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
-        logits = self._gathered(trainer)
+        logits = self._gather_logits(trainer)
         if (writer := _writer(trainer)) is None:
             return
         step = trainer.global_step - 1  # counted from 0, as Lightning does where it logs the metrics of an epoch
@@ -118,16 +107,12 @@ class Pictures(Callback):
             self._draw_predictions(writer, logits, *_images(trainer)["val"], _dataset(trainer).classes, step)
         self._draw_network(writer, trainer, pl_module, step)
 
-    def _gathered(self, trainer: Trainer) -> Tensor:
-        """The logits (N, K) of the last validation, in the images' order; all processes ask at the same time."""
+    def _gather_logits(self, trainer: Trainer) -> Tensor:
+        """Return the logits (N, K) of the last validation, in the images' order; all processes call it together."""
         part = [logits.float().cpu() for logits in self._logits]
         parts = gather(part) if trainer.world_size > 1 else [part]
-        return torch.cat(
-            [
-                torch.empty(0, len(_dataset(trainer).classes)),
-                *(logits for batch in zip(*parts, strict=True) for logits in batch),
-            ]
-        )
+        batches = [logits for batch in zip(*parts, strict=True) for logits in batch]
+        return torch.cat(batches) if batches else torch.empty(0)
 
     def _draw_predictions(
         self, writer: SummaryWriter, logits: Tensor, images: Tensor, labels: Tensor, classes: Sequence[str], step: int
@@ -135,24 +120,23 @@ class Pictures(Callback):
         labels, predicted = labels[: len(logits)], logits.argmax(dim=1)  # trainer.limit_val_batches takes fewer
         if self.confusion:
             confusion = multiclass_confusion_matrix(predicted, labels, len(classes))
-            _show(writer, "confusion", confusion_chart(confusion, classes), step)
+            writer.add_figure("confusion", confusion_chart(confusion, classes), step)
         if shown := min(self.predictions, len(logits)):
-            grid = prediction_tiles(images[:shown, 0], predicted[:shown], labels[:shown], classes, COLUMNS)
-            _show(writer, "predictions", grid, step)
+            grid = prediction_tiles(images[:shown], predicted[:shown], labels[:shown], classes, COLUMNS)
+            writer.add_figure("predictions", grid, step)
         if self.precision_recall and logits.isfinite().all():
             for k, name in enumerate(classes):
                 writer.add_pr_curve(f"precision_recall/{name}", labels == k, logits.softmax(dim=1)[:, k], step)
 
     def _draw_network(self, writer: SummaryWriter, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
-        network = _network(pl_module)
-        filters = inspection.first_filters(network, _dataset(trainer).image_shape) if self.filters else None
-        if filters is not None:
-            _show(writer, "filters", map_tiles(filters, "filters of the first layer"), step)
+        network, dataset = _network(pl_module), _dataset(trainer)
+        if self.filters and (filters := inspection.first_filters(network, dataset.image_shape)) is not None:
+            writer.add_image("filters", map_grid(filters), step)
         if self.activations:
             images, _ = _images(trainer).get("val", _images(trainer)["train"])
-            maps = inspection.activation_maps(network, _input(_dataset(trainer).normalise(images[:1]), pl_module)[0])
-            for number, (name, activation) in enumerate(maps.items(), 1):
-                _show(writer, f"activations/{number}", map_tiles(activation, f"what {name} makes of an image"), step)
+            maps = inspection.activation_maps(network, _input(dataset.normalise(images[:1]), pl_module)[0])
+            for name, activation in maps.items():
+                writer.add_image(f"activations/{name}", map_grid(activation), step)
         self._draw_weights(writer, network, step)
 
     def _draw_weights(self, writer: SummaryWriter, network: nn.Module, step: int) -> None:
@@ -160,23 +144,27 @@ class Pictures(Callback):
             return
         for name, parameter in network.named_parameters():
             finite = parameter.detach()[parameter.isfinite()].float()
-            if len(finite):  # a histogram of nothing is an error
+            if len(finite):  # an empty histogram is an error
                 writer.add_histogram(f"weights/{name}", finite, step)
 
-    def _write_embedding(self, folder: Path, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write_embedding(self, writer: SummaryWriter, trainer: Trainer, pl_module: LightningModule) -> None:
+        dataset = _dataset(trainer)
         images, labels = (part[: self.embedding] for part in _images(trainer)["val"])
         parts = [
-            inspection.features(_network(pl_module), _input(_dataset(trainer).normalise(part), pl_module))
+            inspection.features(_network(pl_module), _input(dataset.normalise(part), pl_module))
             for part in images.split(trainer.datamodule.eval_batch_size)  # type: ignore[attr-defined]
         ]
         features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
-        write_embedding(folder, features, images[:, 0], labels, logits.argmax(dim=1), _dataset(trainer).classes)
+        pairs = zip(labels.tolist(), logits.argmax(dim=1).tolist(), strict=True)
+        names = [[dataset.classes[true], dataset.classes[predicted]] for true, predicted in pairs]
+        shutil.rmtree(Path(writer.log_dir) / "00000", ignore_errors=True)  # of a resumed run: the writer would complain
+        writer.add_embedding(features, names, images / 255, tag="embedding", metadata_header=["class", "predicted"])
 
 
 def _writer(trainer: Trainer) -> SummaryWriter | None:
-    """TensorBoard's, if that is where the run is logged."""
+    """Return TensorBoard's writer; None in a run that isn't logged there, and in all processes but the first."""
     writer = trainer.logger.experiment if isinstance(trainer.logger, TensorBoardLogger) else None
-    return writer if isinstance(writer, SummaryWriter) else None  # not what Lightning gives other ranks
+    return writer if isinstance(writer, SummaryWriter) else None
 
 
 def _network(pl_module: LightningModule) -> nn.Module:
@@ -185,12 +173,12 @@ def _network(pl_module: LightningModule) -> nn.Module:
 
 
 def _input(images: Tensor, pl_module: LightningModule) -> Tensor:
-    """Where and in which precision the network takes them."""
+    """Return images on the network's device and in its precision."""
     return images.to(pl_module.device).to(pl_module.dtype)
 
 
 def _images(trainer: Trainer) -> dict[str, tuple[Tensor, Tensor]]:
-    """Images (N, C, H, W), as bytes, and labels (N) of the splits that have any."""
+    """Return images (N, C, H, W), uint8, and labels (N) of the splits that have any."""
     splits: dict[str, tuple[Tensor, Tensor]] = trainer.datamodule.splits  # type: ignore[attr-defined]
     return {split: (images, labels) for split, (images, labels) in splits.items() if len(labels)}
 
@@ -198,7 +186,3 @@ def _images(trainer: Trainer) -> dict[str, tuple[Tensor, Tensor]]:
 def _dataset(trainer: Trainer) -> DatasetInfo:
     dataset: DatasetInfo = trainer.datamodule.dataset  # type: ignore[attr-defined]
     return dataset
-
-
-def _show(writer: SummaryWriter, name: str, figure: Figure, step: int) -> None:
-    writer.add_image(name, to_array(figure), step, dataformats="HWC")

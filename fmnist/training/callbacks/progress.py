@@ -1,4 +1,4 @@
-"""The progress bar of a terminal."""
+"""The progress bar of the terminal."""
 
 import time
 from typing import Any
@@ -8,11 +8,13 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from fmnist.training.classifier import Classifier
 
-SHOWN_EVERY = 0.25  # seconds: Lightning would draw the bar after each batch, which costs a small network more than it
+SHOWN_EVERY = (
+    0.25  # seconds: Lightning draws the bar after each batch, which takes longer than the step of a small network
+)
 
 
 class Progress(RichProgressBar):
-    """Lightning's bar with loss and accuracy of the epoch so far; it goes when the epoch's line is written."""
+    """Lightning's progress bar with loss and accuracy of the epoch so far; the line of the epoch replaces it."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=round(1 / SHOWN_EVERY), leave=False)

@@ -2,35 +2,31 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge, Gt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-Steps = Annotated[int, Ge(1)]
-Minutes = Annotated[float, Gt(0)]
-
 
 def between_steps(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether a checkpoint after this batch of an epoch lets a training go on as if nothing had been.
+    """Return whether a training can be resumed exactly from a checkpoint after this batch of an epoch.
 
-    Gradients that are still being accumulated are in no checkpoint, and after an epoch's last batch its own follows.
+    Accumulated gradients are in no checkpoint, and after the last batch of an epoch its own checkpoint follows.
     """
     stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
     return stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 class RegularCheckpoint(Checkpoint):
-    """Saves after every n-th step, or once so many minutes have passed since it last did, besides each epoch's end.
+    """Saves a checkpoint after every n-th step, or when some minutes have passed since the last one.
 
     Args:
         file: where the state is saved.
         every_n_steps: n; None for none.
-        every_minutes: None for none.
+        every_minutes: minutes; None for none.
     """
 
-    def __init__(self, file: Path, every_n_steps: Steps | None, every_minutes: Minutes | None) -> None:
+    def __init__(self, file: Path, every_n_steps: int | None, every_minutes: float | None) -> None:
         self.file = file
         self.every_n_steps = every_n_steps
         self.every_minutes = every_minutes

@@ -1,4 +1,4 @@
-"""Checkpoints that say what they are of, and that no curve is behind."""
+"""Checkpoints that hold what is needed to build their network."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from fmnist.runs.checkpoints import CONFIG_KEY, DATASET_KEY
 
 
 class RunConfig(Callback):
-    """Puts the run's resolved config into each checkpoint, and has the curves up to it on disk before it is.
+    """Puts the resolved config and the dataset's facts into each checkpoint, and flushes the loggers before.
 
     Args:
         config: plain values.
-        dataset: what the network is for.
+        dataset: of the network.
     """
 
     def __init__(self, config: dict[str, Any], dataset: DatasetInfo) -> None:

@@ -1,0 +1,99 @@
+"""From image files to predictions, a batch at a time."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from fmnist.config.restore import restore
+from fmnist.predict.formats import Prediction, printable
+from fmnist.predict.images import Background, Prepared, read_image
+
+log = logging.getLogger(__name__)
+
+PREVIEWED = 64  # images
+
+
+class Predictor:
+    """The network of a checkpoint, in the precision in which it was trained and evaluated.
+
+    Args:
+        file: checkpoint.
+        accelerator: device of the network.
+
+    Raises:
+        ValueError: if the checkpoint can't be restored, its network doesn't take gray images or returns NaN, or there
+            is no such device.
+    """
+
+    def __init__(self, file: Path, accelerator: str) -> None:
+        config, classifier, self.dataset = restore(file, accelerator)
+        if self.dataset.image_shape[0] != 1:
+            raise ValueError(f"{file}: the network takes colour images; only gray ones are supported")
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+        try:
+            self.fabric = Fabric(accelerator=accelerator, devices=1, precision=config.trainer.precision)
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise ValueError(f"accelerator={accelerator}: {' '.join(str(error).split())}") from error
+        self.file = file
+        self.network = self.fabric.setup_module(classifier.network).eval()
+        self(torch.zeros(1, *self.dataset.image_shape, dtype=torch.uint8))  # refuses NaN before any output is written
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return probabilities (N, K), float32, of images (N, C, H, W), uint8."""
+        logits: Tensor = self.network(self.dataset.normalise(self.fabric.to_device(pixels)))
+        if not logits.isfinite().all():
+            raise ValueError(f"{self.file}: the network returns NaN or infinity, as after a failed training")
+        return logits.float().softmax(dim=1)
+
+
+@dataclass
+class FileClassifier:
+    """Classifies image files in batches, and counts them.
+
+    Args:
+        predictor: the network.
+        background: of the pictures.
+        top: number of classes in a prediction.
+        batch_size: images that are in memory and pass through the network at once.
+    """
+
+    predictor: Predictor
+    background: Background
+    top: int
+    batch_size: int
+    classified: int = 0
+    failed: int = 0
+    inverted: int = 0
+    first: list[Prediction] = field(default_factory=list)
+
+    def predictions(self, files: Iterable[str]) -> Iterator[Prediction]:
+        """Yield the predictions of the files that can be read, in their order. Log the errors of the others."""
+        images = self._read(files)
+        classes = self.predictor.dataset.classes
+        while batch := list(islice(images, self.batch_size)):
+            values, labels = self.predictor(torch.stack([image.pixels for _, image in batch])).topk(self.top)
+            for (file, image), *best in zip(batch, values.tolist(), labels.tolist(), strict=True):
+                probabilities = {classes[label]: value for value, label in zip(*best, strict=True)}
+                prediction = Prediction(file, image.pixels[0], image.inverted, probabilities)
+                self.classified += 1
+                self.inverted += image.inverted
+                if len(self.first) < PREVIEWED:
+                    self.first.append(prediction)
+                yield prediction
+
+    def _read(self, files: Iterable[str]) -> Iterator[tuple[str, Prepared]]:
+        for file in files:
+            try:
+                image = read_image(file, self.predictor.dataset.image_shape, self.background)
+            except ValueError as error:
+                self.failed += 1
+                log.warning("%s: %s", printable(file), error)
+            else:
+                yield file, image

@@ -1,0 +1,33 @@
+"""The classes and functions that configs of older runs name, by their present names. No torch."""
+
+from typing import Any
+
+MOVED = {
+    "fmnist.callbacks.": "fmnist.training.callbacks.",
+    "fmnist.losses.": "fmnist.training.losses.",
+    "fmnist.optimizers.": "fmnist.training.optimizers.",
+    "fmnist.schedules.": "fmnist.training.schedules.",
+}
+"""New prefix of a `_target_` by old prefix. Add a line when a module moves that a config can name."""
+
+
+def current_target(target: str) -> str:
+    """Return the present name of what a `_target_` names."""
+    for old, new in MOVED.items():
+        if target.startswith(old):
+            return new + target.removeprefix(old)
+    return target
+
+
+def update_targets(config: Any) -> Any:
+    """Return a copy of a saved config in which each `_target_` has its present name.
+
+    Args:
+        config: plain values, which `fmnist.runs.untrusted` has checked.
+    """
+    if isinstance(config, dict):
+        return {
+            key: current_target(value) if key == "_target_" and isinstance(value, str) else update_targets(value)
+            for key, value in config.items()
+        }
+    return [update_targets(value) for value in config] if isinstance(config, list) else config

@@ -1,0 +1,152 @@
+"""One job of a sweep: run, resumed or skipped, and how it has ended."""
+
+import contextlib
+import gc
+import os
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from fmnist.config.command_line import USER_ERRORS, check_keys, explain, load
+from fmnist.config.processes import INTERRUPTED
+from fmnist.runs.files import atomic_write, load_json, write_json
+from fmnist.runs.run import Run, RunIsBusy
+from fmnist.sweep.gpu_assignment import use_own_gpu
+from fmnist.sweep.workers import STOP_FILE, interrupted_when
+
+OUTCOME_FILES = "[!.]*.json"
+Status = Literal["finished", "already finished", "failed", "interrupted", "running in another process"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job has ended."""
+
+    folder: str
+    status: Status
+    value: float | None = None
+    """The monitored metric."""
+    error: str | None = None
+
+    def __str__(self) -> str:
+        detail = self.error or (f"{self.value:.4f}" if self.value is not None else None)
+        return f"{self.status}: {detail}" if detail else self.status
+
+
+ended_here: list[Outcome] = []
+"""The outcomes of the jobs that this process has run, one after the other."""
+
+
+def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> float | None:
+    """Run one job. A failure is recorded and not raised, so that Hydra runs the other jobs.
+
+    Args:
+        job: the name of the command.
+        cfg: its config.
+        hydra: Hydra's own config.
+        raises: whether to raise a failure nevertheless, once it is recorded.
+
+    Returns:
+        The monitored metric, where the job has one.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, unless this is a worker of a parallel sweep.
+    """
+    run = Run(Path(hydra.runtime.output_dir))
+    if hydra.callbacks.sweep.outcomes is not None:
+        return _run_in_parallel(job, cfg, hydra, run, raises)
+    print(f"\njob {hydra.job.num + 1}/{hydra.callbacks.sweep.jobs}: {run.folder.name}", flush=True)
+    outcome, error = _attempt(job, cfg, hydra, run)
+    ended_here.append(outcome)
+    if outcome.status not in ("finished", "interrupted"):  # which the run itself has said
+        print(outcome, flush=True)
+    if error and (raises or isinstance(error, KeyboardInterrupt)):
+        raise error
+    return outcome.value
+
+
+def _run_in_parallel(job: str, cfg: DictConfig, hydra: DictConfig, run: Run, raises: bool) -> float | None:
+    """Run one job in a process of its own, and write its outcome where the first process finds it."""
+    sweep: Any = hydra.callbacks.sweep
+    outcomes, is_worker = Path(sweep.outcomes), sweep.parent is not None
+
+    def stopped() -> bool:
+        return (outcomes / STOP_FILE).exists() or os.getppid() != sweep.parent
+
+    if is_worker and stopped():
+        with contextlib.suppress(OSError):  # there is something in it
+            run.folder.rmdir()
+        return None
+    with _silent(), interrupted_when(stopped) if is_worker else contextlib.nullcontext():
+        use_own_gpu(Path(hydra.sweep.dir))
+        outcome, error = _attempt(job, cfg, hydra, run)
+    with contextlib.suppress(OSError):  # of a full disk
+        write_json(outcomes / f"{hydra.job.num}.json", asdict(outcome))
+    line = f"{len([*outcomes.glob(OUTCOME_FILES)])}/{sweep.jobs} {run.folder.name}: {outcome}\n"
+    print(line, end="", flush=True)  # at once, as other processes write there, too
+    if is_worker and os.getppid() != sweep.parent:
+        os._exit(INTERRUPTED)
+    if error and (raises or (isinstance(error, KeyboardInterrupt) and not is_worker)):
+        raise error
+    return outcome.value
+
+
+def read_outcomes(folder: Path) -> list[Outcome]:
+    """Return how the jobs of a parallel sweep have ended so far."""
+    return [Outcome(**load_json(file)) for file in folder.glob(OUTCOME_FILES)]
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the lines of a run off the terminal, where those of several would be mixed up; run.log has them."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def _attempt(job: str, cfg: DictConfig, hydra: DictConfig, run: Run) -> tuple[Outcome, BaseException | None]:
+    """Run the job unless it is finished; return how it has ended, and what it has raised."""
+    name = run.folder.name
+    try:
+        for _ in range(2):  # again after the imports: they take seconds, in which another process may finish the job
+            if job == "train" and run.status == "finished":
+                return Outcome(name, "already finished", _number(run.load_metrics().get(cfg.monitor))), None
+            module = load(job)
+        check_keys(job, cfg)
+        value = _number(module.main(cfg, hydra))
+        (run.folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+        return Outcome(name, "finished", value), None
+    except RunIsBusy:
+        return Outcome(name, "running in another process"), None
+    except KeyboardInterrupt as error:
+        return Outcome(name, "interrupted"), error
+    except Exception as error:
+        return Outcome(name, "failed", error=_record_failure(error, job, hydra, run)), error
+    finally:
+        # Trainer and callbacks refer to each other, and to 50 MB of images: Python finds such cycles late.
+        gc.collect()
+
+
+def _record_failure(error: Exception, job: str, hydra: DictConfig, run: Run) -> str:
+    """Write a failed training's error into its folder; return it as one line."""
+    invalid = isinstance(error, USER_ERRORS)
+    message = explain(error, job) if invalid else f"{type(error).__name__}: {' '.join(str(error).split())}"
+    with contextlib.suppress(OSError):  # of a full disk, which may be what the message says
+        run.folder.mkdir(parents=True, exist_ok=True)
+        is_run = run.record_file.is_file() or run.lock_file.is_file() or not any(run.folder.iterdir())
+        if job == "train" and is_run:
+            run.update_record(status="failed", error=message, overrides=list(hydra.overrides.task))
+            if not invalid:
+                atomic_write(run.folder / "error.txt", traceback.format_exc())
+    return message
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, float) else None

@@ -1,0 +1,62 @@
+"""The overrides of a sweep: which keys have several values, and how many jobs that makes."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
+from omegaconf import DictConfig
+
+from fmnist.config.overrides import key_of
+
+MAX_JOBS = 100_000
+
+
+@dataclass(frozen=True)
+class SweepOverrides:
+    """The overrides of a sweep, parsed."""
+
+    swept: frozenset[str]
+    """The keys with several values."""
+    fixed: dict[str, str]
+    """The other overrides `key=value`, by key."""
+    jobs: int
+    """The number of combinations."""
+
+
+def parse_sweep(config: DictConfig, loader: ConfigLoader) -> SweepOverrides:
+    """Parse the overrides of the command line and those of `hydra.sweeper.params`.
+
+    Args:
+        config: the config of the sweep, with Hydra's own.
+        loader: knows the options of each group.
+
+    Raises:
+        ValueError: if there is no job, there are too many, or the sweep would resume a run.
+    """
+    params = config.hydra.sweeper.get("params") or {}
+    given = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
+    overrides = {override.get_key_element(): override for override in parsed}  # as in Hydra, the last one counts
+    swept = frozenset(key_of(key) for key, override in overrides.items() if override.is_sweep_override())
+    fixed = {key_of(key): str(override.input_line) for key, override in overrides.items()}
+    if "resume" in fixed:
+        raise ValueError("resume resumes one run: leave out -m (the same sweep command resumes its jobs)")
+    jobs = math.prod(_count_values(override, loader) for override in overrides.values())
+    if not 1 <= jobs <= MAX_JOBS:
+        raise ValueError(f"a sweep of {jobs:,} jobs: must be 1 to {MAX_JOBS:,}")
+    return SweepOverrides(swept, {key: text for key, text in fixed.items() if key not in swept}, jobs)
+
+
+def _count_values(override: Override, loader: ConfigLoader) -> int:
+    """Return the number of values without listing them."""
+    values: Any = override.value()
+    if isinstance(values, ChoiceSweep):
+        return len(values.list)
+    if isinstance(values, Glob):
+        return len(values.filter(loader.get_group_options(override.get_key_element())))
+    if isinstance(values, RangeSweep) and values.step and None not in (values.start, values.stop):
+        return max(0, math.ceil((values.stop - values.start) / values.step))  # type: ignore[operator]
+    return 1

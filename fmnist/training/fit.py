@@ -1,0 +1,141 @@
+"""The fit of a training: in this process, in several of this machine, or in those of torchrun or srun."""
+
+import contextlib
+import copy
+import logging
+import math
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fmnist.config import logs
+from fmnist.config.build import Training, build_training
+from fmnist.config.processes import Terminated
+from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
+from fmnist.training.callbacks import TrainingInterrupted
+from fmnist.training.distributed import (
+    ProcessLostError,
+    broadcast,
+    explained,
+    first_to_report,
+    launch,
+    process_group,
+)
+from fmnist.training.rank_info import RankInfo, find_rank
+from fmnist.training.tensorboard import RunLogger
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FitOutcome:
+    """How a fit ended, as plain values: it may have taken place in other processes."""
+
+    step: int
+    stopped_early: bool
+    history: dict[str, Any]
+
+
+def prepare_data(training: Training) -> None:
+    """Get the data, and check that each of the Trainer's limits leaves something of them.
+
+    Raises:
+        ValueError: if the data can't be had, or a limit leaves nothing.
+    """
+    datamodule = training.datamodule
+    datamodule.prepare_data()
+    datamodule.setup()
+    for split, (images, _) in datamodule.splits.items():
+        batches = math.ceil(len(images) / (datamodule.batch_size if split == "train" else datamodule.eval_batch_size))
+        limit = getattr(training.trainer, f"limit_{split}_batches")
+        if batches and isinstance(limit, float) and int(batches * limit) == 0:
+            raise ValueError(f"trainer.limit_{split}_batches={limit} leaves nothing of {batches} batches")
+
+
+def fit(training: Training, checkpoint: Path | None) -> FitOutcome:
+    """Train in this process."""
+    trainer, history = training.trainer, training.history
+    trainer.fit(training.classifier, training.datamodule, ckpt_path=checkpoint, weights_only=True)
+    return FitOutcome(trainer.global_step, trainer.should_stop, history.state_dict())
+
+
+def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
+    """Train in all processes of the run: this one, those that torchrun or srun started, or new ones on this machine."""
+    rank, trainer = find_rank(), training.trainer
+    if trainer.world_size == 1:
+        return fit(training, checkpoint)
+    task = (training.config, str(training.run.folder), str(checkpoint) if checkpoint else None)
+    if rank.external:
+        network = copy.deepcopy(training.classifier.network)
+        with process_group(rank):
+            try:
+                broadcast(task)
+                outcome = fit(training, checkpoint)
+            except Exception as error:
+                lost = explained(error)
+                if isinstance(lost, ProcessLostError):
+                    lost.reported = not first_to_report(rank)
+                raise lost from None
+        # The network of one process again; it gets the weights of the chosen checkpoint.
+        training.classifier.network = network
+        return outcome
+    if isinstance(trainer.logger, RunLogger):
+        trainer.logger.experiment.close()  # rank zero's process writes the next file of events
+    restarts = training.config.get("max_restarts", 0)
+    outcome = launch(fit_worker, trainer.world_size, *task, max_restarts=restarts)
+    training.history.load_state_dict(outcome.history)
+    return outcome
+
+
+def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None) -> FitOutcome:
+    """Train in one of several processes; rank zero alone writes and logs.
+
+    Args:
+        config: the resolved config of the run.
+        folder: the run's.
+        checkpoint: the one to resume from, if any; after a restart of the processes it is the newest one.
+    """
+    run, rank = Run(Path(folder)), find_rank()
+    newest = Path(checkpoint) if checkpoint else None
+    with contextlib.ExitStack() as stack:
+        if rank.launcher == "fmnist":  # otherwise the command line has set the logs up
+            logs.to_terminal(errors_only=rank.rank > 0)
+            if rank.rank == 0:
+                stack.enter_context(logs.to_file(run.log_file))
+        if rank.restarts and (found := checkpoints.load_newest([run.last_checkpoint, run.previous_checkpoint])):
+            newest = found[0]
+            log.info("resuming from %s after the processes were started again", newest)
+        first_step = checkpoints.load(newest)["global_step"] if newest else None
+        training = build_training(OmegaConf.create(config), run, first_step)
+        prepare_data(training)
+        return fit(training, newest)
+
+
+def join(rank: RankInfo) -> None:
+    """Take part in a training whose rank zero is another process of torchrun or srun.
+
+    Raises:
+        KeyboardInterrupt: if the training was interrupted.
+    """
+    with process_group(rank):
+        try:
+            config, folder, checkpoint = broadcast(None)
+            fit_worker(config, folder, checkpoint)
+        except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:
+            raise interruption(signal) from None
+        except Exception as error:
+            reason = explained(error)
+            if first_to_report(rank):
+                name = "" if isinstance(reason, ProcessLostError) else f"rank {rank.rank} on {socket.gethostname()}: "
+                log.error("error: %s%s; resume with:  %s", name, reason, Run(Path(folder)).resume_command)
+            sys.exit(2)
+
+
+def interruption(signal: BaseException) -> KeyboardInterrupt:
+    """Return the exception that the interruption of a training is for the process."""
+    return Terminated() if isinstance(signal, TrainingInterrupted) and signal.by_system else KeyboardInterrupt()

@@ -1,0 +1,217 @@
+"""The parts of a run of several processes, as far as one process can test them."""
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from fmnist.config.trainer import choose_strategy
+from fmnist.data.info import FASHION_MNIST
+from fmnist.models import CNN
+from fmnist.training.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
+from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy, launch
+from fmnist.training.rank_info import OWN_LAUNCHER, RankInfo, check_processes, check_sweep, find_rank
+from fmnist.training.sync_batch_norm import SyncedBatchNorm, synced
+
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "x",
+    "RANK": "5",
+    "LOCAL_WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "GROUP_RANK": "1",
+    "GROUP_WORLD_SIZE": "2",
+}
+SRUN = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_PROCID": "3",  # counted across the machines
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "1",
+}
+SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, RankInfo()),
+        ({**TORCHRUN, OWN_LAUNCHER: "1"}, RankInfo(5, 8, 1, 1, 2, "fmnist", job="x")),
+        (TORCHRUN, RankInfo(5, 8, 1, 1, 2, "torchrun", job="x")),
+        ({**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}, RankInfo(5, 8, 1, 1, 2, "torchrun", 2, "x")),
+        (SRUN, RankInfo(5, 8, 1, 1, 2, "srun")),
+        (SBATCH, RankInfo()),  # the script itself, which is one process
+        ({**SBATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}, RankInfo()),
+        ({**SRUN, **TORCHRUN}, RankInfo(5, 8, 1, 1, 2, "torchrun", job="x")),  # which srun starts on each machine
+    ],
+)
+def test_the_environment_says_the_rank_of_a_process(
+    environment: dict[str, str], rank: RankInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert find_rank() == rank
+
+
+def test_processes_have_to_be_as_many_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_processes(3, 1)
+    with pytest.raises(ValueError, match="num_nodes=2: torchrun or srun"):
+        check_processes(1, 2)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    check_processes(4, 2)
+    for devices, nodes in ((1, 1), (8, 1), (2, 2), (2, 4)):
+        with pytest.raises(ValueError, match=r"torchrun has started 8 processes, which is trainer.devices=4 .*nodes=2"):
+            check_processes(devices, nodes)
+
+
+def test_a_sweep_is_of_single_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_sweep()
+    check_sweep(1)
+    with pytest.raises(ValueError, match="a job of 2 processes"):
+        check_sweep(2)
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="each of the 8 processes of srun"):
+        check_sweep()
+
+
+def test_synced_batch_norms_have_the_state_of_batch_norms_and_do_alone_what_they_do() -> None:
+    torch.manual_seed(0)
+    network = CNN((1, 28, 28), 10, channels=[4, 8])
+    images = torch.randn(5, 1, 28, 28)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    expected = network(images)
+    after = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(before)
+    parameters = list(network.parameters())
+    made = synced(network)
+    assert [type(module) for module in made.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)] == [
+        SyncedBatchNorm,
+        SyncedBatchNorm,
+    ]
+    assert all(mine is its for mine, its in zip(made.parameters(), parameters, strict=True))
+    assert torch.equal(made(images), expected)
+    assert {name: value.tolist() for name, value in made.state_dict().items()} == {
+        name: value.tolist() for name, value in after.items()
+    }
+    assert synced(made) is made
+
+
+def node(**values: object) -> OmegaConf:
+    return OmegaConf.create({"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", **values})
+
+
+def test_several_processes_work_together_by_ddp_unless_fsdp_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_strategy(node()) == choose_strategy(node(strategy="ddp")) == "auto"
+    assert type(choose_strategy(node(devices=2))) is WeightedDDPStrategy
+    assert type(choose_strategy(node(num_nodes=2))) is WeightedDDPStrategy
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for devices in (-1, "auto", [0, 2], 3):
+        gpus = node(accelerator="gpu", devices=devices, strategy="fsdp")
+        strategy = choose_strategy(gpus)
+        assert type(strategy) is WeightedFSDPStrategy
+        assert strategy._state_dict_type == "full"
+    assert choose_strategy(node(accelerator="gpu", devices=[2])) == "auto"
+
+
+def test_the_page_says_what_to_type() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
+    for word in ("trainer=ddp_cpu", "trainer=ddp", "trainer=fsdp", "torchrun", "srun", "resume="):
+        assert word in page
+
+
+def stub(rank: int = 0, size: int = 2, step: int = 7) -> Any:
+    """As much of a Trainer as callbacks ask."""
+    datamodule = SimpleNamespace(dataset=FASHION_MNIST)
+    return SimpleNamespace(global_rank=rank, world_size=size, global_step=step, datamodule=datamodule)
+
+
+def drawn(state: RandomStates, trainer: Any) -> list[float]:
+    """The first numbers of a training."""
+    state.setup(trainer, None, "fit")
+    state.on_train_start(trainer, None)
+    return torch.rand(3).tolist()
+
+
+def test_each_process_has_random_numbers_of_its_own_that_seed_step_and_rank_give() -> None:
+    places = [(seed, rank, step) for seed in (0, 1) for rank in (0, 1) for step in (0, 7)]
+    numbers = {place: drawn(RandomStates(place[0]), stub(place[1], 2, place[2])) for place in places}
+    assert len({tuple(values) for values in numbers.values()}) == len(places)
+    torch.rand(5)
+    assert {place: drawn(RandomStates(place[0]), stub(place[1], 2, place[2])) for place in places} == numbers
+
+
+def test_random_numbers_go_on_in_as_many_processes_and_are_drawn_anew_in_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    states, expected = [], []
+    for rank in (0, 1):
+        torch.manual_seed(rank + 50)
+        states.append({"cpu": torch.get_rng_state(), "cuda": None})
+        expected.append(torch.rand(3).tolist())
+    for rank in (0, 1):
+        again = RandomStates(3)
+        again.load_state_dict({"ranks": states})
+        assert drawn(again, stub(rank)) == expected[rank]
+    assert not caplog.records
+    for size in (1, 3):
+        other = RandomStates(3)
+        other.load_state_dict({"ranks": states})
+        assert drawn(other, stub(0, size)) == drawn(RandomStates(3), stub(0, 2))
+    assert [record.message for record in caplog.records] == [
+        f"random numbers are drawn anew: {size} processes now, 2 before" for size in (1, 3)
+    ]
+
+
+def test_a_signal_that_comes_while_processes_agree_is_not_lost(tmp_path: Path) -> None:
+    interruption, trainer = Interruption(tmp_path / "last.ckpt"), stub()
+
+    def agree(requested: bool, **_: bool) -> bool:
+        if not interruption.requested:
+            interruption._on_signal(signal.SIGTERM, None)
+        return requested
+
+    trainer.strategy = SimpleNamespace(reduce_boolean_decision=agree)
+    interruption.on_train_epoch_start(trainer, None)
+    with pytest.raises(TrainingInterrupted) as asked:
+        interruption.on_train_epoch_start(trainer, None)
+    assert asked.value.by_system
+
+
+def test_pictures_have_the_logits_of_all_processes_in_the_images_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.arange(70.0).view(7, 10)  # two batches: of four images and of three
+    parts = [[logits[:2], logits[4:6]], [logits[2:4], logits[6:]]]
+    monkeypatch.setattr(pictures, "gather", lambda _: parts)
+    drawing = pictures.Pictures(1, 4, True, False, False, False, False, False, 0)
+    assert torch.equal(drawing._gathered(stub()), logits)
+    drawing._logits = parts[0]
+    assert torch.equal(drawing._gathered(stub(size=1)), torch.cat(parts[0]))
+
+
+@pytest.mark.slow
+def test_launched_processes_return_the_value_of_rank_zero_and_raise_the_first_error() -> None:
+    assert launch(multiplied, 2, 21) == 42
+    with pytest.raises(ValueError, match="rank 1 of 2 refuses 1"):
+        launch(refused, 2, 1)
+
+
+def multiplied(value: int) -> int:
+    """A worker: the value times the number of processes."""
+    total = torch.tensor(value)
+    torch.distributed.all_reduce(total)
+    return int(total)
+
+
+def refused(rank: int) -> None:
+    """A worker that fails in one process while the others wait for it."""
+    if find_rank().rank == rank:
+        raise ValueError(f"rank {rank} of {find_rank().world_size} refuses {rank}")
+    torch.distributed.barrier()
