@@ -10,7 +10,8 @@ from fmnist.config.build import build_training
 from fmnist.config.help import CONF
 from fmnist.runs.run import new_run
 from fmnist.training.callbacks import Pruning, TrainingPruned
-from fmnist.training.train import prepare_data, train
+from fmnist.training.fit import prepare_data
+from fmnist.training.train import train
 
 
 def overrides(data_root: Path) -> list[str]:

@@ -46,7 +46,7 @@ BOUNDS: dict[str, Any] = {
 """Arguments of samplers and pruners that Optuna checks too late or not at all."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Settings(TrainKeys):
     """The keys of conf/tune.yaml, and what they may be."""
 

@@ -27,7 +27,7 @@ from fmnist.runs import provenance
 from fmnist.runs.run import Run, claim_run
 from fmnist.train import train_and_report
 from fmnist.training.callbacks import Pruning, TrainingPruned
-from fmnist.training.train import prepare_data
+from fmnist.training.fit import prepare_data
 from fmnist.tune.space import Space, suggest
 from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_value
 
