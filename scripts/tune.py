@@ -1,4 +1,4 @@
-"""Look for a better setting: python scripts/tune.py [--help] [search=<name>] [trials=30] [key=value ...]"""
+"""Search for a better setting: python scripts/tune.py [--help] [search=<name>] [trials=30] [key=value ...]"""
 
 from fmnist.config.command_line import run
 

@@ -1,148 +1,139 @@
-"""What a study shows: charts, page, table, sentences."""
+"""The results of a study: its table, its page, the comparison of finalists."""
 
-import csv
+import math
 from pathlib import Path
 
+import optuna
+import pandas as pd
 import pytest
+from filelock import FileLock
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
 
-from fmnist.tune.results import BASE, compare, differences, experiment_text, write_trials
-from fmnist.tune.study_charts import Outcome, history_chart, importance_chart, limits, slice_chart
-from fmnist.tune.study_page import StudyFindings, best_first, counts_text, study_page, value_text
+from fmnist.tune.page import history_chart, importance_chart, render_page, slice_chart
+from fmnist.tune.results import BASE, compare_with_base, counts_text, trials_table
+from fmnist.tune.space import Parameter, Space
+from fmnist.tune.storage import quiet
+from fmnist.tune.study import Tuning
 
-OUTCOMES = [
-    Outcome(0, "finished", 0.90, {"lr": 0.01, "optimizer": "sgd"}, 10.0, 6),
-    Outcome(1, "pruned", 0.50, {"lr": 0.5, "optimizer": "sgd"}, 3.0, 2),
-    Outcome(2, "finished", 0.93, {"lr": 0.002, "optimizer": "adam"}, 11.0, 6),
-    Outcome(3, "failed", None, {"lr": 1.0, "optimizer": "adam"}, 1.0, 0, "out of <memory>"),
-    Outcome(4, "cut off", None, {"lr": 0.003, "optimizer": "adam"}, 2.5, 1),
-    Outcome(5, "finished", 0.92, {"lr": 0.003}, 12.0, 6),
+SPACE: Space = [
+    Parameter("lr", FloatDistribution(0.001, 1, log=True)),
+    Parameter("optimizer", CategoricalDistribution(["sgd", "adam"]), is_group=True),
 ]
-FINDINGS = StudyFindings(
-    name="mine",
-    metric="val/accuracy",
-    better="max",
-    outcomes=OUTCOMES,
-    chosen=2,
-    headline="93.00%",
-    meaning="val/accuracy of trial 2, by which it was chosen",
-    space=["lr: 0.001 to 1, log"],
-    logarithmic={"lr"},
-    importance={"lr": 0.75, "optimizer": 0.25},
-    enough=10,
-    facts={"sampler": "TPESampler"},
-    experiment="name: mine\n",
-    command="python scripts/train.py experiment=mine",
-    retrained=["difference: +1.00 points"],
-)
+CHOSEN = {
+    "headline": "93.00%",
+    "meaning": "val/accuracy (trial 2: the best of all trials)",
+    "params": {"lr": "0.002"},
+    "retrained": None,
+    "experiment": "name: mine\n",
+    "command": "python scripts/train.py experiment=mine",
+}
 
 
-def test_history_has_each_value_and_the_best_so_far() -> None:
-    (axes,) = history_chart(OUTCOMES, "max", "accuracy").axes
-    drawn = {kind.get_label(): kind.get_offsets().tolist() for kind in axes.collections}  # type: ignore[attr-defined]
-    assert drawn["finished"] == [[0, 0.90], [2, 0.93], [5, 0.92]]
-    assert [x for x, _ in drawn["pruned"]] == [1]
-    lines = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}  # type: ignore[arg-type]
-    assert lines["best so far"] == ([0, 2, 5, 5], [0.90, 0.93, 0.93, 0.93])
-    assert lines["failed"][0] == [3]
-    worse = history_chart(OUTCOMES, "min", "loss").axes[0].lines
-    assert list(worse[-1].get_ydata()) == [0.90, 0.90, 0.90, 0.90]  # type: ignore[arg-type]
+@pytest.fixture
+def tuning(tmp_path: Path) -> Tuning:
+    """A study with trials of every state."""
+    quiet()
+    study = optuna.create_study(direction="maximize")
+    for state, value, lr, optimizer, attributes in (
+        (TrialState.COMPLETE, 0.90, 0.01, "sgd", {"seconds": 10.0, "epochs": 6}),
+        (TrialState.PRUNED, 0.50, 0.5, "sgd", {"seconds": 3.0, "epochs": 2}),
+        (TrialState.COMPLETE, 0.93, 0.002, "adam", {"seconds": 11.0, "epochs": 6}),
+        (TrialState.FAIL, None, 1.0, "adam", {"seconds": 1.0, "epochs": 0, "error": "out of <memory>"}),
+        (TrialState.FAIL, None, 0.003, "adam", {}),  # interrupted, and retried by the next
+        (TrialState.COMPLETE, 0.92, 0.003, None, {"seconds": 12.0, "epochs": 6}),
+        (TrialState.FAIL, None, 0.003, None, {}),  # killed too often
+        (TrialState.WAITING, None, 0.003, None, {}),
+    ):
+        params = {"lr": lr} | ({"optimizer": optimizer} if optimizer else {})
+        distributions = {parameter.name: parameter.distribution for parameter in SPACE if parameter.name in params}
+        retries = {"retry_history": [4]} if value == 0.92 else {}
+        study.add_trial(
+            create_trial(
+                state=state,
+                value=value,
+                params=params,
+                distributions=distributions,
+                user_attrs=attributes,
+                system_attrs=retries,
+            )
+        )
+    lock = FileLock(tmp_path / ".lock")
+    folder = tmp_path / "mine"
+    return Tuning(folder, study, "val/accuracy", 0, lambda _: study.sampler, False, "study.db", lock)
 
 
-def test_a_hopeless_value_is_drawn_on_the_edge() -> None:
-    values = [0.90, 0.91, 0.92, 0.93, 0.10]
-    low, high = limits(values, "max")
-    assert high == 0.93
-    assert 0.8 < low < 0.9
-    assert limits([1 - value for value in values], "min") == pytest.approx((1 - high, 1 - low))
-    assert limits([], "max") == (0, 1)
-    assert limits(values[1:], "max") == (0.10, 0.93)  # too few to call any of them hopeless
-    outcomes = [Outcome(i, "finished", value, {"lr": i + 1}, 1.0, 1) for i, value in enumerate(values)]
-    for chart in (history_chart(outcomes, "max", ""), slice_chart(outcomes, "lr", "max", "", log=True, ring=4)):
-        inside, arrow = chart.axes[0].collections[:2]
-        assert len(inside.get_offsets()) == 4  # type: ignore[arg-type]
-        assert [y for _, y in arrow.get_offsets().tolist()] == [low]  # type: ignore[attr-defined]
+def test_the_table_has_a_row_for_each_trial(tuning: Tuning) -> None:
+    table = trials_table(tuning)
+    assert list(table.columns) == ["trial", "state", "val/accuracy", "lr", "optimizer", "epochs", "seconds", "error"]
+    finished, failed = "finished", "failed"
+    assert list(table.state) == [finished, "pruned", finished, failed, "interrupted", finished, failed]
+    assert table["val/accuracy"].tolist()[:3] == [0.9, 0.5, 0.93]
+    assert list(table.error.dropna()) == ["out of <memory>", "its process died"]
+    assert counts_text(tuning) == "7 trials: 3 finished, 1 pruned, 2 failed, 1 interrupted"
+    assert [trial.number for trial in tuning.finished] == [2, 5, 0]
+    assert len(tuning.trials) == 6
 
 
-def test_slices_show_numbers_on_their_scale_and_words_side_by_side() -> None:
-    (numbers,) = slice_chart(OUTCOMES, "lr", "max", "accuracy", log=True, ring=2).axes
-    assert numbers.get_xscale() == "log"
-    ring = numbers.collections[-1].get_offsets().tolist()  # type: ignore[attr-defined]
-    assert ring == [[0.002, 0.93]]
-    (words,) = slice_chart(OUTCOMES, "optimizer", "max", "accuracy", log=False, ring=2).axes
-    assert [label.get_text() for label in words.get_xticklabels()] == ["adam", "sgd"]
-
-
-def test_the_most_important_parameter_is_at_the_top() -> None:
-    (axes,) = importance_chart({"little": 0.2, "much": 0.8}).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["little", "much"]  # from below
-    assert [text.get_text() for text in axes.texts] == ["20 %", "80 %"]
-
-
-def test_the_page_holds_it_all_and_escapes_what_is_from_outside() -> None:
-    page = study_page(FINDINGS)
+def test_the_page_shows_everything_and_escapes_texts_from_outside(tuning: Tuning) -> None:
+    page = render_page(tuning, SPACE, trials_table(tuning), {"sampler": "TPESampler"}, CHOSEN)
     for text in (
         "<title>study mine: 93.00%</title>",
-        "6 trials: 3 finished, 1 pruned, 1 failed, 1 cut off",
-        "40 seconds in all trials together",
+        "<dt>lr</dt><dd>0.002</dd>",
+        "<dd>TPESampler</dd>",
         "trial 3: out of &lt;memory&gt;",
-        "difference: +1.00 points",
         "lr: 0.001 to 1, log",
         "python scripts/train.py experiment=mine",
+        "It takes 10 finished trials.",
     ):
         assert text in page
-    assert page.count("<svg") == 4  # history, importance, two slices
+    assert page.count("<svg") == 3  # the history and two parameters
     assert "<script" not in page
-    assert page.index("<th>2</th><td>93.00%</td>") < page.index("<th>5</th><td>92.00%</td>") < page.index("<th>0</th>")
+    assert page.index("<td>93.00%</td>") < page.index("<td>92.00%</td>") < page.index("<td>90.00%</td>")
 
 
-def test_the_page_of_a_study_without_results_says_so() -> None:
-    few = StudyFindings(
-        **{**vars(FINDINGS), "outcomes": [], "chosen": None, "headline": "", "importance": {}, "experiment": ""}
-    )
-    page = study_page(few)
+def test_the_page_of_a_study_without_results_says_so(tuning: Tuning) -> None:
+    page = render_page(tuning, SPACE, trials_table(tuning).iloc[3:4], {}, None)
     assert "No trial has been trained to its end." in page
-    assert "It takes 10 finished trials to tell." in page
     assert "<svg" not in page
 
 
-def test_best_first_by_the_direction() -> None:
-    assert [outcome.number for outcome in best_first(OUTCOMES, "max")] == [2, 5, 0]
-    assert [outcome.number for outcome in best_first(OUTCOMES, "min")] == [0, 5, 2]
-    assert (value_text(0.5, "max"), value_text(0.5, "min"), value_text(None, "max")) == ("50.00%", "0.5000", "-")
-    assert counts_text(OUTCOMES[:1]) == "1 trial: 1 finished"
+def test_the_charts_show_the_trials(tuning: Tuning) -> None:
+    table = trials_table(tuning).dropna(subset="val/accuracy")
+    (axes,) = history_chart(table, "val/accuracy").axes
+    drawn = {kind.get_label(): kind.get_offsets().tolist() for kind in axes.collections}  # type: ignore[attr-defined]
+    assert drawn["finished"] == [[0, 0.90], [2, 0.93], [5, 0.92]]
+    assert [x for x, _ in drawn["pruned"]] == [1]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.90, 0.93, 0.93]]  # type: ignore[arg-type]
+    assert slice_chart(table, "lr", "val/accuracy", log=True).axes[0].get_xscale() == "log"
+    (axes,) = slice_chart(table, "optimizer", "val/accuracy", log=False).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["adam", "sgd"]
+    (axes,) = importance_chart({"little": 0.2, "much": 0.8}).axes
+    assert [text.get_text() for text in axes.texts] == ["20 %", "80 %"]  # from below
 
 
-def test_the_table_has_a_row_for_each_trial(tmp_path: Path) -> None:
-    write_trials(tmp_path / "trials.csv", OUTCOMES, "val/accuracy")
-    with (tmp_path / "trials.csv").open() as file:
-        table = list(csv.DictReader(file))
-    assert [row["val/accuracy"] for row in table] == ["0.9", "0.5", "0.93", "", "", "0.92"]
-    assert (table[5]["optimizer"], table[3]["error"], table[0]["seconds"]) == ("", "out of <memory>", "10.0")
+@pytest.mark.parametrize("metric", ["val/accuracy", "val/loss"])
+def test_a_far_worse_value_does_not_press_the_others_together(metric: str) -> None:
+    values = [0.90, 0.91, 0.92, 0.93, 0.10]
+    if metric == "val/loss":
+        values = [1 - value for value in values]
+    table = pd.DataFrame({"trial": range(5), "state": "finished", metric: values})
+    low, high = history_chart(table, metric).axes[0].get_ylim()
+    assert high - low < 0.2
 
 
-def test_settings_are_compared_by_their_means() -> None:
+def test_settings_are_compared_with_the_base_setting() -> None:
     base, first, second = [0.90, 0.91, 0.92], [0.91, 0.92, 0.93], [0.93, 0.94, 0.95]
     # t = 0.03 / sqrt(2 * 0.0001 / 3) = 3.67 and 1.22 with 4 degrees of freedom: p = 0.0213, doubled, and 0.288
-    assert compare({"trial 3": first, "trial 7": second, BASE: base}, "val/accuracy", "max") == [
-        "trial 7: val/accuracy 94.00% (mean of 3 seeds, sd 1.00%), +3.00 points to the base setting, p = 0.043",
-        "trial 3: val/accuracy 92.00% (mean of 3 seeds, sd 1.00%), +1.00 points to the base setting, p = 0.29: "
-        "it may well be chance",
-        "base setting: val/accuracy 91.00% (mean of 3 seeds, sd 1.00%)",
-        "p: Welch's t-test, Holm-corrected for 2",
+    table = compare_with_base({"trial 3": first, "trial 7": second, BASE: base}, "val/accuracy")
+    assert table.fillna("").to_numpy().tolist() == [
+        ["trial 7", "94.00% ± 1.00%", "3", "+3.00 points", "0.043"],
+        ["trial 3", "92.00% ± 1.00%", "3", "+1.00 points", "0.29, not significant"],
+        ["base setting", "91.00% ± 1.00%", "3", "", ""],
     ]
-    assert compare({"trial 7": second, BASE: base}, "val/accuracy", "max")[-1] == "p: Welch's t-test"
-    assert compare({"trial 3": [0.4], BASE: [0.5]}, "val/loss", "min") == [
-        "trial 3: val/loss 0.4000 (1 seed), -0.1000 to the base setting",
-        "base setting: val/loss 0.5000 (1 seed)",
+    table = compare_with_base({"trial 3": [0.4], BASE: [0.5]}, "val/loss")
+    assert table.fillna("").to_numpy().tolist() == [
+        ["trial 3", "0.4000", "1", "-0.1000", ""],
+        ["base setting", "0.5000", "1", "", ""],
     ]
-    assert compare({BASE: [0.5]}, "val/loss", "min") == ["base setting: val/loss 0.5000 (1 seed)"]
-
-
-def test_an_experiment_is_what_differs_and_what_was_searched() -> None:
-    base = {"optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}, "seed": 0, "model": {"dropout": 0.2}}
-    best = {"optimizer": {"lr": 0.1, "betas": [0.8, 0.99]}, "seed": 0, "model": {"dropout": 0.2}, "added": 1}
-    values = differences(base, best, keep=["model.dropout"])
-    assert values == {"optimizer": {"betas": [0.8, 0.99]}, "model": {"dropout": 0.2}, "added": 1}
-    text = experiment_text(["What it is."], {"optimizer": "sgd"}, {"seed": 0})
-    assert text == "# @package _global_\n# What it is.\ndefaults:\n  - override /optimizer: sgd\n\nseed: 0\n"
-    assert experiment_text(["What it is."], {}, {"seed": 0}) == "# @package _global_\n# What it is.\nseed: 0\n"
+    assert len(compare_with_base({BASE: [math.pi]}, "val/loss")) == 1

@@ -1,4 +1,4 @@
-"""scripts/tune.py as a person uses it, with real trials on made-up images."""
+"""scripts/tune.py as a user calls it, with real trials on made-up images."""
 
 import csv
 import json
@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,11 @@ from typing import Any
 import optuna
 import pytest
 from conftest import SCRIPTS, Done, RunScript
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from fmnist.config.help import CONF, options
+from fmnist.config.help import options
 from fmnist.tune import storage
-from fmnist.tune.trials import without
-from fmnist.tune.workers import WORKER, build_parts
 
 SMALL = (
     "data=folder",
@@ -37,8 +33,8 @@ SMALL = (
 Tune = Callable[..., Done]
 
 
-def words_of(data_root: Path, arguments: tuple[str, ...]) -> list[str]:
-    """A small study's words and then these, which may replace some of them."""
+def overrides_of(data_root: Path, arguments: tuple[str, ...]) -> list[str]:
+    """Return the overrides of a small study and then these, which may replace some of them."""
     keys = {argument.split("=")[0] for argument in arguments}
     words = ("search=learning_rate", *SMALL, f"data.root={data_root}")
     flags = [argument for argument in arguments if argument.startswith("-")]
@@ -49,13 +45,13 @@ def words_of(data_root: Path, arguments: tuple[str, ...]) -> list[str]:
 @pytest.fixture
 def tune(run_script: RunScript, data_root: Path) -> Tune:
     """Runs scripts/tune.py in this process."""
-    return lambda *arguments: run_script("tune", *words_of(data_root, arguments))
+    return lambda *arguments: run_script("tune", *overrides_of(data_root, arguments))
 
 
 def start(folder: Path, data_root: Path, *arguments: str) -> subprocess.Popen[str]:
     """Starts scripts/tune.py in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, str(SCRIPTS / "tune.py"), *words_of(data_root, arguments)],
+        [sys.executable, str(SCRIPTS / "tune.py"), *overrides_of(data_root, arguments)],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
@@ -70,7 +66,7 @@ def record_of(run: Path) -> dict[str, Any]:
 
 
 def wait_until(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
@@ -87,8 +83,9 @@ def lines_of(done: Done) -> list[str]:
 
 
 def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> None:
-    done = tune("trials=3", "report=true")
+    done = tune("trials=3", "report=true", "test=true")
     assert (done.status, done.err) == (0, "")
+    assert "test=true: no trial looks at the test images" in done.out
     folder = done.folder / "outputs" / "tune" / "learning_rate"
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     assert names == {"0000", "0001", "0002", "experiment", "study.db", "study.html", "trials.csv"}
@@ -128,7 +125,7 @@ def test_the_best_setting_is_an_experiment_like_any_other(tune: Tune, run_script
     assert done.status == 0, done.err
     (file,) = done.folder.glob("outputs/tune/mine/experiment/*.yaml")
     text = file.read_text()
-    assert text.splitlines()[1].startswith("# Of a study of 2 trials: ")
+    assert text.splitlines()[1].startswith("# The result of a study of 2 trials: ")
     assert "  - override /optimizer: sgd\n" in text
     (command,) = (line.split("python scripts/train.py ")[1] for line in done.out.splitlines() if "train it:" in line)
     again = run_script("train", *command.replace("seed=0,1,2", "seed=0,1").split(), "report=false")
@@ -151,7 +148,7 @@ def test_the_best_setting_is_an_experiment_like_any_other(tune: Tune, run_script
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_as_if_it_had_not_stopped(tune: Tune) -> None:
+def test_a_resumed_study_equals_one_that_was_not_interrupted(tune: Tune) -> None:
     assert tune("trials=3", "study=whole").status == 0
     assert tune("trials=1", "study=parts").status == 0
     done = tune("trials=3", "study=parts")
@@ -184,7 +181,7 @@ def test_the_median_pruner_waits_for_two_thirds_of_the_epochs(run_script: RunScr
         assert f"n_warmup_steps: {wait}\n" in run_script("tune", *words).out
 
 
-def test_hopeless_trials_are_pruned(tune: Tune) -> None:
+def test_bad_trials_are_pruned(tune: Tune) -> None:
     words = ("~search.optimizer.weight_decay", "trainer.max_epochs=3", "model.channels=[8]")
     done = tune(
         *words,
@@ -205,11 +202,11 @@ def test_hopeless_trials_are_pruned(tune: Tune) -> None:
         assert "val/accuracy" not in json.loads((run / "metrics.json").read_text())  # nothing was measured
         assert int(row["epochs"]) < 3
         assert len((run / "metrics.csv").read_text().splitlines()) == 2 + int(row["epochs"])
-        assert f"pruned after epoch {row['epochs']} ({float(row['val/accuracy']):.2%})" in done.out
+        assert f"pruned after epoch {row['epochs']} with val/accuracy {float(row['val/accuracy']):.2%}" in done.out
     assert any(row["optimizer.betas"] == "[0.9, 0.99]" for row in rows(folder))
 
 
-def test_a_trial_that_fails_is_told_and_the_study_goes_on(tune: Tune) -> None:
+def test_a_failing_trial_is_recorded_and_the_study_continues(tune: Tune) -> None:
     words = ("~search.optimizer.weight_decay", "search.optimizer.lr.low=0.001", "search.optimizer.lr.high=1e30")
     done = tune(*words, "optimizer=sgd", "monitor=val/loss", "sampler=random", "trials=5")
     assert done.status == 1
@@ -221,22 +218,22 @@ def test_a_trial_that_fails_is_told_and_the_study_goes_on(tune: Tune) -> None:
     assert f"failed: {failed['error']}" in done.out
     assert done.err == f"{states.count('failed')} of 5 trials failed\n"
     assert f"trial {failed['trial']}: the loss became " in (folder / "study.html").read_text()
-    assert "the trial failed" in (folder / f"{int(failed['trial']):04d}" / "run.log").read_text()
+    assert "the training failed" in (folder / f"{int(failed['trial']):04d}" / "run.log").read_text()
 
 
-def test_trials_that_all_fail_alike_end_the_study(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_systematic_error_ends_the_study(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: Any) -> float:
         raise RuntimeError("out of memory\n\nand more")
 
-    monkeypatch.setattr("fmnist.tune.trials.train", out_of_memory)
+    monkeypatch.setattr("fmnist.tune.trials.train_and_report", out_of_memory)
     done = tune("trials=9")
-    done.assert_refused("3 trials failed alike", "out of memory")
+    done.assert_refused("first 3 trials failed with the same error", "out of memory")
     assert len(lines_of(done)) == 3
     monkeypatch.undo()
-    assert tune("trials=4").status == 1  # it goes on when the cause is mended
+    assert tune("trials=4").status == 1  # it resumes once the cause is gone
 
 
-def test_no_trial_begins_after_its_seconds(tune: Tune) -> None:
+def test_no_trial_begins_after_max_seconds(tune: Tune) -> None:
     done = tune("trials=9", "max_seconds=0.01")
     assert len(lines_of(done)) == 1
     assert "max_seconds=0.01: " in done.out
@@ -244,22 +241,21 @@ def test_no_trial_begins_after_its_seconds(tune: Tune) -> None:
 
 
 @pytest.mark.parametrize("winner", ["trial", "base"])
-def test_the_best_mean_is_chosen_be_it_that_of_the_base(
+def test_retraining_chooses_the_setting_with_the_best_mean(
     tune: Tune, monkeypatch: pytest.MonkeyPatch, winner: str
 ) -> None:
     def retrained(*arguments: Any) -> list[float]:
         return [0.7, 0.8] if arguments[2].startswith(winner) else [0.5, 0.6]
 
-    monkeypatch.setattr("fmnist.tune.conclusion.retrain", retrained)
+    monkeypatch.setattr("fmnist.tune.results.retrain", retrained)
     done = tune("trials=2", "retrain=2", "trainer.max_epochs=1")
     assert done.status == 0, done.err
     study = done.folder / "outputs" / "tune" / "learning_rate"
-    with (study / "trials.csv").open() as file:
-        base, other = (row["optimizer.lr"] for row in csv.DictReader(file))
+    base, other = (row["optimizer.lr"] for row in rows(study))
     name, rate = ("trial 1", other) if winner == "trial" else ("base setting", base)
     assert f"chosen: {name}" in done.out
     text = (study / "experiment" / "learning_rate.yaml").read_text()
-    assert f"75.00% val/accuracy of {'the ' * (winner == 'base')}{name}, the mean of 2 seeds that no trial had" in text
+    assert f"75.00% val/accuracy ({name}: the mean of 2 fresh seeds, the best of 2)" in text
     assert f"  lr: {rate}\n" in text
     page = (study / "study.html").read_text()
     assert "<strong>75.00%</strong>" in page
@@ -267,93 +263,48 @@ def test_the_best_mean_is_chosen_be_it_that_of_the_base(
 
 
 @pytest.mark.slow
-def test_the_finalist_with_the_best_mean_is_chosen(tune: Tune) -> None:
-    words = ["trials=4", "retrain=2", "finalists=2", "seed=5", "search.optimizer.lr.low=0.0001"]
-    done = tune(*words)
+def test_the_finalists_and_the_base_setting_are_retrained_with_fresh_seeds_once(tune: Tune) -> None:
+    overrides = ["trials=4", "retrain=2", "finalists=2", "seed=5", "search.optimizer.lr.low=0.0001"]
+    done = tune(*overrides)
     assert done.status == 0, done.err
     study = done.folder / "outputs" / "tune" / "learning_rate"
-    values: dict[str, list[float]] = {}
-    for run in sorted((study / "retrained").glob("*/seed=*")):
-        metrics = json.loads((run / "metrics.json").read_text())
-        assert not any(name.startswith("test/") for name in metrics)
-        assert OmegaConf.load(run / "config.yaml").seed == 6 + len(values.setdefault(run.parent.name, []))
-        values[run.parent.name].append(metrics["val/accuracy"])
-    assert [len(each) for each in values.values()] == [2, 2, 2]
-    means = {name: sum(each) / 2 for name, each in values.items()}
-    for name, mean in means.items():
-        assert f"{name.replace('_', ' ')}: val/accuracy {mean:.2%} (mean of 2 seeds, sd " in done.out
-
-    with (study / "trials.csv").open() as file:  # trial 0 is the base setting
-        trials = {f"trial_{row['trial']}": row for row in csv.DictReader(file) if row["trial"] != "0"}
-    finished = [name for name, row in trials.items() if row["state"] == "finished"]
-    finished.sort(key=lambda name: -float(trials[name]["val/accuracy"]))
-    assert set(means) == {*finished[:2], "base_setting"}
-    chosen = max(means, key=means.__getitem__)
-    says = f"{means[chosen]:.2%} val/accuracy of {'the ' * (chosen[0] == 'b')}{chosen.replace('_', ' ')}, the mean of 2"
-    assert says in (study / "experiment" / "learning_rate.yaml").read_text()
-    assert says.partition(" ")[2] in (study / "study.html").read_text()
-
-    times = [run.stat().st_mtime_ns for run in sorted(study.rglob("seed=*/config.yaml"))]
-    assert f"base setting: val/accuracy {means['base_setting']:.2%}" in tune(*words).out
-    assert times == [run.stat().st_mtime_ns for run in sorted(study.rglob("seed=*/config.yaml"))]  # none trained again
+    best = sorted(rows(study)[1:], key=lambda row: -float(row["val/accuracy"] or 0))[:2]  # without the base setting
+    runs = sorted((study / "retrained").glob("*/seed=*"))
+    assert {run.parent.name for run in runs} == {"base_setting", *(f"trial_{row['trial']}" for row in best)}
+    assert [OmegaConf.load(run / "config.yaml").seed for run in runs] == 3 * [6, 7]
+    times = [(run / "config.yaml").stat().st_mtime_ns for run in runs]
+    assert "chosen: " in tune(*overrides).out
+    assert times == [(run / "config.yaml").stat().st_mtime_ns for run in runs]  # not trained again
 
 
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (["trials=0"], ["trials=0", "greater than or equal to 1"]),
-        (["n_jobs=0"], ["n_jobs=0", "greater than or equal to 1"]),
-        (["max_seconds=0"], ["max_seconds=0", "greater than 0"]),
-        (["retrain=-1"], ["retrain=-1"]),
         (["finalists=0"], ["finalists=0"]),
-        (["trails=3"], ["trails", "did you mean trials"]),
-        (["search=learnin_rate"], ["search=learnin_rate", "did you mean learning_rate?"]),
-        (["sampler=grid"], ["sampler=grid", "random"]),
         (["sampler.n_startup_trials=-1"], ["sampler.n_startup_trials=-1", "greater than or equal to 0"]),
-        (["sampler.n_ei_candidates=0"], ["sampler.n_ei_candidates=0"]),
-        (["+sampler.seed=3"], ["sampler.seed", "cannot be set"]),
-        (["+sampler.colour=3"], ["sampler.colour", "no such argument"]),
+        (["+sampler.colour=3"], ["sampler.colour"]),
         (["sampler._target_=optuna.pruners.NopPruner"], ["sampler._target_", "BaseSampler"]),
         (["pruner=hyperband", "pruner.reduction_factor=1"], ["pruner.reduction_factor=1"]),
         (["pruner.n_warmup_steps=x"], ["pruner.n_warmup_steps=x"]),
-        (["study=a/b"], ["study=a/b", "letters"]),
         (["study=intro_adam"], ["study=intro_adam", "experiment of that name"]),
-        (["resume=somewhere"], ["resume=somewhere", "command"]),
-        (["name=mine"], ["name=mine", "study=mine"]),
         (["trainer=ddp_cpu"], ["one device", "n_jobs=2"]),
-        (["-m", "seed=0,1"], ["-m", "search="]),
         (["sweep=dropout"], ["sweep=", "search="]),
         (["data.val_size=0"], ["data.val_size=0", "validation images"]),
         (["optimizer.lr=0.1"], ["optimizer.lr=0.1", "~search.optimizer.lr"]),
         (["search=optimizer", "optimizer=sgd"], ["optimizer=sgd: the search chooses optimizer"]),
-        (["search.optimizer.lr.low=0"], ["search.optimizer.lr.low=0", "log=true"]),
-        (["search.optimizer.lr.high=-1"], ["search.optimizer.lr.low", "less than"]),
         (["+search.model.dropout={low:0.0,high:1.5}"], ["search.model.dropout: model.dropout=1.5", "less than 1"]),
-        (["+search.model.dropuot={low:0.0,high:0.5}"], ["search.model.dropuot", "did you mean model.dropout"]),
         (["+search.loss.choices=[mean_squared_error]", "monitor=val/loss"], ["monitor=val/loss", "search.loss"]),
         (["~search.optimizer"], ["search has no parameter"]),
-        (["model.dropout=1.5"], ["model.dropout=1.5"]),
         (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
         (["storage=nonsense"], ["storage=nonsense", "URL"]),
         (["storage=postgresql://me:secret@127.0.0.1:1/db"], ["storage=postgresql://me:***@127.0.0.1:1/db", "psycopg"]),
         (["storage=sqlite:////nowhere/study.db"], ["storage=sqlite:////nowhere/study.db", "unable to open"]),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_nothing(tune: Tune, arguments: list[str], fragments: list[str]) -> None:
+def test_invalid_input_is_refused_and_leaves_nothing(tune: Tune, arguments: list[str], fragments: list[str]) -> None:
     done = tune(*arguments)
     done.assert_refused(*fragments)
     assert not (done.folder / "outputs").exists()
-
-
-def test_tuning_says_that_it_never_tests(tune: Tune) -> None:
-    done = tune("trials=1", "test=true")
-    assert "test=true: no trial looks at the test images" in done.out
-    assert not OmegaConf.load(done.folder / "outputs" / "tune" / "learning_rate" / "0000" / "config.yaml").test
-
-
-def other_program(file: Path) -> None:
-    with sqlite3.connect(file) as db:
-        db.execute("create table recipes (name text)")
 
 
 @pytest.mark.slow
@@ -362,11 +313,12 @@ def other_program(file: Path) -> None:
     [
         (lambda file: file.write_bytes(os.urandom(5000)), "not a database"),
         (lambda file: file.write_bytes(file.read_bytes()[:9000]), "malformed"),
-        (lambda file: (file.unlink(), other_program(file)), "not one of a study"),
-        (lambda file: file.unlink(), "that the storage doesn't know"),
+        (lambda file: file.unlink(), "that its database lacks"),
     ],
 )
-def test_a_damaged_database_is_told_and_left_alone(tune: Tune, damage: Callable[[Path], Any], fragment: str) -> None:
+def test_a_damaged_database_is_an_error_and_stays_as_it_is(
+    tune: Tune, damage: Callable[[Path], Any], fragment: str
+) -> None:
     folder = tune("trials=1").folder / "outputs" / "tune" / "learning_rate"
     file = folder / "study.db"
     damage(file)
@@ -377,26 +329,8 @@ def test_a_damaged_database_is_told_and_left_alone(tune: Tune, damage: Callable[
     assert (folder / "0000" / "metrics.json").is_file()
 
 
-def test_few_trials_of_a_choice_are_no_warning() -> None:
-    range_ = optuna.distributions.FloatDistribution(0, 10)
-    study = optuna.create_study()
-    for number in range(10):
-        params = {"common": float(number), **({"rare": 1.0} if number == 0 else {})}
-        study.add_trial(
-            optuna.create_trial(params=params, distributions=dict.fromkeys(params, range_), value=float(number))
-        )
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        optuna.importance.get_param_importances(study)
-        assert said  # by Optuna
-        said.clear()
-        storage.quiet()
-        optuna.importance.get_param_importances(study)
-    assert said == []
-
-
 @pytest.mark.slow
-def test_a_database_that_another_program_holds_is_told(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_an_error(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tune("trials=1").folder / "outputs" / "tune" / "learning_rate" / "study.db"
     monkeypatch.setattr(storage, "PATIENCE", 0.2)
     holder = sqlite3.connect(file)
@@ -407,41 +341,32 @@ def test_a_database_that_another_program_holds_is_told(tune: Tune, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_shared_database_works_alike_and_gives_up_on_silent_workers(
+def test_a_shared_database_works_alike_and_trials_of_dead_processes_are_retried(
     tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "HEARTBEAT", 1)
     monkeypatch.setattr(storage, "GRACE", 2)
     url = f"sqlite:///{tmp_path}/shared.db"
     assert tune("trials=1", f"storage={url}").status == 0
-    assert not (tmp_path / "outputs" / "tune" / "learning_rate" / "study.db").exists()
+    study_folder = tmp_path / "outputs" / "tune" / "learning_rate"
+    assert not (study_folder / "study.db").exists()
+    assert "storage=***" in record_of(study_folder / "0000")["command"]  # a URL may hold a password
     storage.quiet()
-    kept = storage.open_url(url, lambda *_: None)
-    study = optuna.load_study(study_name="learning_rate", storage=kept)
-    trial_id = kept.create_new_trial(study._study_id)  # of a worker elsewhere
-    trial = optuna.Trial(study, trial_id)
-    rate = trial.suggest_float("optimizer.lr", 0.0001, 0.1, log=True)
-    kept.record_heartbeat(trial_id)
+    database = storage.open_storage(url, lambda *_: None)
+    study = optuna.load_study(study_name="learning_rate", storage=database)
+    trial_id = database.create_new_trial(study._study_id)  # of a process on another machine, which then dies
+    rate = optuna.Trial(study, trial_id).suggest_float("optimizer.lr", 0.0001, 0.1, log=True)
+    database.record_heartbeat(trial_id)
     done = tune("trials=2", f"storage={url}")
-    assert lines_of(done) == []  # it may still be alive
-    time.sleep(3)
-    done = tune("trials=2", f"storage={url}")
-    assert "trial 1: its process has died" in done.out
+    assert "trial 1: its process died" in done.out
     assert lines_of(done)[-1].startswith(f"trial 2: optimizer.lr={rate:.3g} ")
     assert [each.state for each in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     assert done.status == 0
 
 
-def test_no_file_holds_a_password() -> None:
-    url = "postgresql://me:secret@host/db"
-    record = {"command": ["tune.py", f"storage={url}"], "nested": {"cores": 2}}
-    masked = without(url, record)
-    assert masked == {"command": ["tune.py", "storage=postgresql://me:***@host/db"], "nested": {"cores": 2}}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("search", options("search"))
-def test_every_search_fits_the_default_experiment(search: str, run_script: RunScript, data_root: Path) -> None:
+def test_every_search_contains_the_default_setting(search: str, run_script: RunScript, data_root: Path) -> None:
     done = run_script(
         "tune",
         f"search={search}",
@@ -457,28 +382,11 @@ def test_every_search_fits_the_default_experiment(search: str, run_script: RunSc
     assert row["state"] == "finished"  # with what the default has, which lies in each space
 
 
-@pytest.mark.parametrize(("group", "option"), [(g, o) for g in ("sampler", "pruner") for o in options(g)])
-def test_every_sampler_and_pruner_builds(group: str, option: str) -> None:
-    storage.quiet()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("tune", [f"{group}={option}"])
-    sampler, pruner = build_parts(cfg)
-    kinds = {"random": "RandomSampler", "tpe": "TPESampler", "median": "MedianPruner", "hyperband": "HyperbandPruner"}
-    built = sampler.sampler if group == "sampler" else pruner  # type: ignore[attr-defined]
-    assert type(built).__name__ == kinds.get(option, "NopPruner")
-
-
-def test_a_worker_leaves_the_beginning_and_the_end_to_the_one_that_started_it(
-    tune: Tune, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(WORKER, str(os.getppid()))
-    done = tune("trials=1")
-    assert len(done.out.splitlines()) - len(lines_of(done)) <= 1  # where the data came from
-    assert not (done.folder / "outputs" / "tune" / "learning_rate" / "study.html").exists()
-
-
 @pytest.mark.slow
-def test_a_killed_trial_is_done_again(tune: Tune, tmp_path: Path, data_root: Path) -> None:
+def test_a_killed_trial_is_retried(
+    tune: Tune, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "GRACE", 2)
     words = ("trials=3", "trainer.max_epochs=8")
     folder = tmp_path / "outputs" / "tune" / "learning_rate"
     process = start(tmp_path, data_root, *words)
@@ -489,35 +397,35 @@ def test_a_killed_trial_is_done_again(tune: Tune, tmp_path: Path, data_root: Pat
         assert json.load(file)["status"] == "running"
     done = tune(*words)
     assert done.status == 0, done.err
-    assert "trial 1: its process has died; it is done again" in done.out
+    assert "trial 1: its process died" in done.out
     table = rows(folder)
     assert [(row["trial"], row["state"]) for row in table] == [
-        ("0", "finished"), ("1", "cut off"), ("2", "finished"), ("3", "finished"),
+        ("0", "finished"), ("1", "interrupted"), ("2", "finished"), ("3", "finished"),
     ]  # fmt: skip
-    assert table[1]["optimizer.lr"] == table[2]["optimizer.lr"]
+    assert [row["optimizer.lr"] for row in table].count(table[1]["optimizer.lr"]) == 2
     assert json.loads((folder / "0001" / "run.json").read_text())["status"] == "interrupted"
     assert not (folder / "0001" / "checkpoints").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n_jobs", "how"), [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)])
-def test_ctrl_c_shows_the_result_so_far_and_the_study_goes_on(
+@pytest.mark.parametrize(("n_jobs", "how"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
+def test_ctrl_c_writes_the_results_so_far_and_the_study_resumes(
     tune: Tune, tmp_path: Path, data_root: Path, n_jobs: int, how: signal.Signals
 ) -> None:
-    words = ("trials=4", "trainer.max_epochs=30")  # that two at once don't end before they are asked to
+    overrides = ("trials=4", "trainer.max_epochs=12")
     folder = tmp_path / "outputs" / "tune" / "learning_rate"
-    process = start(tmp_path, data_root, *words, f"n_jobs={n_jobs}")
+    process = start(tmp_path, data_root, *overrides, f"n_jobs={n_jobs}")
     wait_until(lambda: (folder / "0002" / "metrics.csv").is_file(), process)
     process.send_signal(how)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert err == ""
-    assert "interrupted; the same command goes on" in out
+    assert "interrupted; the same command resumes" in out
     assert "best: trial " in out
     states = [row["state"] for row in rows(folder)]
-    assert "cut off" in states
+    assert "interrupted" in states
     assert (folder / "study.html").is_file()
-    done = tune(*words)
+    done = tune(*overrides)
     assert done.status == 0, done.err
     table = rows(folder)
     assert [row["state"] for row in table].count("finished") == 4
@@ -525,14 +433,15 @@ def test_ctrl_c_shows_the_result_so_far_and_the_study_goes_on(
 
 
 @pytest.mark.slow
-def test_workers_end_with_the_process_that_started_them(tmp_path: Path, data_root: Path) -> None:
-    process = start(tmp_path, data_root, "trials=100", "trainer.max_epochs=8", "n_jobs=2")
-    folder = tmp_path / "outputs" / "tune" / "learning_rate"
-    wait_until(lambda: (folder / "0001" / "metrics.csv").is_file(), process)
-    process.kill()
-    process.communicate(timeout=60)  # until the last worker has closed the pipes they share
-    assert len(list(folder.glob("[0-9]*"))) < 20
-    assert {row["status"] for row in map(record_of, folder.glob("[0-9]*"))} <= {"finished", "interrupted"}
+def test_a_heartbeat_that_was_never_stopped_does_not_keep_the_process(tmp_path: Path) -> None:
+    code = f"""
+from optuna.storages._heartbeat import HeartbeatThread
+from fmnist.tune import storage
+storage.quiet()
+storage.HEARTBEAT = 1
+HeartbeatThread(1, storage.open_storage("sqlite:///{tmp_path}/study.db", print)).start()
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).stderr == b""
 
 
 @pytest.mark.slow
@@ -540,7 +449,7 @@ def test_processes_started_together_share_a_study(tmp_path: Path, data_root: Pat
     processes = [start(tmp_path, data_root, "trials=6") for _ in range(2)]
     shares = []
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         shares.append([line.split(":")[0] for line in out.splitlines() if line.startswith("trial ")])
     assert sorted(shares[0] + shares[1]) == [f"trial {number}" for number in range(6)]
@@ -552,7 +461,7 @@ def test_processes_started_together_share_a_study(tmp_path: Path, data_root: Pat
 @pytest.mark.slow
 def test_workers_share_the_cores(tmp_path: Path, data_root: Path) -> None:
     process = start(tmp_path, data_root, "trials=4", "n_jobs=2")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert len([line for line in out.splitlines() if line.startswith("trial ")]) == 4
     assert out.count("study learning_rate in") == 1

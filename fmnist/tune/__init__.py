@@ -1,1 +1,1 @@
-"""Looking for a better setting: what may be chosen, which trials there were, what came out; Optuna chooses."""
+"""Tuning: a search for better settings with Optuna."""

@@ -1,118 +1,177 @@
-"""Look for a better setting: trials that choose, train and are compared on the validation images."""
+"""Search for a better setting: trials choose values, train, and are compared on the validation images."""
 
+import functools
 import logging
 import os
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 from omegaconf import DictConfig
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from fmnist import train
 from fmnist.config import logs
-from fmnist.config.instantiate import plain_config
+from fmnist.config.instantiate import build, plain_config
+from fmnist.config.keys import TrainKeys
 from fmnist.config.processes import end_with
-from fmnist.config.validation import check_arguments
+from fmnist.config.settings import read_settings
+from fmnist.config.validation import check_value
 from fmnist.training.metric_names import direction
-from fmnist.tune import storage
-from fmnist.tune.conclusion import conclude
-from fmnist.tune.search import keys_of, present, read_space
-from fmnist.tune.study import open_tuning
-from fmnist.tune.trials import OWN, Configs, check_trainings
-from fmnist.tune.workers import WORKER, build_parts, introduce, start_workers, work
+from fmnist.tune.results import write_results
+from fmnist.tune.space import Space, base_params, read_space
+from fmnist.tune.storage import database_errors, quiet
+from fmnist.tune.study import Tuning, open_study
+from fmnist.tune.trials import Configs, check_trainings, known_options, run_trial, searchable_options
+from fmnist.tune.workers import WORKER, run_trials, start_workers
 
 log = logging.getLogger(__name__)
 
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # of a folder, of a file, and of an option on the command line
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # allowed in the name of a folder, of a file, and of an option
+AtLeast0 = Annotated[int, Ge(0)]
+AtLeast1 = Annotated[int, Ge(1)]
+BOUNDS: dict[str, Any] = {
+    "n_startup_trials": AtLeast0,
+    "n_ei_candidates": AtLeast1,
+    "n_warmup_steps": AtLeast0,
+    "min_resource": AtLeast1,
+    "max_resource": AtLeast1 | Literal["auto"],
+    "reduction_factor": Annotated[int, Ge(2)],
+}
+"""Arguments of samplers and pruners that Optuna checks too late or not at all."""
 
 
-def settings(
-    study: str | None,
-    trials: Annotated[int, Ge(1)],
-    max_seconds: Annotated[float, Gt(0)] | None,
-    n_jobs: Annotated[int, Ge(1)],
-    storage: str | None,
-    retrain: Annotated[int, Ge(0)],
-    finalists: Annotated[int, Ge(1)],
-) -> None:
-    """The keys of conf/tune.yaml that neither a training nor a group has, and what they may be."""
+@dataclass(kw_only=True)
+class Settings(TrainKeys):
+    """The keys of conf/tune.yaml, and what they may be."""
+
+    study: str
+    trials: AtLeast1
+    max_seconds: Annotated[float, Gt(0)] | None
+    n_jobs: AtLeast1
+    storage: str | None
+    retrain: AtLeast0
+    finalists: AtLeast1
+
+
+settings = Settings
 
 
 def main(cfg: DictConfig, hydra: DictConfig) -> None:
-    """Goes on with a study until it has its trials, and shows what came out.
+    """Run a study, or resume it, until it has its trials, and write its results.
+
+    Args:
+        cfg: the config, as conf/tune.yaml composes it.
+        hydra: Hydra's own config.
 
     Raises:
-        ValueError: if the config asks for something that can't be, before anything is written.
-        KeyboardInterrupt: if the person pressed Ctrl-C, after the result so far is shown.
-        SystemExit: with status 1 if trials have failed.
+        ValueError: if the config isn't valid. Nothing is written then.
+        KeyboardInterrupt: if the user pressed Ctrl-C. The results so far are written.
+        SystemExit: with status 1 if trials failed.
     """
     logs.to_terminal()
-    storage.quiet()
-    name = str(cfg.study or hydra.runtime.choices.search)
-    check(cfg, name)
-    configs = Configs(list(hydra.overrides.task), name)
-    space = read_space(plain_config(cfg.search), configs.plain, configs.options)
+    quiet()
+    given = check_settings(cfg, str(cfg.study or hydra.runtime.choices.search))
+    configs = Configs(list(hydra.overrides.task), given.study)
+    search = plain_config(cfg.search)
+    space = read_space(search, configs.plain, searchable_options)
     configs.check_free(space)
-    if direction(cfg.monitor) == "min" and "loss" in keys_of(space):
-        raise ValueError(f"monitor={cfg.monitor}: search.loss chooses among losses, which can't be compared by it")
-    sampler, pruner = build_parts(cfg)
+    if direction(given.monitor) == "min" and any(parameter.key == "loss" for parameter in space):
+        raise ValueError(f"monitor={given.monitor}: can't compare the losses that search.loss chooses among")
+    build_part("sampler", cfg.sampler, BaseSampler, seed=0)  # invalid arguments show before anything is written
+    pruner = build_part("pruner", cfg.pruner, BasePruner)
     if WORKER not in os.environ:
         check_trainings(space, configs)
-    tuning = open_tuning(
-        (Path(cfg.outputs) / "tune" / name).absolute(),
-        cfg.storage,
-        direction(cfg.monitor),
-        {**configs.plain(), "search": plain_config(cfg.search)},
-        present(space, configs.plain(), configs.choices()),
-        sampler=sampler,
-        pruner=pruner,
+    tuning = open_study(
+        (Path(given.outputs) / "tune" / given.study).absolute(),
+        given.storage,
+        configs.plain() | {"search": search},
+        base_params(space, configs.plain(), configs.choices()),
+        lambda seed: build_part("sampler", cfg.sampler, BaseSampler, seed=seed),
+        pruner,
     )
-    with storage.explained(storage.shown(cfg.storage) if cfg.storage else str(tuning.folder)):
+    objective = functools.partial(run_trial, tuning=tuning, space=space, configs=configs)
+    work = functools.partial(run_trials, tuning, objective, given.trials, given.max_seconds)
+    with database_errors(tuning.database):
         if WORKER in os.environ:
             end_with(int(os.environ[WORKER]))
-            work(cfg, tuning, space, configs)
-            return
-        introduce(cfg, tuning, space)
-        status, interrupted = 0, False
-        try:
-            if cfg.n_jobs > 1:
-                status = start_workers(cfg.n_jobs)
-            else:
-                work(cfg, tuning, space, configs)
-        except KeyboardInterrupt:
-            interrupted = True
-            log.info("interrupted; the same command goes on")
-        conclude(tuning, space, configs, cfg, retrained=0 if interrupted else cfg.retrain)
-        failed = sum(trial.state == TrialState.FAIL for trial in tuning.counted)
+            work()
+        else:
+            facts = {key: cfg[key]._target_.rpartition(".")[2] for key in ("sampler", "pruner")}
+            run_study(given, tuning, space, configs, facts, work)
+
+
+def run_study(
+    given: Settings, tuning: Tuning, space: Space, configs: Configs, facts: dict[str, str], work: Callable[[], None]
+) -> None:
+    """Run the trials that are left, in this process or in several, and write the results."""
+    log_summary(given, tuning, space, facts)
+    status, interrupted = 0, None
+    try:
+        if given.n_jobs > 1:
+            status = start_workers(given.n_jobs)
+        else:
+            work()
+    except KeyboardInterrupt as error:
+        interrupted = error
+        log.info("interrupted; the same command resumes")
+    seeds = range(given.seed + 1, given.seed + 1 + (0 if interrupted else given.retrain))
+    write_results(tuning, space, configs, facts=facts, seeds=seeds, finalists=given.finalists)
     if interrupted:
-        raise KeyboardInterrupt
+        raise interrupted
+    failed = sum(trial.state == TrialState.FAIL for trial in tuning.trials)
     if failed:
-        log.warning("%d of %d trials failed", failed, len(tuning.counted))
+        log.warning("%d of %d trials failed", failed, len(tuning.trials))
     if status or failed:
         sys.exit(status or 1)
 
 
-def check(cfg: DictConfig, name: str) -> None:
-    """Refuses what makes no sense here, and values that can't be.
+def check_settings(cfg: DictConfig, study: str) -> Settings:
+    """Return the keys that belong to no group, checked.
 
     Raises:
-        ValueError: naming the key.
+        ValueError: naming the key whose value isn't allowed.
     """
     if cfg.resume is not None:
-        raise ValueError(f"resume={cfg.resume}: a study goes on by its own command again")
+        raise ValueError(f"resume={cfg.resume}: a study resumes by its own command, given again")
     if cfg.name is not None:
-        raise ValueError(f"name={cfg.name}: the runs are called by their study: study={cfg.name}")
-    plain = {str(key): value for key, value in cfg.items() if not isinstance(value, DictConfig)}
-    check_arguments("", settings, {key: value for key, value in plain.items() if key in OWN})
-    check_arguments("", train.settings, {key: value for key, value in plain.items() if key not in OWN} | {"name": name})
-    if not re.fullmatch(NAME, name):
-        raise ValueError(f"study={name}: it should be of letters, digits, '_', '-' and '.' alone, as a file's name is")
-    if name in Configs.known("experiment"):
-        raise ValueError(f"study={name}: there is an experiment of that name; take study=<another name>")
+        raise ValueError(f"name={cfg.name}: the runs have the name of their study: study={cfg.name}")
+    named = cfg.copy()
+    named.name = named.study = study
+    given = read_settings(Settings, named)
+    if not re.fullmatch(NAME, study):
+        raise ValueError(f"study={study}: must be letters, digits, '_', '-' and '.' alone, beginning with none of '-.'")
+    if study in known_options("experiment"):
+        raise ValueError(f"study={study}: there is an experiment of that name; take study=<another name>")
     if not cfg.data.val_size:
         raise ValueError(f"data.val_size={cfg.data.val_size}: trials are compared on validation images")
-    if cfg.test:
+    if given.test:
         log.info("test=true: no trial looks at the test images; train the best setting to test it")
+    return given
+
+
+def build_part(key: str, node: DictConfig, kind: type, **extra: Any) -> Any:
+    """Return the sampler or the pruner of the config.
+
+    Raises:
+        ValueError: naming the argument that is out of its bounds.
+    """
+    for name, value in (plain_config(node) if isinstance(node, DictConfig) else {}).items():
+        if name in BOUNDS:
+            check_value(f"{key}.{name}", BOUNDS[name], value)
+    return build(key, node, kind, **extra)
+
+
+def log_summary(given: Settings, tuning: Tuning, space: Space, kinds: dict[str, str]) -> None:
+    """Log what is searched, and where the study is."""
+    done = sum(trial.state.is_finished() for trial in tuning.trials)
+    log.info("study %s in %s", given.study, tuning.folder)
+    for parameter in space:
+        log.info("  %s", parameter)
+    log.info("%s; best is the %simum of %s", ", ".join(kinds.values()), direction(given.monitor), given.monitor)
+    log.info("%d trial%s, of which %d are done", given.trials, "s" if given.trials > 1 else "", done)

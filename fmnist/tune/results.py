@@ -1,139 +1,190 @@
-"""What came out of a study, in plain values: for the terminal, for files and for its page."""
+"""The results of a study: its table, its page, its best setting as an experiment, and the finalists compared."""
 
-import csv
-import io
+import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-import yaml
-from optuna.importance import get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+import pandas as pd
+from markupsafe import Markup
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial
 
 from fmnist.compare.statistics import LEVEL, holm, sample, welch
 from fmnist.runs.files import atomic_write
-from fmnist.tune.search import Parameter, as_typed, leaves
-from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning
-from fmnist.tune.study_charts import Outcome
-from fmnist.tune.study_page import value_text
+from fmnist.training.metric_names import direction
+from fmnist.tune.page import render_page
+from fmnist.tune.space import Space, base_params, flat, overrides_of
+from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_param, format_value
+from fmnist.tune.trials import Configs, retrain
+
+log = logging.getLogger(__name__)
 
 BASE = "base setting"
-ENOUGH = 10  # finished trials, to tell which parameters matter
-STATES: Any = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-}
+STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
 
 
-def outcomes(tuning: Tuning) -> list[Outcome]:
-    """All trials that have begun."""
-    repeated = tuning.repeated
-    begun = [trial for trial in tuning.trials if trial.state != TrialState.WAITING]
-    return [_outcome(trial, cut_off=trial.number in repeated) for trial in begun]
+@dataclass(frozen=True)
+class Setting:
+    """A setting that a study may end with."""
+
+    name: str
+    overrides: Sequence[str]
+    params: Mapping[str, Any]
 
 
-def _outcome(trial: FrozenTrial, *, cut_off: bool) -> Outcome:
-    state: Any = "cut off" if cut_off and trial.state == TrialState.FAIL else STATES[trial.state]
-    return Outcome(
-        trial.number,
-        state,
-        trial.value if state in ("finished", "pruned") else None,
-        {name: readable(value) for name, value in trial.params.items()},
-        float(trial.user_attrs.get(SECONDS, 0)),
-        int(trial.user_attrs.get(EPOCHS, 0)),
-        trial.user_attrs.get(ERROR, "its process died") if state == "failed" else "",
-    )
-
-
-def readable(value: Any) -> Any:
-    """A parameter's value, lists and null as they are typed."""
-    return as_typed(value) if value is None or (isinstance(value, str) and as_typed(value)[:1] == "[") else value
-
-
-def importance(tuning: Tuning, space: Sequence[Parameter]) -> dict[str, float]:
-    """How much each parameter explains, as a share of 1; nothing where there are too few finished trials."""
-    done = tuning.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-    if len(done) < ENOUGH or not space:
-        return {}
-    shares = get_param_importances(tuning.study)
-    return shares if all(map(math.isfinite, shares.values())) else {}
-
-
-def logarithmic(space: Sequence[Parameter]) -> set[str]:
-    """The names of the parameters on a logarithmic scale."""
-    return {parameter.name for parameter in leaves(space) if getattr(parameter.distribution, "log", False)}
-
-
-def write_trials(file: Path, found: Sequence[Outcome], metric: str) -> None:
-    """A row for each trial."""
-    names = list(dict.fromkeys(name for outcome in found for name in outcome.parameters))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["trial", "state", metric, *names, "epochs", "seconds", "error"])
-    for one in found:
-        values = [one.parameters.get(name, "") for name in names]
-        value = "" if one.value is None else one.value
-        table.writerow([one.number, one.state, value, *values, one.epochs, round(one.seconds, 3), one.error])
-    atomic_write(file, text.getvalue())
-
-
-def differences(
-    base: Mapping[str, Any], other: Mapping[str, Any], keep: Collection[str], prefix: str = ""
-) -> dict[str, Any]:
-    """What the other config has that the base hasn't, nested as it is there; values of the keys to keep always."""
-    found: dict[str, Any] = {}
-    for key, value in other.items():
-        below = base.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            if changed := differences(below, value, keep, f"{prefix}{key}."):
-                found[key] = changed
-        elif key not in base or value != below or f"{prefix}{key}" in keep:
-            found[key] = value
-    return found
-
-
-def experiment_text(lines: Sequence[str], choices: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    """An experiment file.
+def write_results(
+    tuning: Tuning, space: Space, configs: Configs, *, facts: Mapping[str, str], seeds: Sequence[int], finalists: int
+) -> None:
+    """Write trials.csv, study.html and the experiment of the best setting, and log what came out.
 
     Args:
-        lines: its comments.
-        choices: options by group.
-        values: nested as the config is.
+        tuning: the study.
+        space: its search space.
+        configs: its configs.
+        facts: further lines for the page, by their names.
+        seeds: seeds with which the finalists and the base setting are retrained; none leaves it out.
+        finalists: how many of the best trials are retrained.
     """
-    text = "# @package _global_\n" + "".join(f"# {line}\n" for line in lines)
-    if choices:
+    tuning.prune_checkpoints()
+    table, counts = trials_table(tuning), counts_text(tuning)
+    atomic_write(tuning.folder / "trials.csv", table.to_csv(index=False))
+    log.info("%s; %.0f seconds of training", counts, tuning.seconds)
+    chosen = choose_setting(tuning, space, configs, seeds, finalists) if tuning.finished else None
+    if chosen:
+        log.info("train it:   %s", chosen["command"])
+    else:
+        log.info("no trial has been trained to its end")
+    page = tuning.folder / "study.html"
+    facts = {"trials": counts, "training": f"{tuning.seconds:,.0f} seconds in all trials together", **facts}
+    atomic_write(page, render_page(tuning, space, table, facts, chosen))
+    log.info("page:       %s", page)
+
+
+def choose_setting(
+    tuning: Tuning, space: Space, configs: Configs, seeds: Sequence[int], finalists: int
+) -> dict[str, Any]:
+    """Write the best setting as an experiment, and return what the page says of it."""
+    best, metric = tuning.finished[0], tuning.metric
+    setting, value, reason, retrained = of_trial(space, best), best.value or 0.0, "the best of all trials", None
+    log.info("best: %s with %s %s", setting.name, metric, format_value(value, metric))
+    if seeds:
+        setting, value, comparison = retrain_finalists(tuning, space, configs, seeds, finalists)
+        reason = f"the mean of {len(seeds)} fresh seed{'s' if len(seeds) > 1 else ''}, the best of {len(comparison)}"
+        retrained = Markup(comparison.to_html(index=False, border=0, na_rep=""))  # nosec B704 (pandas escapes)
+        log.info("%s\nchosen: %s", comparison.to_string(index=False, na_rep=""), setting.name)
+    headline, meaning = format_value(value, metric), f"{metric} ({setting.name}: {reason})"
+    folder = shlex.quote(str(tuning.folder))
+    return {
+        "headline": headline,
+        "meaning": meaning,
+        "params": {name: format_param(each) for name, each in setting.params.items()},
+        "retrained": retrained,
+        "experiment": write_experiment(tuning, configs, setting.overrides, f"{headline} {meaning}"),
+        "command": f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
+    }
+
+
+def trials_table(tuning: Tuning) -> pd.DataFrame:
+    """Return a row for each trial that has begun: trial, state, the metric, each parameter, epochs, seconds, error."""
+    frame = tuning.study.trials_dataframe(("number", "state", "value", "params", "user_attrs"))
+    params = [name for name in frame.columns if name.startswith("params_")]
+    attributes = [f"user_attrs_{name}" for name in (EPOCHS, SECONDS, ERROR)]
+    frame = frame.reindex(columns=["number", "state", "value", *params, *attributes])
+    names = [name.removeprefix("params_") for name in params]
+    frame.columns = pd.Index(["trial", "state", tuning.metric, *names, EPOCHS, SECONDS, ERROR])
+    frame = frame[frame.state != "WAITING"]
+    state = frame.state.map(STATES).mask(frame.trial.isin(tuning.retried), "interrupted")
+    error = frame[ERROR].astype(object).mask((state == "failed") & frame[ERROR].isna(), "its process died")
+    return frame.assign(**{"state": state, ERROR: error, EPOCHS: frame[EPOCHS].fillna(0).astype(int)})
+
+
+def counts_text(tuning: Tuning) -> str:
+    """Return how many trials there are, and how many of each state."""
+    states = trials_table(tuning).state.value_counts(sort=False)
+    return f"{states.sum()} trials: {', '.join(f'{count} {state}' for state, count in states.items())}"
+
+
+def of_trial(space: Space, trial: FrozenTrial) -> Setting:
+    """Return the setting of a trial."""
+    return Setting(f"trial {trial.number}", overrides_of(space, trial.params), trial.params)
+
+
+def write_experiment(tuning: Tuning, configs: Configs, overrides: Sequence[str], which: str) -> str:
+    """Write a setting, with what was typed beside it, as an experiment: its difference from the default.
+
+    Returns:
+        The text of the file.
+    """
+    name = tuning.folder.name
+    default = Configs([], name)
+    before, choices = default.choices(), configs.choices(overrides)
+    searched = {each.partition("=")[0] for each in overrides}
+    changed = {group: option for group, option in choices.items() if before.get(group) != option or group in searched}
+    base = flat(default.plain(tuple(f"{group}={option}" for group, option in changed.items())))
+    values = OmegaConf.create({"name": name})
+    for key, value in flat(configs.plain(tuple(overrides))).items():
+        differs = key not in base or base[key] != value
+        if (differs or key in searched) and key not in ("outputs", "report"):  # which are about this study
+            OmegaConf.update(values, key, value, force_add=True)
+    text = f"# @package _global_\n# The result of a study of {len(tuning.trials)} trials: {which}.\n"
+    text += f"#   python scripts/train.py --config-dir <folder of the study> experiment={name}\n"
+    if changed:
         text += (
-            "defaults:\n" + "".join(f"  - override /{group}: {option}\n" for group, option in choices.items()) + "\n"
+            "defaults:\n" + "".join(f"  - override /{group}: {option}\n" for group, option in changed.items()) + "\n"
         )
-    return text + str(yaml.safe_dump(dict(values), sort_keys=False))
+    text += OmegaConf.to_yaml(values)
+    file = tuning.folder / "experiment" / f"{name}.yaml"
+    file.parent.mkdir(exist_ok=True)
+    atomic_write(file, text)
+    return text
 
 
-def compare(retrained: Mapping[str, Sequence[float]], metric: str, better: str) -> list[str]:
-    """Each setting's values with several seeds against the base setting's, in sentences, the best mean first.
+def retrain_finalists(
+    tuning: Tuning, space: Space, configs: Configs, seeds: Sequence[int], count: int
+) -> tuple[Setting, float, pd.DataFrame]:
+    """Train the base setting and the settings of the best trials with seeds that no trial had.
 
-    The p is Welch's, after Holm's correction where there are several: how often means so far apart would come of
-    settings that are equally good.
+    Returns:
+        The setting with the best mean (of equal ones the base setting), this mean, and the comparison with the base.
+    """
+    params = base_params(space, configs.plain(), configs.choices())
+    base = Setting(BASE, [] if params is None else overrides_of(space, params), params or {})
+    finalists = [of_trial(space, trial) for trial in tuning.finished if trial.params != params][:count]
+    settings = {setting.name: setting for setting in (base, *finalists)}
+    log.info("retraining %s with %d seed%s each", ", ".join(settings), len(seeds), "s" if len(seeds) > 1 else "")
+    values = {name: retrain(tuning, configs, name, each.overrides, seeds) for name, each in settings.items()}
+    means = {name: fmean(each) for name, each in values.items()}
+    best = (max if direction(tuning.metric) == "max" else min)(means, key=means.__getitem__)
+    return settings[best], means[best], compare_with_base(values, tuning.metric)
+
+
+def compare_with_base(retrained: Mapping[str, Sequence[float]], metric: str) -> pd.DataFrame:
+    """Compare the values of each setting with those of the base setting.
+
+    Args:
+        retrained: the metric with each seed, by the settings' names.
+        metric: its name.
+
+    Returns:
+        A row for each setting as texts, the best mean first: mean and standard deviation, difference to the base
+        setting, and the p-value of Welch's test, Holm-corrected for the number of tests.
     """
     samples = {name: sample(values) for name, values in retrained.items()}
-    order = sorted(samples, key=lambda name: samples[name].mean, reverse=better == "max")
+    order = sorted(samples, key=lambda name: samples[name].mean, reverse=direction(metric) == "max")
     gaps = {name: welch(samples[name], samples[BASE]) for name in order if name != BASE}
     p_values = dict(zip(gaps, holm([gap.p for gap in gaps.values()]), strict=True))
-    sentences = []
+    rows = []
     for name in order:
-        each = samples[name]
-        spread = f", sd {value_text(each.sd, better)}" if each.n > 1 else ""
-        seeds = f"mean of {each.n} seeds" if each.n > 1 else "1 seed"
-        text = f"{name}: {metric} {value_text(each.mean, better)} ({seeds}{spread})"
-        if name != BASE:
-            gap = gaps[name].mean
-            text += f", {gap:+.4f}" if better == "min" else f", {100 * gap:+.2f} points"
-            text += f" to the {BASE}"
-            if not math.isnan(p := p_values[name]):
-                text += f", p = {p:.2g}" + (": it may well be chance" if p > LEVEL else "")
-        sentences.append(text)
-    if any(not math.isnan(p) for p in p_values.values()):
-        sentences.append(f"p: Welch's t-test{f', Holm-corrected for {len(gaps)}' if len(gaps) > 1 else ''}")
-    return sentences
+        spread = f" ± {format_value(samples[name].sd, metric)}" if samples[name].n > 1 else ""
+        mean = format_value(samples[name].mean, metric)
+        row = {"setting": name, metric: f"{mean}{spread}", "seeds": str(samples[name].n)}
+        if name in gaps:
+            gap, p = gaps[name].mean, p_values[name]
+            row["difference"] = f"{gap:+.4f}" if direction(metric) == "min" else f"{100 * gap:+.2f} points"
+            row["p (Welch, Holm)"] = "" if math.isnan(p) else f"{p:.2g}{'' if p <= LEVEL else ', not significant'}"
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,12 +1,12 @@
-"""Where the trials of a study are kept: a database file in its folder, or a database that several machines share."""
+"""The database that keeps the trials of a study, and what it says when it can't be used."""
 
 import contextlib
 import logging
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
@@ -16,102 +16,86 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-Stale = Callable[[Study, FrozenTrial], None]
-
-HEARTBEAT, GRACE = 60, 180  # seconds: a worker on another machine that is silent for so long is taken for dead
-PATIENCE = 20  # seconds, for another worker that is writing
-ATTEMPTS = 5  # to make the tables of a database, which another worker may be doing
-
-
-def quiet() -> None:
-    """Keeps what Optuna says about itself from the terminal."""
-    optuna.logging.set_verbosity(logging.CRITICAL)
-    warnings.filterwarnings("ignore", category=ExperimentalWarning)
-    warnings.filterwarnings("ignore", message="The distribution is specified by")  # a range that steps don't divide
-    warnings.filterwarnings("ignore", message="Some regimes for parameter")  # few trials: the page says it is a guess
+HEARTBEAT = 10  # seconds between two signs of life of a running trial
+GRACE = 60  # seconds without one, after which its process is taken for dead
+PATIENCE = 20  # seconds, while another process writes to a database file
+ATTEMPTS = 5  # to create the tables, which another machine may be doing at the same time
 
 
-def open_file(file: Path) -> RDBStorage:
-    """The database in a file, which is made where there is none.
+class Storage(RDBStorage):
+    """A database whose heartbeat survives an error, and ends with the process."""
 
-    Raises:
-        ValueError: if it is no database, a damaged one, or somebody else's, which it stays.
-    """
-    if file.exists():
-        _check_file(file)
-    with explained(str(file), RuntimeError):  # as of tables of another version of Optuna
-        return RDBStorage(f"sqlite:///{file}", {"connect_args": {"timeout": PATIENCE}})
+    def record_heartbeat(self, trial_id: int) -> None:
+        # A Ctrl-C while Optuna starts its thread leaves it without an end, and the process would wait for it forever.
+        if not threading.main_thread().is_alive():
+            raise SystemExit
+        with contextlib.suppress(SQLAlchemyError, OptunaError):  # it is sent again after the interval
+            super().record_heartbeat(trial_id)
 
 
-def open_url(url: str, stale: Stale) -> RDBStorage:
-    """A database by its URL.
+def open_storage(url: str, stale: Callable[[Study, FrozenTrial], None]) -> Storage:
+    """Return the database with a URL.
 
     Args:
-        url: as SQLAlchemy knows it.
-        stale: is told of each trial whose worker has fallen silent.
-
-    Raises:
-        ValueError: if it can't be reached.
+        url: as SQLAlchemy takes it.
+        stale: is called with each trial whose heartbeat has stopped for GRACE seconds.
     """
-    with explained(shown(url), RuntimeError):  # as of tables of another version of Optuna
-        for attempt in range(ATTEMPTS):
-            try:
-                return RDBStorage(
-                    url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=stale
-                )
-            except (SQLAlchemyError, OptunaError) as error:
-                if attempt == ATTEMPTS - 1 or "exists" not in str(error):
-                    raise
-                time.sleep(0.2 * 2**attempt)
+    options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite:") else None
+    for attempt in range(ATTEMPTS):
+        try:
+            return Storage(
+                url,
+                options,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=stale,
+            )
+        except (SQLAlchemyError, OptunaError) as error:
+            if attempt == ATTEMPTS - 1 or "exists" not in str(error):
+                raise
+            time.sleep(0.2 * 2**attempt)
     raise AssertionError
 
 
 @contextlib.contextmanager
-def explained(name: str, *also: type[Exception]) -> Iterator[None]:
-    """Turns a database's errors into one line of the person's language.
+def database_errors(name: str, *also: type[Exception]) -> Iterator[None]:
+    """Turn the errors of a database into one line.
 
     Args:
-        name: what the person knows it by.
-        also: other errors that come of it here.
+        name: what the user knows the database by, without a password.
+        also: other errors that it may cause here.
 
     Raises:
-        ValueError: in the place of each of them.
+        ValueError: instead of each of them.
     """
-    kinds: tuple[type[Exception], ...] = (SQLAlchemyError, OptunaError, sqlite3.Error, *also)
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError, OptunaError, sqlite3.Error, *also)
     try:
         yield
     except ImportError as error:
         driver = getattr(error.__cause__, "name", None) or "its driver"
         raise ValueError(f"storage={name}: {driver} is missing: pip install {driver}") from error
-    except kinds as error:
+    except errors as error:
         cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
-        raise ValueError(
-            f"storage={name}: {str(getattr(cause, 'orig', None) or cause).strip().splitlines()[0]}"
-        ) from error
+        message = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        raise ValueError(f"storage={name}: {message}") from error
 
 
-def shown(url: str) -> str:
-    """The URL without its password.
+def hide_password(url: str) -> str:
+    """Return a database's URL without its password.
 
     Raises:
-        ValueError: if it isn't one.
+        ValueError: if it isn't a URL.
     """
     try:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
-        raise ValueError(f"storage={url}: it should be a URL: postgresql://user@host/database") from None
+        shown = url.rpartition("@")[2]  # what stands before it may be a password
+        raise ValueError(f"storage={shown}: must be a URL like postgresql://user@host/database") from None
 
 
-def _check_file(file: Path) -> None:
-    try:
-        with contextlib.closing(
-            sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", timeout=PATIENCE, uri=True)
-        ) as db:
-            tables = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
-            damage = db.execute("pragma quick_check(1)").fetchone()[0]
-    except sqlite3.Error as error:
-        raise ValueError(f"{file}: {error}; nothing was changed in it") from error
-    if damage != "ok":
-        raise ValueError(f"{file} is damaged: {' '.join(damage.split())}")
-    if tables and "trials" not in tables:
-        raise ValueError(f"{file} is a database, but not one of a study")
+def quiet() -> None:
+    """Keep Optuna's messages about itself from the terminal."""
+    optuna.logging.set_verbosity(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="The distribution is specified by")  # a range that steps don't divide
+    warnings.filterwarnings("ignore", message="Some regimes for parameter")  # few trials: the page says so

@@ -1,135 +1,112 @@
-"""The work on a study: trial after trial in this process, or in several."""
+"""The trials of a study, one after the other in this process, or in several processes at once."""
 
 import contextlib
-import functools
 import logging
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 
-from omegaconf import DictConfig
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
+import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from fmnist.config.instantiate import build, plain_config
 from fmnist.config.processes import interrupted_by_hangup
-from fmnist.config.validation import check_arguments
-from fmnist.training.metric_names import direction
-from fmnist.tune.results import readable
-from fmnist.tune.sampling import SeededByNumber, pruner_bounds, sampler_bounds
-from fmnist.tune.search import Parameter, leaves
-from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, same_error
-from fmnist.tune.study_page import parameter_text, value_text
-from fmnist.tune.trials import Configs, run_trial
+from fmnist.tune import storage
+from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_param, format_value
 
 log = logging.getLogger(__name__)
 
 WORKER = "FMNIST_TUNE_WORKER"
-"""Set, in the environment of a worker, to the process that started it, which does the study's beginning and end."""
-HOPELESS = 3  # trials that fail alike, before any other has ended: so would the rest
-KILLED = 1  # the exit status where a worker was
+"""Environment variable of a worker process: the id of the process that started it and writes the results."""
+SAME_ERRORS = 3  # first trials that fail alike: so would the others
+POLL = 1.0  # seconds between two looks at the trials of other processes
+KILLED = 1  # exit status if a worker was killed
 
 
-def build_parts(cfg: DictConfig) -> tuple[BaseSampler, BasePruner]:
-    """The sampler and the pruner of the config.
+def run_trials(tuning: Tuning, objective: Callable[[Trial], float], trials: int, max_seconds: float | None) -> None:
+    """Run one trial after the other until the study has enough trials or seconds of training.
 
-    Raises:
-        ValueError: naming the key that asks for something that can't be.
-    """
-    bounds: dict[str, Callable[..., None]] = {"sampler": sampler_bounds, "pruner": pruner_bounds}
-    for key, bounded in bounds.items():
-        given = plain_config(cfg[key]) if isinstance(cfg[key], DictConfig) else {}
-        known = bounded.__annotations__
-        check_arguments(key, bounded, {name: value for name, value in given.items() if name in known})
-    make = functools.partial(_build_sampler, cfg.sampler)
-    make(0)  # refused now or never
-    pruner: BasePruner = build("pruner", cfg.pruner, BasePruner)
-    return SeededByNumber(make, cfg.seed), pruner
+    Then wait for the trials of other processes, up to the time after which a killed one is found and retried.
 
-
-def _build_sampler(node: DictConfig, seed: int) -> BaseSampler:
-    sampler: BaseSampler = build("sampler", node, BaseSampler, seed=seed)
-    return sampler
-
-
-def introduce(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter]) -> None:
-    """Says what is looked for, and where."""
-    done = sum(trial.state != TrialState.RUNNING for trial in tuning.counted)
-    target = cfg.sampler._target_.rpartition(".")[2], cfg.pruner._target_.rpartition(".")[2]
-    log.info("study %s in %s", tuning.folder.name, tuning.folder)
-    for parameter in leaves(space):
-        log.info("  %s", parameter)
-    log.info("%s, %s; best is the %simum of %s", *target, direction(cfg.monitor), cfg.monitor)
-    log.info("%d trial%s, of which %d are done", cfg.trials, "s" if cfg.trials > 1 else "", done)
-
-
-def work(cfg: DictConfig, tuning: Tuning, space: Sequence[Parameter], configs: Configs) -> None:
-    """Does trial after trial until the study has as many, or as many seconds, as it may have.
+    Args:
+        tuning: the study, which other processes may work on, too.
+        objective: runs a trial, and releases the study's lock once the trial has its folder.
+        trials: trials that the whole study may have.
+        max_seconds: seconds of training, in all trials together, after which no trial begins.
 
     Raises:
-        ValueError: if the first trials all fail alike.
-        KeyboardInterrupt: if the person pressed Ctrl-C.
+        ValueError: if the first trials all failed with the same error.
+        KeyboardInterrupt: if the user pressed Ctrl-C.
     """
+    before = {trial.number for trial in tuning.trials}
+    waited = 0.0
+    while waited <= storage.GRACE + storage.HEARTBEAT:
+        with tuning.lock:
+            optuna.storages.fail_stale_trials(tuning.study)
+            check_errors([trial for trial in tuning.trials if trial.number not in before])
+            enough = len(tuning.trials) >= trials or (max_seconds is not None and tuning.seconds >= max_seconds)
+            if not enough:
+                waited = 0.0
+                tuning.seed_sampler()
+                # Python frees a training's 50 MB of images late: without gc_after_trial each trial added 60 MB.
+                tuning.study.optimize(
+                    objective, n_trials=1, catch=(Exception,), callbacks=[log_trial(tuning)], gc_after_trial=True
+                )
+        tuning.prune_checkpoints()
+        if enough:
+            running = sum(trial.state == TrialState.RUNNING for trial in tuning.trials)
+            if not running:
+                break
+            if not waited and WORKER not in os.environ:
+                log.info("waiting for %d trial%s of other processes", running, "s" if running > 1 else "")
+            time.sleep(POLL)
+            waited += POLL
+    if max_seconds is not None and tuning.seconds >= max_seconds:
+        log.info("max_seconds=%g: %.0f seconds of training are done", max_seconds, tuning.seconds)
 
-    def objective(trial: object) -> float:
-        return run_trial(trial, tuning, space, configs, cfg.storage)  # type: ignore[arg-type]
 
-    show = functools.partial(show_trial, cfg.monitor, tuning)
-    before = {trial.number for trial in tuning.counted}
-    while True:
-        tuning.turn.acquire()  # until the trial has its folder: nobody else counts, takes or buries one meanwhile
-        try:
-            for number in tuning.bury():
-                log.info("trial %d: its process has died; it is done again", number)
-            if error := same_error([trial for trial in tuning.counted if trial.number not in before], HOPELESS):
-                raise ValueError(f"{HOPELESS} trials failed alike, and none did better: {error}")
-            if len(tuning.counted) >= cfg.trials:
-                return
-            if cfg.max_seconds is not None and tuning.seconds >= cfg.max_seconds:
-                log.info("max_seconds=%g: %.0f seconds of training are done", cfg.max_seconds, tuning.seconds)
-                return
-            # Python finds the circles in which a trial's 50 MB of images hang too late: without gc_after_trial the
-            # process grew by 60 MB with each trial.
-            tuning.study.optimize(objective, n_trials=1, catch=(Exception,), callbacks=[show], gc_after_trial=True)
-        finally:
-            tuning.turn.release()
-        tuning.tidy()
+def check_errors(trials: Sequence[FrozenTrial]) -> None:
+    """Raise a ValueError if there are only failed trials, some of them, all with the same error."""
+    errors = {trial.user_attrs.get(ERROR) for trial in trials}
+    if len(trials) >= SAME_ERRORS and len(errors) == 1 and all(trial.state == TrialState.FAIL for trial in trials):
+        raise ValueError(f"the first {len(trials)} trials failed with the same error: {errors.pop()}")
 
 
-def show_trial(monitor: str, tuning: Tuning, _: Study, trial: FrozenTrial) -> None:
-    """A line for a trial that has ended."""
-    better, best = direction(monitor), tuning.best
-    chosen = {name.partition(" (")[0]: parameter_text(readable(value)) for name, value in trial.params.items()}
-    if trial.state == TrialState.COMPLETE:
-        result = f"{monitor} {value_text(trial.value, better)}"
-    elif trial.state == TrialState.PRUNED:
-        result = f"pruned after epoch {trial.user_attrs.get(EPOCHS)} ({value_text(trial.value, better)})"
-    else:
-        result = f"failed: {trial.user_attrs.get(ERROR)}"
-    words = " ".join(f"{key}={value}" for key, value in chosen.items())
-    parts = [f"trial {trial.number}: {words}", result, f"{trial.user_attrs.get(SECONDS, 0):.1f} s"]
-    if best is not None:
-        parts.append(f"best {value_text(best.value, better)} (trial {best.number})")
-    log.info("  |  ".join(parts))
+def log_trial(tuning: Tuning) -> Callable[[Study, FrozenTrial], None]:
+    """Return a callback that logs one line for a trial that has ended."""
+
+    def callback(_: Study, trial: FrozenTrial) -> None:
+        value = f"{tuning.metric} {format_value(trial.value, tuning.metric)}"
+        result = {
+            TrialState.COMPLETE: value,
+            TrialState.PRUNED: f"pruned after epoch {trial.user_attrs.get(EPOCHS)} with {value}",
+        }.get(trial.state, f"failed: {trial.user_attrs.get(ERROR)}")
+        chosen = " ".join(f"{name.partition(' (')[0]}={format_param(value)}" for name, value in trial.params.items())
+        parts = [f"trial {trial.number}: {chosen}", result, f"{trial.user_attrs.get(SECONDS, 0):.1f} s"]
+        for best in tuning.finished[:1]:
+            parts.append(f"best {format_value(best.value, tuning.metric)} (trial {best.number})")
+        log.info("  |  ".join(parts))
+
+    return callback
 
 
 def start_workers(count: int) -> int:
-    """The same command in that many processes, which share this machine's cores; returns their exit status.
+    """Run this command in several processes, which share the machine's cores, and return their exit status.
 
     Raises:
-        KeyboardInterrupt: if the person pressed Ctrl-C, when all of them have ended.
+        KeyboardInterrupt: if the user pressed Ctrl-C, after all of them have ended.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // count)
     log.info("%d workers with %d thread%s each", count, threads, "s" if threads > 1 else "")
     environment = {**os.environ, WORKER: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
     environment.pop("HYDRA_FULL_ERROR", None)  # command_line sets it for this process alone
-    command = [sys.executable, *sys.argv]
-    # In sessions of their own, so that a Ctrl-C reaches each of them once: from here.
-    workers = [subprocess.Popen(command, env=environment, start_new_session=True) for _ in range(count)]
+    # In sessions of their own, so that a Ctrl-C reaches each of them once, from here.
+    workers = [
+        subprocess.Popen([sys.executable, *sys.argv], env=environment, start_new_session=True) for _ in range(count)
+    ]
     interrupted = False
     with interrupted_by_hangup():
         while any(worker.poll() is None for worker in workers):
@@ -145,5 +122,5 @@ def start_workers(count: int) -> int:
         raise KeyboardInterrupt
     for worker in workers:
         if worker.returncode < 0:
-            log.warning("a worker was killed by signal %d; the same command does its trial again", -worker.returncode)
+            log.warning("a worker was killed by signal %d; the same command retries its trial", -worker.returncode)
     return max(KILLED if worker.returncode < 0 else worker.returncode for worker in workers)
