@@ -23,8 +23,6 @@ from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
 from fmnist.training.train import disk_errors_explained, train
 
 log = logging.getLogger(__name__)
-
-settings = TrainKeys
 PLACE = ("accelerator", "devices", "num_nodes", "strategy")
 """The keys of the choice trainer=... that a resumed run takes over."""
 KEPT_METRICS = ("parameters", "untrained/accuracy")

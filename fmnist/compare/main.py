@@ -26,9 +26,6 @@ class Settings:
     outputs: str
 
 
-settings = Settings
-
-
 def main(cfg: DictConfig, hydra: DictConfig) -> None:
     """Rank all runs in or below the folders; show the ranking and write it as tables and as a page.
 

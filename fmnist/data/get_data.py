@@ -19,9 +19,6 @@ class Settings:
     root: Annotated[str, MinLen(1)]
 
 
-settings = Settings
-
-
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command takes both)
     """Find or fetch the four files, and verify them.
 

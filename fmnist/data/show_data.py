@@ -47,9 +47,6 @@ class Settings:
     outputs: str
 
 
-settings = Settings
-
-
 def main(cfg: DictConfig, hydra: DictConfig) -> None:
     """Print the number of images and draw some of them.
 

@@ -36,9 +36,6 @@ class Settings:
     accelerator: str
 
 
-settings = Settings
-
-
 @explain_out_of_memory("try accelerator=cpu, or another machine")
 def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every command gets it)
     """Log the result of one checkpoint, or of an ensemble of several, and return its accuracy.

@@ -49,9 +49,6 @@ class Settings:
     accelerator: str
 
 
-settings = Settings
-
-
 @explain_out_of_memory("try half of batch_size, or accelerator=cpu")
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command gets it)
     """Write the most likely classes of each image; exit with status 1 if a file could not be read.

@@ -30,9 +30,6 @@ class Settings:
     accelerator: str
 
 
-settings = Settings
-
-
 @explain_out_of_memory("try accelerator=cpu, or another machine")
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to every command)
     """Measure the run's chosen checkpoint and write its report.

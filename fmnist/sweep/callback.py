@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from fmnist.config.command_line import explain, fail
+from fmnist.config.messages import explain, fail
 from fmnist.config.overrides import quoted
 from fmnist.config.processes import at_end
 from fmnist.runs.run import check_name, new_run

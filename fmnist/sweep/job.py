@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig
 
-from fmnist.config.command_line import USER_ERRORS, check_keys, explain, load
+from fmnist.config.command_line import load
+from fmnist.config.messages import USER_ERRORS, explain
 from fmnist.config.processes import INTERRUPTED
 from fmnist.runs.files import atomic_write, load_json, write_json
 from fmnist.runs.run import Run, RunIsBusy
@@ -119,7 +120,6 @@ def _attempt(job: str, cfg: DictConfig, hydra: DictConfig, run: Run) -> tuple[Ou
             if job == "train" and run.status == "finished":
                 return Outcome(name, "already finished", _number(run.load_metrics().get(cfg.monitor))), None
             module = load(job)
-        check_keys(job, cfg)
         value = _number(module.main(cfg, hydra))
         (run.folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         return Outcome(name, "finished", value), None

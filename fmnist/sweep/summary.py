@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from fmnist.config.command_line import USER_ERRORS
+from fmnist.config.messages import USER_ERRORS
 from fmnist.runs.run import Run, RunIsBusy
 from fmnist.sweep.job import Outcome, ended_here, read_outcomes
 from fmnist.sweep.workers import STOP_FILE

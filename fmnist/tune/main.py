@@ -59,9 +59,6 @@ class Settings(TrainKeys):
     finalists: AtLeast1
 
 
-settings = Settings
-
-
 def main(cfg: DictConfig, hydra: DictConfig) -> None:
     """Run a study, or resume it, until it has its trials, and write its results.
 
