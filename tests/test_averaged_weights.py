@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Done, RunScript, press_ctrl_c
-from kills import same
+from kills import equal as same
 from lightning.pytorch import Callback, Trainer
 from test_classifier import data, linear, quiet_trainer
 from torch import Tensor, nn

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import Done, RunScript
-from kills import curves, same
+from kills import curves
+from kills import equal as same
 
 from fmnist.runs import checkpoints
 

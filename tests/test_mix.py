@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import RunScript, press_ctrl_c
-from kills import same
+from kills import equal as same
 from torch import Tensor
 
 from fmnist.data.augment import Augmentation

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import RunScript, press_ctrl_c
-from kills import same
+from kills import equal as same
 
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule

@@ -9,7 +9,7 @@ import importlib
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -80,7 +80,17 @@ def run(command: str, paths_key: str | None = None) -> None:
         settings: Any = HydraConfig.get()
         if settings.mode == RunMode.MULTIRUN:
             return importlib.import_module("fmnist.sweep.job").run_in_sweep(command, cfg, settings, raises)
-        return load(command).main(cfg, settings)
+        try:
+            return load(command).main(cfg, settings)
+        except USER_ERRORS as error:  # here, as Hydra would print a line of its own about it
+            if raises:
+                raise
+            end_with_error(error)
+
+    def end_with_error(error: Exception) -> NoReturn:
+        if getattr(error, "reported", False):  # by another process of the run
+            sys.exit(2)
+        fail(explain(error, command))
 
     try:
         run_hydra(task, command)
@@ -88,9 +98,7 @@ def run(command: str, paths_key: str | None = None) -> None:
     except USER_ERRORS as error:
         if raises:
             raise
-        if getattr(error, "reported", False):  # by another process of the run
-            sys.exit(2)
-        fail(explain(error, command))
+        end_with_error(error)
     except RuntimeError as error:
         if raises or not str(error).startswith("Invalid plugin"):  # an error of Hydra's without a class of its own
             raise
