@@ -189,9 +189,9 @@ def without(key: str) -> Callable[[State], Any]:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (without(checkpoints.CURRENT_KEY), "no weights beside the averaged ones"),
-        (lambda checkpoint: checkpoint.update({checkpoints.CURRENT_KEY: 3}), "no weights beside the averaged ones"),
-        (without("averaging_state"), "no weights beside the averaged ones"),
+        (without(checkpoints.CURRENT_KEY), "no weights besides the averaged ones"),
+        (lambda checkpoint: checkpoint.update({checkpoints.CURRENT_KEY: 3}), "no weights besides the averaged ones"),
+        (without("averaging_state"), "no weights besides the averaged ones"),
         (lambda checkpoint: checkpoint["averaging_state"].clear(), "don't fit"),
         (lambda checkpoint: checkpoint["averaging_state"].update(n_averaged="x"), "don't fit"),
         (lambda checkpoint: checkpoint[checkpoints.CURRENT_KEY].update({"network.1.bias": torch.ones(3)}), "don't fit"),

@@ -254,4 +254,5 @@ def test_a_thousand_runs(run_script: RunScript, tmp_path: Path) -> None:
     page = page_of(tmp_path / "many" / PAGE_FILE)
     assert len(page.one("section", id="ranking").all("tr")) == 501
     assert "50 more in comparison.csv" in page.text
-    assert page.one("section", id="settings").one("image").attributes["href"].startswith("data:image/png;base64,")
+    image = page.one("section", id="settings").one("image").attributes
+    assert image["xlink:href"].startswith("data:image/png;base64,")

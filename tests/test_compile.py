@@ -21,6 +21,7 @@ from fmnist.runs.run import Run
 from fmnist.training.classifier import Classifier
 from fmnist.training.compilation import check_compiler
 from fmnist.training.schedules import constant
+from fmnist.training.speed import run_network, use_in_training
 
 SHAPE = (1, 28, 28)
 SMALL = ("model=mlp", "model.hidden=[4]", "model.dropout=0", "trainer.precision=32-true")
@@ -81,9 +82,9 @@ def test_only_the_training_is_compiled_once_for_all_batch_sizes(
 
 def test_hooks_see_the_layers_of_a_compiled_network(compiled_sizes: list[int | torch.SymInt]) -> None:
     network = CNN(SHAPE, 10, channels=[2, 3])
-    classifier = Classifier(network, nn.CrossEntropyLoss(), torch.optim.Adam, constant, range(10))
+    classifier = Classifier(network, nn.CrossEntropyLoss(), torch.optim.Adam, constant, classes=range(10))
     names = list(classifier.state_dict())
-    classifier.compile_network()
+    use_in_training(classifier, torch.compile(run_network))
     logits = classifier(torch.zeros(2, *SHAPE))
     assert logits.shape == (2, 10)
     assert compiled_sizes == [2]

@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(train: RunScr
     assert resumed.status == 0, resumed.err
     (line,) = resumed.err.splitlines()
     assert line.startswith(f"{last} is not a readable checkpoint")
-    assert line.endswith("going back to the one before, previous.ckpt")
+    assert line.endswith("resuming from the one before, previous.ckpt")
     assert f"resuming in {run} from step 10" in resumed.out
     assert same(checkpoints.load(last)["state_dict"], whole)
 

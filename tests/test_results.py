@@ -526,7 +526,7 @@ def test_a_recipe_that_needs_a_gpu_is_left_out(
 @pytest.mark.parametrize(
     ("catalogue", "arguments", "fragments"),
     [
-        ((["data.val_size=0"], "augment=non"), ["ablations"], ["quick.variants.flip: ", "non"]),
+        ((["data=folder", "data.val_size=0"], "augment=non"), ["ablations"], ["quick.variants.flip: ", "non"]),
         ((["experiment=nope"],), [], ["quick: ", "experiment/nope"]),
         ((["model.dropout=2"],), [], ["quick: model.dropout=2"]),
         ((["model=mlp"],), ["--recipes", "quik"], ["quik: there is no such recipe; did you mean quick"]),

@@ -147,9 +147,9 @@ def test_evaluate_gives_them_exactly_and_from_any_folder(
     monkeypatch.setattr(monkeypatch, "chdir", lambda _: None)  # stay here
     for split in ("test", "val"):
         assert run_script("evaluate", f'run="{moved}"', f"split={split}").status == 0
-        assert results[-1]["loss"].item() == metrics[f"{split}/loss"]
-        assert results[-1]["accuracy"].item() == metrics[f"{split}/accuracy"]
-        assert results[-1]["accuracy_per_class"].tolist() == list(metrics[f"{split}/accuracy_per_class"].values())
+        assert results[-1].loss == metrics[f"{split}/loss"]
+        assert results[-1].accuracy == metrics[f"{split}/accuracy"]
+        assert results[-1].accuracy_per_class == list(metrics[f"{split}/accuracy_per_class"].values())
 
 
 def test_the_progress_bar_shows_loss_and_accuracy_of_the_epoch_so_far(

@@ -29,5 +29,5 @@ def read_settings(schema: type[T], cfg: DictConfig) -> T:
     check_arguments("", schema, values)
     required = [field.name for field in dataclasses.fields(schema) if field.default is dataclasses.MISSING]  # type: ignore[arg-type]
     if missing := [name for name in required if name not in values]:
-        raise ValueError(f"{missing[0]}: the key is required")
+        raise ValueError(f"{missing[0]}: is required")
     return schema(**values)

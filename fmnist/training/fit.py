@@ -69,7 +69,12 @@ def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
     rank, trainer = find_rank(), training.trainer
     if trainer.world_size == 1:
         return fit(training, checkpoint)
-    task = (training.config, str(training.run.folder), str(checkpoint) if checkpoint else None)
+    task = (
+        training.config,
+        str(training.run.folder),
+        str(checkpoint) if checkpoint else None,
+        training.history.state_dict(),
+    )
     if rank.external:
         network = copy.deepcopy(training.classifier.network)
         with process_group(rank):
@@ -92,13 +97,14 @@ def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
     return outcome
 
 
-def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None) -> FitOutcome:
+def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None, history: dict[str, Any]) -> FitOutcome:
     """Train in one of several processes; rank zero alone writes and logs.
 
     Args:
         config: the resolved config of the run.
         folder: the run's.
         checkpoint: the one to resume from, if any; after a restart of the processes it is the newest one.
+        history: the state of the table of the epochs, with the row of the untrained network.
     """
     run, rank = Run(Path(folder)), find_rank()
     newest = Path(checkpoint) if checkpoint else None
@@ -112,6 +118,7 @@ def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None) -> F
             log.info("resuming from %s after the processes were started again", newest)
         first_step = checkpoints.load(newest)["global_step"] if newest else None
         training = build_training(OmegaConf.create(config), run, first_step)
+        training.history.load_state_dict(history)  # a checkpoint brings its own
         prepare_data(training)
         return fit(training, newest)
 
@@ -124,8 +131,8 @@ def join(rank: RankInfo) -> None:
     """
     with process_group(rank):
         try:
-            config, folder, checkpoint = broadcast(None)
-            fit_worker(config, folder, checkpoint)
+            config, folder, checkpoint, history = broadcast(None)
+            fit_worker(config, folder, checkpoint, history)
         except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:
             raise interruption(signal) from None
         except Exception as error:
