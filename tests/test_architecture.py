@@ -50,6 +50,30 @@ def test_features_import_the_core_and_the_core_imports_no_feature(file: Path) ->
     assert used <= CORE | {entry} | FEATURES.get(entry, set())
 
 
+ENTRIES = {"train", "main", "get_data", "show_data"}
+"""Modules with the `main` of a command, which read its config and pass plain values on."""
+HYDRA_HOOKS = {"callback", "folders", "job", "overrides"}
+"""Modules of sweeps that Hydra calls with its configs."""
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_only_entries_and_the_config_package_take_a_config(file: Path) -> None:
+    if entry_of(file) == "config" or file.stem in ENTRIES or (entry_of(file) == "sweep" and file.stem in HYDRA_HOOKS):
+        return
+    arguments = [each for each in ast.walk(ast.parse(file.read_text())) if isinstance(each, ast.arg)]
+    taken = [each.arg for each in arguments if each.annotation and "DictConfig" in ast.unparse(each.annotation)]
+    assert taken == []
+    assert not {each.arg for each in arguments} & {"cfg"}
+
+
+def test_only_the_data_package_knows_its_datasets() -> None:
+    constants = {"FASHION_MNIST", "CLASSES", "IMAGE_SHAPE", "MEAN", "STD"}
+    allowed = {"data", "config"}  # which restores checkpoints of versions that knew one dataset
+    for file in MODULES:
+        used = {name.rpartition(".")[2] for name in imports(file)} & constants
+        assert not used or entry_of(file) in allowed, f"{file}: {used}"
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "scripts").glob("*.py")), ids=lambda file: file.name)
 def test_scripts_only_start_the_command_line(file: Path) -> None:
     assert {name for name in imports(file) if name.startswith("fmnist")} == {"fmnist.config.command_line.run"}
