@@ -18,6 +18,7 @@ from fmnist.config.processes import Terminated
 from fmnist.runs import checkpoints
 from fmnist.runs.run import Run
 from fmnist.training.callbacks import TrainingInterrupted
+from fmnist.training.callbacks.history import Row
 from fmnist.training.distributed import (
     ProcessLostError,
     broadcast,
@@ -73,7 +74,7 @@ def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
         training.config,
         str(training.run.folder),
         str(checkpoint) if checkpoint else None,
-        training.history.state_dict(),
+        training.history.rows,
     )
     if rank.external:
         network = copy.deepcopy(training.classifier.network)
@@ -97,28 +98,28 @@ def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
     return outcome
 
 
-def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None, history: dict[str, Any]) -> FitOutcome:
+def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None, rows: list[Row]) -> FitOutcome:
     """Train in one of several processes; rank zero alone writes and logs.
 
     Args:
         config: the resolved config of the run.
         folder: the run's.
         checkpoint: the one to resume from, if any; after a restart of the processes it is the newest one.
-        history: the state of the table of the epochs, with the row of the untrained network.
+        rows: the table of the epochs so far: that of the untrained network. A checkpoint brings its own.
     """
     run, rank = Run(Path(folder)), find_rank()
     newest = Path(checkpoint) if checkpoint else None
     with contextlib.ExitStack() as stack:
-        if rank.launcher == "fmnist":  # otherwise the command line has set the logs up
+        if rank.launcher == "fmnist":  # torchrun and srun start the whole command instead
             logs.to_terminal(errors_only=rank.rank > 0)
             if rank.rank == 0:
                 stack.enter_context(logs.to_file(run.log_file))
-        if rank.restarts and (found := checkpoints.load_newest([run.last_checkpoint, run.previous_checkpoint])):
-            newest = found[0]
-            log.info("resuming from %s after the processes were started again", newest)
+            if rank.restarts and (found := checkpoints.load_newest([run.last_checkpoint, run.previous_checkpoint])):
+                newest = found[0]
+                log.info("resuming from %s after the processes were started again", newest)
         first_step = checkpoints.load(newest)["global_step"] if newest else None
         training = build_training(OmegaConf.create(config), run, first_step)
-        training.history.load_state_dict(history)  # a checkpoint brings its own
+        training.history.rows = rows
         prepare_data(training)
         return fit(training, newest)
 
@@ -129,17 +130,19 @@ def join(rank: RankInfo) -> None:
     Raises:
         KeyboardInterrupt: if the training was interrupted.
     """
+    hint = ""
     with process_group(rank):
         try:
-            config, folder, checkpoint, history = broadcast(None)
-            fit_worker(config, folder, checkpoint, history)
+            config, folder, checkpoint, rows = broadcast(None)
+            hint = f"; resume with:  {Run(Path(folder)).resume_command}"
+            fit_worker(config, folder, checkpoint, rows)
         except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:
             raise interruption(signal) from None
         except Exception as error:
             reason = explained(error)
             if first_to_report(rank):
                 name = "" if isinstance(reason, ProcessLostError) else f"rank {rank.rank} on {socket.gethostname()}: "
-                log.error("error: %s%s; resume with:  %s", name, reason, Run(Path(folder)).resume_command)
+                log.error("error: %s%s%s", name, reason, hint)
             sys.exit(2)
 
 
