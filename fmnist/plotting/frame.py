@@ -15,7 +15,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: a file in this package, which extends plotting/base.html.
-        values: what the template shows, by name.
+        values: of the template's variables.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1]),
@@ -37,7 +37,6 @@ def svg(figure: Figure, size: tuple[float, float] | None = None) -> Markup:
     """Return a chart as SVG for a page, which is not escaped again: matplotlib escapes the texts in it.
 
     Args:
-        figure: the chart.
         size: width and height in inches, if they are to change.
     """
     if size:

@@ -22,10 +22,6 @@ PREVIEWED = 64  # images
 class Predictor:
     """The network of a checkpoint, in the precision in which it was trained and evaluated.
 
-    Args:
-        file: checkpoint.
-        accelerator: device of the network.
-
     Raises:
         ValueError: if the checkpoint can't be restored, its network doesn't take gray images or returns NaN, or there
             is no such device.
@@ -58,8 +54,6 @@ class FileClassifier:
     """Classifies image files in batches, and counts them.
 
     Args:
-        predictor: the network.
-        background: of the pictures.
         top: number of classes in a prediction.
         batch_size: images that are in memory and pass through the network at once.
     """
