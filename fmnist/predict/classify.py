@@ -11,7 +11,8 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from fmnist.config.restore import restore
-from fmnist.predict.formats import Prediction, printable
+from fmnist.plotting.terminal import printable
+from fmnist.predict.formats import Prediction
 from fmnist.predict.images import Background, Prepared, read_image
 
 log = logging.getLogger(__name__)

@@ -47,9 +47,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to
         check_root("data_root", OmegaConf.select(saved, "data.root"))
     split = given.split or ("test" if run.load_config().get("test", saved.test) else "val")
     if split == "val" and not saved.data.val_size:
-        hint = (
-            "" if given.split else "; the run had test=false, so that only split=test, given here, can be reported on"
-        )
+        hint = "" if given.split else "; the run had test=false: only split=test, given here, can be reported on"
         raise ValueError(f"split=val: the run had no validation images (data.val_size=0){hint}")
     datamodule = build_datamodule(saved)
     result = measure(build_evaluation_trainer(saved), classifier, datamodule, split)
