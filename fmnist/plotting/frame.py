@@ -15,14 +15,10 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: a file in this package, which extends plotting/base.html.
-        values: of the template's variables.
     """
+    loader = FileSystemLoader(Path(__file__).parents[1])
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"percent": percent, "colours": {"right": RIGHT, "wrong": WRONG}}
     return environment.get_template(template).render(**values).encode("ascii", "xmlcharrefreplace").decode()

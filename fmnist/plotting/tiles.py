@@ -21,11 +21,7 @@ CELL = 0.42  # inches of a pixel with its value
 
 @styled
 def tiles(
-    images: Tensor,
-    titles: Sequence[str] = (),
-    colours: Sequence[str] = (),
-    columns: int = 8,
-    suptitle: str = "",
+    images: Tensor, titles: Sequence[str] = (), colours: Sequence[str] = (), columns: int = 8, suptitle: str = ""
 ) -> Figure:
     """Return images in rows, each below its title.
 
@@ -70,10 +66,7 @@ def prediction_tiles(
 ) -> Figure:
     """Return images titled "predicted (true)", with ✓ in green where that is right and ✗ in red where it is wrong.
 
-    Args:
-        images: (N, H, W) or (N, C, H, W).
-        predicted: classes (N).
-        labels: true classes (N).
+    Images are (N, H, W) or (N, C, H, W), predicted classes and labels (N).
     """
     pairs = list(zip(predicted.tolist(), labels.tolist(), strict=True))
     titles = [f"{'✓' if guess == true else '✗'} {classes[guess]}\n({classes[true]})" for guess, true in pairs]
