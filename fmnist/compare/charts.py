@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame, Series
 
@@ -44,7 +43,12 @@ def setting_chart(key: str, values: Sequence[str | float], scores: Sequence[floa
         frequent = categories.value_counts().index[:MAX_VALUES]
         labels = sorted(frequent, key=lambda value: (value == NOT_SET, natural(value)))
         runs["place"] = categories.map({label: place for place, label in enumerate(labels)})
-        _name_categories(axes, labels)
+        texts = [text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…" for text in labels]
+        axes.set_xlim(-0.6, len(labels) - 0.4)
+        axes.set_xticks(range(len(labels)), texts, parse_math=False)
+        if max(map(len, texts)) * len(texts) > 44:  # they would overlap
+            for label in axes.get_xticklabels():
+                label.set(rotation=30, ha="right", rotation_mode="anchor")
         if rare := categories.nunique() - len(labels):
             title += f" ({rare:,} rarer values left out)"
     runs = runs.dropna(subset="place")
@@ -60,12 +64,3 @@ def setting_chart(key: str, values: Sequence[str | float], scores: Sequence[floa
     axes.set(ylabel=ylabel)
     axes.grid(visible=True, axis="y")
     return figure
-
-
-def _name_categories(axes: Axes, labels: Sequence[str]) -> None:
-    texts = [text if len(text) <= LONGEST_LABEL else f"{text[: LONGEST_LABEL - 1]}…" for text in labels]
-    axes.set_xlim(-0.6, len(labels) - 0.4)
-    axes.set_xticks(range(len(labels)), texts, parse_math=False)
-    if max(map(len, texts)) * len(texts) > 44:  # they would overlap
-        for label in axes.get_xticklabels():
-            label.set(rotation=30, ha="right", rotation_mode="anchor")

@@ -73,12 +73,7 @@ def _csv(*tables: DataFrame) -> str:
 
 
 def page(comparison: Comparison, folder: Path) -> str:
-    """Return the page as HTML.
-
-    Args:
-        comparison: what is shown.
-        folder: of the page, for the links to the runs.
-    """
+    """Return the page as HTML, which lies in `folder`."""
     runs, unranked = comparison.runs, comparison.unranked
     rows = formatting.ranking_table(comparison, MAX_ROWS).to_dict("records")
     return render(

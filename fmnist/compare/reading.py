@@ -90,15 +90,12 @@ def find_runs(folders: Sequence[Path]) -> Iterator[Path]:
                 yield Path(path)
             go_deeper = not is_run and real_path not in seen
             seen.add(real_path)
-            names[:] = sorted(filter(_is_visible, names), key=natural) if go_deeper else []
+            visible = [name for name in names if not name.startswith(".")]
+            names[:] = sorted(visible, key=natural) if go_deeper else []
 
 
 def _warn(error: OSError) -> None:
     log.warning("%s can't be searched: %s", error.filename, error.strerror)
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".")
 
 
 def natural(text: str) -> list[str | int]:

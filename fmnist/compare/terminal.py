@@ -19,13 +19,7 @@ OPTIONAL = ["to best", "95% CI", "p (Holm)", "seconds"]
 
 
 def terminal_text(comparison: Comparison, width: int, folder: Path) -> str:
-    """Return the ranking, its explanation, and the runs that haven't finished.
-
-    Args:
-        comparison: what is shown.
-        width: of the terminal, in characters.
-        folder: from which the runs are named.
-    """
+    """Return the ranking, its explanation, and the runs that haven't finished, named as seen from `folder`."""
     parts = [f"{summary(comparison)}, by {comparison.metric}"]
     if comparison.runs:
         parts.append(as_text(ranking(comparison, width), width))

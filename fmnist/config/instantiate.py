@@ -24,8 +24,7 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool |
     """Return the `_target_` of a node of the config, called with the node's other keys.
 
     Args:
-        key: the key of the node in the config, for messages.
-        node: `_target_`, `_partial_` and arguments.
+        key: of the node in the config, for messages.
         kind: the class that the target is or descends from, or the module of which it is a function. A config from a
             stranger builds nothing else.
         partly: whether the node has to be `_partial_`, a function to be called later with more arguments; None allows

@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TextIO
 
 PROJECT = logging.getLogger("fmnist")
 LIGHTNING = logging.getLogger("lightning.pytorch")
@@ -21,33 +20,23 @@ IGNORED_WARNINGS = (
 """Patterns of warnings that the user can do nothing about."""
 
 
-class _TerminalHandler(logging.StreamHandler[TextIO]):
-    """Write to the present `sys.stdout` or `sys.stderr`, which a progress bar replaces while it is shown.
+class _TerminalHandler(logging.Handler):
+    """Write warnings to the present `sys.stderr`, other lines to `sys.stdout`, which a progress bar replaces.
 
     When the terminal is closed or the reader has gone (`| head`), the remaining lines are dropped.
     """
 
-    def __init__(self, name: Literal["stdout", "stderr"]) -> None:
-        logging.Handler.__init__(self)
-        self.stream_name = name
-        if name == "stdout":
-            self.addFilter(lambda record: record.levelno < logging.WARNING)
-        else:
-            self.setLevel(logging.WARNING)
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]
-        stream: TextIO = getattr(sys, self.stream_name)
-        return stream
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-            return
-        self.setLevel(logging.CRITICAL + 1)
-        # Python would try to write what is buffered at its end, and complain.
-        with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), self.stream.fileno())
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        try:
+            stream.write(f"{self.format(record)}\n")
+            stream.flush()
+        except OSError:
+            # Otherwise Python would try to write what is buffered at its end, and complain.
+            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+        except Exception:
+            self.handleError(record)
 
 
 class _FileHandler(logging.FileHandler):
@@ -77,9 +66,7 @@ def to_terminal(*, errors_only: bool = False) -> None:
         warnings.filterwarnings("ignore", message=message)
     for logger in LOGGERS:
         logger.propagate = False  # to the handlers of Hydra and Lightning
-        logger.handlers = [_TerminalHandler("stdout"), _TerminalHandler("stderr")]
-        for handler in logger.handlers if errors_only else []:
-            handler.setLevel(logging.ERROR)
+        logger.handlers = [_TerminalHandler(logging.ERROR if errors_only else logging.NOTSET)]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """From a checkpoint to a classifier."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -47,21 +47,11 @@ def restore(file: Path, accelerator: str = "auto", data_root: str | None = None)
     cfg.trainer.accelerator = accelerator
     if data_root is not None:
         cfg.data.root = data_root
-    dataset = dataset_of(file, checkpoint)
+    try:  # older versions knew one dataset, and named none
+        described = checkpoints.DATASET_KEY in checkpoint
+        dataset = DatasetInfo.from_dict(checkpoint[checkpoints.DATASET_KEY]) if described else FASHION_MNIST
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     classifier = build_classifier(cfg, dataset, checkpoint)
     checkpoints.restore_network(classifier.network, checkpoint)
     return Restored(cfg, classifier, dataset)
-
-
-def dataset_of(file: Path, checkpoint: dict[str, Any]) -> DatasetInfo:
-    """Return the dataset of a checkpoint: Fashion-MNIST if an older version wrote it, which knew no other.
-
-    Raises:
-        ValueError: if the file describes no dataset.
-    """
-    if checkpoints.DATASET_KEY not in checkpoint:
-        return FASHION_MNIST
-    try:
-        return DatasetInfo.from_dict(checkpoint[checkpoints.DATASET_KEY])
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error

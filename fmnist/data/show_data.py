@@ -92,9 +92,6 @@ def pictures(
     """Draw one picture after the other.
 
     Args:
-        splits: all images.
-        dataset: theirs.
-        augment: applied to training images.
         seed: of the batch, and of the augmentation.
         count: images in the batch.
         index: of the training image whose pixel values are written out.
@@ -126,15 +123,7 @@ def class_means(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def augmented(
     images: Tensor, labels: Tensor, augment: Augmentation, seed: int, classes: Sequence[str]
 ) -> tuple[str, Figure]:
-    """Return a description, and a row of images above rows of them as training augments them.
-
-    Args:
-        images: (N, C, H, W), uint8.
-        labels: (N).
-        augment: as in training.
-        seed: of its random numbers.
-        classes: names of the K classes.
-    """
+    """Return a description, and a row of images (N, C, H, W), uint8, above rows of them as training augments them."""
     generator = torch.Generator().manual_seed(seed)
     flipped = torch.randint(2, labels.shape, generator=generator).bool() if augment.alternate else None
     rows, titles = [images], [f"original\n{name}" for name in names(labels, classes)]

@@ -77,7 +77,6 @@ def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str
     Sources: Selvaraju et al., https://arxiv.org/abs/1610.02391; Simonyan et al., https://arxiv.org/abs/1312.6034
 
     Args:
-        network: returns logits (N, K).
         images: normalised, (N, C, H, W).
         labels: the class in question, for each image (N).
 

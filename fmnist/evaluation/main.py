@@ -16,6 +16,7 @@ from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.restore import restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
+from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.sources import check_root
 from fmnist.evaluation.measure import ensemble, log_evaluation, measure
 from fmnist.evaluation.tta import TTA, TestTimeAugmentation
@@ -49,9 +50,12 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
         file: restore(file, options.accelerator, options.data_root)
         for file in find_checkpoints(options.run, options.checkpoint)
     }
-    configs = {str(file): member.config for file, member in restored.items()}
-    check_images(configs, options)
-    datamodule = build_datamodule(next(iter(configs.values())))
+    if options.data_root is None:
+        for member in restored.values():
+            check_root("data_root", OmegaConf.select(member.config, "data.root"))
+    datamodules = {file: build_datamodule(member.config) for file, member in restored.items()}
+    check_images(datamodules, options.split)
+    subject, datamodule = next(iter(datamodules.items()))
     evaluations = []
     for file, (config, classifier, dataset) in restored.items():
         if dataset.classes != datamodule.dataset.classes or dataset.image_shape != datamodule.dataset.image_shape:
@@ -61,14 +65,14 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
         evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, options.split))
         if len(restored) > 1:
             log.info("%s of %s: accuracy %.2f%%", options.split, file, 100 * evaluations[-1].accuracy)
-    subject, result, notes = next(iter(configs)), evaluations[0], []
+    result, notes = evaluations[0], []
     if len(evaluations) > 1:
         losses = [member.classifier.loss for member in restored.values()]
         result = ensemble(evaluations, losses, datamodule.splits[options.split][1])
-        subject, notes = f"an ensemble of {len(evaluations)} runs", [f"mean of {len(evaluations)} runs"]
+        notes.append(f"mean of {len(evaluations)} runs")
     if options.tta != "none":
         notes.append(f"test-time augmentation {options.tta}")
-    log_evaluation(subject, result, *notes)
+    log_evaluation(f"an ensemble of {len(evaluations)} runs" if len(evaluations) > 1 else str(subject), result, *notes)
     return result.accuracy
 
 
@@ -104,37 +108,25 @@ def expand_pattern(name: str) -> list[str]:
     return found
 
 
-def check_images(configs: Mapping[str, DictConfig], options: Settings) -> None:
-    """Refuse runs whose images are missing, or that can't be evaluated on the same images.
-
-    Args:
-        configs: config of each run, by its checkpoint file.
-        options: settings of the command.
+def check_images(datamodules: Mapping[Path, FashionMNISTDataModule], split: str) -> None:
+    """Refuse runs, by their checkpoint files, that have no images of a split, or not the same ones.
 
     Raises:
         ValueError: naming the key.
     """
-    for config in configs.values():
-        if options.data_root is None:
-            check_root("data_root", OmegaConf.select(config, "data.root"))
-        if options.split == "val" and not config.data.val_size:
-            raise ValueError("split=val: the run had no validation images (data.val_size=0)")
-    (first_file, first), *others = configs.items()
-    for file, config in others:
-        keys = ["data.val_size", "data.split_seed"] if options.split == "val" else []
-        changed = [key for key in keys if OmegaConf.select(first, key) != OmegaConf.select(config, key)]
-        if first.data.root != config.data.root and data_hashes(first) != data_hashes(config):
-            changed.append("data.root")
+    (first_file, first), *others = datamodules.items()
+    if split == "val" and not all(datamodule.val_size for datamodule in datamodules.values()):
+        raise ValueError("split=val: the run had no validation images (data.val_size=0)")
+    for file, datamodule in others:
+        keys = ["val_size", "split_seed"] if split == "val" else []
+        changed = [key for key in keys if getattr(first, key) != getattr(datamodule, key)]
+        if first.root != datamodule.root:
+            first.prepare_data()
+            datamodule.prepare_data()
+            changed += ["root"] if first.hashes != datamodule.hashes else []
         if changed:
-            values = [OmegaConf.select(each, changed[0]) for each in (first, config)]
+            key = changed[0]
             raise ValueError(
-                f"split={options.split}: an ensemble needs the same images, but {changed[0]} is {values[0]} "
-                f"in {first_file} and {values[1]} in {file}"
+                f"split={split}: an ensemble needs the same images, but data.{key} is {getattr(first, key)} "
+                f"in {first_file} and {getattr(datamodule, key)} in {file}"
             )
-
-
-def data_hashes(config: DictConfig) -> dict[str, str]:
-    """Return the SHA-256 of each data file of a run, by name."""
-    datamodule = build_datamodule(config)
-    datamodule.prepare_data()
-    return datamodule.hashes

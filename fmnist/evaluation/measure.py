@@ -111,13 +111,7 @@ def _evaluation(split: str, classes: Sequence[str], metrics: ClassificationMetri
 
 
 def log_evaluation(subject: str, evaluation: Evaluation, *notes: str) -> None:
-    """Log a table of the classes, then loss and accuracy.
-
-    Args:
-        subject: what was measured.
-        evaluation: the result.
-        notes: stand in brackets after the accuracy.
-    """
+    """Log a table of the classes, then loss and accuracy, with notes in brackets."""
     split = evaluation.split
     log.info("%s of %s:\n%s", split, subject, class_table(evaluation.confusion, evaluation.classes))
     note = f" ({'; '.join(notes)})" if notes else ""

@@ -18,12 +18,7 @@ OTHER_LINES = ((WRONG, ":", "^"), ("#E69F00", "-.", "D"), ("#009E73", "-", "v"),
 
 @styled
 def confusion_chart(confusion: Tensor, classes: Sequence[str]) -> Figure:
-    """Return the confusion matrix as a table of counts over colours.
-
-    Args:
-        confusion: counts (K true, K predicted).
-        classes: names of the K classes.
-    """
+    """Return the confusion matrix, counts (K true, K predicted), as a table over colours."""
     figure = new_figure(8, 8)
     axes = figure.add_subplot()
     with warnings.catch_warnings():
@@ -38,7 +33,6 @@ def curves_chart(curves: Mapping[str, Sequence[tuple[float, float]]], title: str
 
     Args:
         curves: (epoch, value) by name; "train" and "val" look the same in every chart.
-        title: what is shown.
         ylabel: what the values are, with their unit.
     """
     figure = new_figure(6.5, 3.8)
@@ -88,12 +82,7 @@ def reliability_chart(confidence: Tensor, accuracy: Tensor, count: Tensor, error
 
 @styled
 def class_counts_chart(counts: Mapping[str, Tensor], classes: Sequence[str]) -> Figure:
-    """Return the number of images of each class as bars, a panel for each split, all on one scale.
-
-    Args:
-        counts: images of each class (K) by split.
-        classes: names of the K classes.
-    """
+    """Return the number of images of each class (K) as bars, a panel for each split, all on one scale."""
     figure = new_figure(2.2 * len(counts) + 1, 3.4)
     panels = figure.subplots(1, len(counts), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (split, images) in zip(panels, counts.items(), strict=True):

@@ -15,14 +15,10 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: a file in this package, which extends plotting/base.html.
-        values: what the template shows, by name.
     """
+    loader = FileSystemLoader(Path(__file__).parents[1])
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"percent": percent, "colours": {"right": RIGHT, "wrong": WRONG}}
     return environment.get_template(template).render(**values).encode("ascii", "xmlcharrefreplace").decode()
@@ -37,7 +33,6 @@ def svg(figure: Figure, size: tuple[float, float] | None = None) -> Markup:
     """Return a chart as SVG for a page, which is not escaped again: matplotlib escapes the texts in it.
 
     Args:
-        figure: the chart.
         size: width and height in inches, if they are to change.
     """
     if size:

@@ -8,12 +8,7 @@ from fmnist.plotting.terminal import as_text, grid
 
 
 def class_table(confusion: Tensor, classes: Sequence[str]) -> str:
-    """Return a table of correct, total and % of each class and of all.
-
-    Args:
-        confusion: counts (K true, K predicted).
-        classes: names of the K classes.
-    """
+    """Return a table of correct, total and % of each class and of all, from counts (K true, K predicted)."""
     correct, total = confusion.diagonal(), confusion.sum(dim=1)
     counts = [*zip(correct.tolist(), total.tolist(), strict=True), (int(correct.sum()), int(total.sum()))]
     rows = [

@@ -23,8 +23,6 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collecti
     """Return a table of texts, which are shown as they are.
 
     Args:
-        headings: of the columns.
-        rows: a text for each column.
         words: the headings of the columns of text, which are flush left and may wrap; all others hold numbers.
     """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -40,8 +38,8 @@ def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collecti
 
 
 def printable(text: str) -> str:
-    """Return the text without control characters."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    """Return the text on one line, with control characters escaped."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def widths(table: Table) -> Measurement:

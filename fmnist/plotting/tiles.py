@@ -21,11 +21,7 @@ CELL = 0.42  # inches of a pixel with its value
 
 @styled
 def tiles(
-    images: Tensor,
-    titles: Sequence[str] = (),
-    colours: Sequence[str] = (),
-    columns: int = 8,
-    suptitle: str = "",
+    images: Tensor, titles: Sequence[str] = (), colours: Sequence[str] = (), columns: int = 8, suptitle: str = ""
 ) -> Figure:
     """Return images in rows, each below its title.
 
@@ -36,7 +32,6 @@ def tiles(
         images: (N, H, W) or (N, C, H, W), with 1 or 3 channels; N > 0.
         titles: a text above each image, of one or more lines; none, or N.
         colours: of the titles; none, or N.
-        columns: images in a row.
         suptitle: a line above all.
     """
     assert len(titles) in (0, len(images))
@@ -71,12 +66,7 @@ def prediction_tiles(
 ) -> Figure:
     """Return images titled "predicted (true)", with ✓ in green where that is right and ✗ in red where it is wrong.
 
-    Args:
-        images: (N, H, W) or (N, C, H, W).
-        predicted: classes (N).
-        labels: true classes (N).
-        classes: names of the K classes.
-        columns: images in a row.
+    Images are (N, H, W) or (N, C, H, W), predicted classes and labels (N).
     """
     pairs = list(zip(predicted.tolist(), labels.tolist(), strict=True))
     titles = [f"{'✓' if guess == true else '✗'} {classes[guess]}\n({classes[true]})" for guess, true in pairs]
@@ -84,13 +74,9 @@ def prediction_tiles(
 
 
 def map_grid(maps: Tensor, columns: int = 8) -> Tensor:
-    """Return the first 64 filters or activation maps in rows, as colours (3, height, width), uint8.
+    """Return the first 64 filters or activation maps (F, H, W) in rows, as colours (3, height, width), uint8.
 
     Blue is negative, white 0 and red positive, each map scaled by its own largest absolute value.
-
-    Args:
-        maps: (F, H, W).
-        columns: maps in a row.
     """
     maps = maps[:MOST_MAPS, None].detach().float().cpu()
     largest = maps.abs().amax(dim=(2, 3), keepdim=True)
@@ -102,12 +88,7 @@ def map_grid(maps: Tensor, columns: int = 8) -> Tensor:
 
 @styled
 def pixel_values(image: Tensor, title: str) -> Figure:
-    """Return one image with the value of each pixel written in it.
-
-    Args:
-        image: (H, W), uint8.
-        title: a line above.
-    """
+    """Return one image (H, W), uint8, with the value of each pixel written in it."""
     height, width = image.shape
     figure = new_figure(CELL * width + 0.6, CELL * height + 0.8)
     axes = figure.add_subplot()

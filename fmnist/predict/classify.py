@@ -11,7 +11,8 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from fmnist.config.restore import restore
-from fmnist.predict.formats import Prediction, printable
+from fmnist.plotting.terminal import printable
+from fmnist.predict.formats import Prediction
 from fmnist.predict.images import Background, Prepared, read_image
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,6 @@ PREVIEWED = 64  # images
 
 class Predictor:
     """The network of a checkpoint, in the precision in which it was trained and evaluated.
-
-    Args:
-        file: checkpoint.
-        accelerator: device of the network.
 
     Raises:
         ValueError: if the checkpoint can't be restored, its network doesn't take gray images or returns NaN, or there
@@ -58,8 +55,6 @@ class FileClassifier:
     """Classifies image files in batches, and counts them.
 
     Args:
-        predictor: the network.
-        background: of the pictures.
         top: number of classes in a prediction.
         batch_size: images that are in memory and pass through the network at once.
     """

@@ -8,13 +8,14 @@ from typing import TextIO
 
 from torch import Tensor
 
+from fmnist.plotting.terminal import printable
+
 
 @dataclass(frozen=True)
 class Prediction:
     """The most likely classes of an image file.
 
     Args:
-        file: its name.
         pixels: the network's input, uint8, (H, W).
         inverted: whether light and dark were exchanged.
         probabilities: by class, the largest first.
@@ -67,8 +68,3 @@ def ordinal(number: int) -> str:
     """Return 1st, 2nd, 3rd, 4th, ..."""
     suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{suffix}"
-
-
-def printable(name: str) -> str:
-    """Return a file's name on one line, with control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)

@@ -114,13 +114,7 @@ def prepare(gray: Image.Image, image_shape: ImageShape, background: Background =
 
 
 def _fit(gray: Image.Image, level: int, size: tuple[int, int]) -> Image.Image:
-    """Return the item on a background of gray `level`, resized and centred on black.
-
-    Args:
-        gray: the picture.
-        level: gray value of its background.
-        size: width and height of the result.
-    """
+    """Return the item on a background of gray `level`, resized and centred on black of (width, height) `size`."""
     step = max(1, max(gray.size) // (CELLS * max(size)))
     is_item = [255 * (abs(value - level) > TOLERANCE) for value in range(256)]
     box = [step * edge for edge in gray.reduce(step).point(is_item).getbbox() or (0, 0, *gray.size)]

@@ -45,21 +45,10 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to
     saved, classifier, _ = restore(run.chosen_checkpoint, given.accelerator, given.data_root)
     if given.data_root is None:
         check_root("data_root", OmegaConf.select(saved, "data.root"))
-    tested = run.load_config().get("test", saved.test)
-    split = choose_split(given.split, tested=tested, validated=bool(saved.data.val_size))
+    split = given.split or ("test" if run.load_config().get("test", saved.test) else "val")
+    if split == "val" and not saved.data.val_size:
+        hint = "" if given.split else "; the run had test=false: only split=test, given here, can be reported on"
+        raise ValueError(f"split=val: the run had no validation images (data.val_size=0){hint}")
     datamodule = build_datamodule(saved)
     result = measure(build_evaluation_trainer(saved), classifier, datamodule, split)
     log.info("report: %s", write_report(run, classifier, datamodule, result))
-
-
-def choose_split(split: str | None, *, tested: bool, validated: bool) -> str:
-    """Return the split that is asked for, or the test images where the run was tested, or the validation images.
-
-    Raises:
-        ValueError: if that leaves no images.
-    """
-    chosen = split or ("test" if tested else "val")
-    if chosen == "val" and not validated:
-        hint = "" if split else "; the run had test=false, so that only split=test, given here, can be reported on"
-        raise ValueError(f"split=val: the run had no validation images (data.val_size=0){hint}")
-    return chosen

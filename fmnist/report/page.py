@@ -32,20 +32,15 @@ CURVES_SIZE, RELIABILITY_SIZE = (4.6, 2.8), (4.8, 4.4)  # inches, small, so that
 
 
 def write_report(run: Run, classifier: Classifier, datamodule: FashionMNISTDataModule, result: Evaluation) -> Path:
-    """Write the run's report and return its file. What the folder lacks, as after an interruption, is left out.
+    """Write the report of a measured network into the run's folder, and return its file.
 
-    Args:
-        run: the folder it is written to, whose curves, config and record it shows.
-        classifier: with the weights that were measured.
-        datamodule: set up.
-        result: of the network on the validation or test images.
+    What the folder lacks of curves and record, as after an interruption, is left out. The data module is set up.
     """
     network = copy.deepcopy(classifier.network).float().cpu()
     dataset, curves = datamodule.dataset, read_curves(run.history_file)
     predicted, confidence = result.logits.argmax(dim=1), result.logits.softmax(dim=1).amax(dim=1)
-    images, labels = (
-        part[: len(predicted)] for part in datamodule.splits[result.split]
-    )  # limit_test_batches takes fewer
+    # Fewer than the split has, with limit_test_batches:
+    images, labels = (part[: len(predicted)] for part in datamodule.splits[result.split])
     predictions = Predictions(images, labels, predicted, confidence, dataset.classes)
     page = render(
         "report/page.html",
@@ -86,12 +81,7 @@ def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) ->
 
 
 def counts(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Return the accuracy with its 95 % interval, a row of metrics for each class, and the confusion matrix.
-
-    Args:
-        confusion: counts (K true, K predicted).
-        classes: names of the K classes.
-    """
+    """Return accuracy, its 95 % interval, a row of metrics for each class, and the matrix (K true, K predicted)."""
     correct, images, predicted = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
     scores = (correct / images, correct / predicted, 2 * correct / (images + predicted))  # NaN where there are none
     right, total = int(correct.sum()), int(images.sum())

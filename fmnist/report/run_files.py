@@ -63,13 +63,7 @@ def facts(curves: Curves, record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def checkpoint_fact(run: Run, monitor: str, validated: bool) -> str:
-    """Return which checkpoint a report is of, and why.
-
-    Args:
-        run: the run.
-        monitor: the metric by which the best checkpoint is chosen.
-        validated: whether the run has validation images.
-    """
+    """Return which checkpoint a report is of, and why; `validated` tells whether there are validation images."""
     if run.best_checkpoint.is_file():
         return f"{run.best_checkpoint.name}, chosen by {monitor}"
     if run.last_checkpoint.is_file():

@@ -24,7 +24,6 @@ def weaknesses(
         confidence: probability of the predicted class of each image (N).
         right: whether that class is the true one (N).
         curves: of the training, by the names of `fmnist.training.metric_names.metric_names`; any may be missing.
-        classes: names of the K classes.
     """
     sentences = [
         _divergence(confidence),
@@ -42,9 +41,7 @@ def weaknesses(
 def confused_pairs(confusion: Tensor, most: int) -> list[tuple[int, int, int]]:
     """Return true class, predicted class and number of images of the most frequent mistakes, in falling order.
 
-    Args:
-        confusion: counts (K true, K predicted).
-        most: how many at most; pairs that are never confused are left out.
+    They are at most `most` pairs of the counts (K true, K predicted), and none that is never confused.
     """
     mistakes = confusion.clone().fill_diagonal_(0)
     order = mistakes.flatten().argsort(descending=True, stable=True)[:most]

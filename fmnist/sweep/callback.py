@@ -3,6 +3,7 @@
 The jobs themselves are run by Hydra's own sweeper and launchers; see `fmnist.sweep.job`.
 """
 
+import itertools
 import os
 import platform
 from pathlib import Path
@@ -13,10 +14,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from fmnist.config.messages import explain, fail
-from fmnist.config.overrides import quoted
+from fmnist.config.overrides import key_of, quoted
 from fmnist.config.processes import at_end
-from fmnist.runs.run import check_name, new_run
-from fmnist.sweep.folders import UNNAMED, job_folder, sweep_name
+from fmnist.runs.run import Run, check_name, new_run
+from fmnist.sweep.folders import UNNAMED, belongs, job_name, sweep_name
 from fmnist.sweep.gpu_assignment import visible_gpus
 from fmnist.sweep.job import ended_here
 from fmnist.sweep.overrides import SweepOverrides, parse_sweep
@@ -24,7 +25,6 @@ from fmnist.sweep.summary import Sweep, jobs_text
 from fmnist.sweep.workers import STOP_FILE, continue_in_own_session
 from fmnist.training.rank_info import check_sweep
 
-OmegaConf.register_new_resolver("fmnist_job_folder", job_folder, replace=True)
 AUTO = "auto"
 
 
@@ -58,7 +58,8 @@ def prepare(config: DictConfig) -> None:
     hydra: Any = config.hydra
     command = hydra.job.config_name
     check(hydra)
-    overrides = parse_sweep(config, GlobalHydra.instance().config_loader())
+    given = [*(f"{key}={value}" for key, value in (hydra.sweeper.get("params") or {}).items()), *hydra.overrides.task]
+    overrides = parse_sweep(given, GlobalHydra.instance().config_loader())
     sequential = runs_sequentially(hydra.launcher)
     folder, is_new = make_folder(config, overrides)
     outcomes = None
@@ -85,6 +86,25 @@ def prepare(config: DictConfig) -> None:
     at_end.push(Sweep(command, folder, is_new, overrides.jobs, outcomes).end)
 
 
+def job_folder(*, _root_: DictConfig) -> str:
+    """Return the folder of the job with this config, below that of the sweep; a resolver of OmegaConf.
+
+    It is named by the overrides that `hydra.job.config.override_dirname.exclude_keys` leaves. Where a run with other
+    settings has the name already, as after an edit in conf/, the name gets a number.
+    """
+    hydra: Any = _root_.hydra
+    excluded = hydra.job.config.override_dirname.exclude_keys
+    overrides = [text for text in hydra.overrides.task if key_of(text) not in excluded]
+    own = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
+    config: Any = OmegaConf.to_container(own, resolve=True)
+    name = job_name(overrides)
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if belongs(Run(Path(hydra.sweep.dir) / name), config, overrides))
+
+
+OmegaConf.register_new_resolver("fmnist_job_folder", job_folder, replace=True)
+
+
 def check(hydra: Any) -> None:
     """Refuse a sweep whose command, processes, launcher or folders don't go with sweeps.
 
@@ -103,12 +123,12 @@ def check(hydra: Any) -> None:
         hydra.launcher.n_jobs = len(visible_gpus()) or -1
 
 
-def uses_joblib(launcher: DictConfig) -> bool:
+def uses_joblib(launcher: Any) -> bool:
     """Return whether the jobs run in processes of this machine."""
     return str(launcher._target_).endswith(".JoblibLauncher")
 
 
-def runs_sequentially(launcher: DictConfig) -> bool:
+def runs_sequentially(launcher: Any) -> bool:
     """Return whether the jobs run in this process, one after the other; joblib does so with one job at a time."""
     if not uses_joblib(launcher):
         return str(launcher._target_).endswith(".BasicLauncher")

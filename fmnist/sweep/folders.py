@@ -1,16 +1,13 @@
 """Where a sweep and its jobs lie: folders named by what differs, so that the same job finds its folder again."""
 
 import hashlib
-import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from fmnist.config.keys import affects_result
-from fmnist.config.overrides import key_of
+from fmnist.config.keys import affects_result, flat_settings
 from fmnist.runs.run import Run
 from fmnist.sweep.overrides import SweepOverrides
 
@@ -41,29 +38,15 @@ def job_name(overrides: Iterable[str]) -> str:
     return _shortened(re.sub(r"[^\w.=,+-]", "-", ",".join(sorted(map(part, overrides)))) or "defaults")
 
 
-def job_folder(*, _root_: DictConfig) -> str:
-    """Return the folder of the job with this config, below that of the sweep; a resolver of OmegaConf.
-
-    It is named by the overrides that `hydra.job.config.override_dirname.exclude_keys` leaves. Where a run with other
-    settings has the name already, as after an edit in conf/, the name gets a number.
-    """
-    hydra: Any = _root_.hydra
-    excluded = hydra.job.config.override_dirname.exclude_keys
-    overrides = [text for text in hydra.overrides.task if key_of(text) not in excluded]
-    name = job_name(overrides)
-    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    return next(name for name in names if _belongs(Run(Path(hydra.sweep.dir) / name), _root_, overrides))
-
-
-def _belongs(run: Run, config: DictConfig, overrides: Iterable[str]) -> bool:
+def belongs(run: Run, config: Mapping[str, Any], overrides: Iterable[str]) -> bool:
     """Return whether the folder is empty so far, or holds a run of the same job with the same settings."""
     if not run.config_file.is_file():
         return True
     try:
-        recorded = run.load_config()
+        recorded: Any = OmegaConf.to_container(run.load_config(), resolve=True)
     except ValueError:  # a damaged file
         return False
-    if not same_settings(recorded, OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])):
+    if not same_settings(recorded, config):
         return False
     try:
         known = run.load_record().get("overrides", overrides)
@@ -72,29 +55,18 @@ def _belongs(run: Run, config: DictConfig, overrides: Iterable[str]) -> bool:
     return set(overrides) <= set(known)  # not of another job whose name has the same characters
 
 
-def same_settings(recorded: DictConfig, composed: DictConfig) -> bool:
+def same_settings(recorded: Mapping[str, Any], composed: Mapping[str, Any]) -> bool:
     """Return whether two configs have the same seed, and the same value for each key that affects the result.
 
     Args:
         recorded: the config in a run folder.
         composed: the config of a job. Its trainer.precision=auto is the same as whatever the run has made of it.
     """
-    first, second = (
-        dict(_flat(OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
-        for config in (recorded, composed)
-    )
+    first, second = flat_settings(recorded), flat_settings(composed)
     if second.get("trainer.precision") == "auto":
         second["trainer.precision"] = first.get("trainer.precision")
     keys = (key for key in first.keys() | second.keys() if key == "seed" or affects_result(key))
     return all(repr(first.get(key)) == repr(second.get(key)) for key in keys)  # 1 batch is not 1.0 of the batches
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _shortened(name: str) -> str:

@@ -43,16 +43,9 @@ ended_here: list[Outcome] = []
 
 
 def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> float | None:
-    """Run one job. A failure is recorded and not raised, so that Hydra runs the other jobs.
+    """Run one job, and return the monitored metric where it has one.
 
-    Args:
-        job: the name of the command.
-        cfg: its config.
-        hydra: Hydra's own config.
-        raises: whether to raise a failure nevertheless, once it is recorded.
-
-    Returns:
-        The monitored metric, where the job has one.
+    A failure is recorded and, unless `raises` is set, not raised, so that Hydra runs the other jobs.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, unless this is a worker of a parallel sweep.

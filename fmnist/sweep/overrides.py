@@ -1,13 +1,13 @@
 """The overrides of a sweep: which keys have several values, and how many jobs that makes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
-from omegaconf import DictConfig
 
 from fmnist.config.overrides import key_of
 
@@ -26,19 +26,13 @@ class SweepOverrides:
     """The number of combinations."""
 
 
-def parse_sweep(config: DictConfig, loader: ConfigLoader) -> SweepOverrides:
-    """Parse the overrides of the command line and those of `hydra.sweeper.params`.
-
-    Args:
-        config: the config of the sweep, with Hydra's own.
-        loader: knows the options of each group.
+def parse_sweep(given: Sequence[str], loader: ConfigLoader) -> SweepOverrides:
+    """Parse the overrides of a sweep, with the help of a loader that knows the options of each group.
 
     Raises:
         ValueError: if there is no job, there are too many, or the sweep would resume a run.
     """
-    params = config.hydra.sweeper.get("params") or {}
-    given = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(given)
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(given))
     overrides = {override.get_key_element(): override for override in parsed}  # as in Hydra, the last one counts
     swept = frozenset(key_of(key) for key, override in overrides.items() if override.is_sweep_override())
     fixed = {key_of(key): str(override.input_line) for key, override in overrides.items()}

@@ -32,9 +32,6 @@ class Sweep:
     def end(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         """Conclude the sweep, however its command ends.
 
-        Args:
-            error: what the command has raised.
-
         Raises:
             SystemExit: with status 1 if jobs have failed or are running elsewhere.
             ValueError: if no job could run, or the processes of the jobs have died.
@@ -47,8 +44,11 @@ class Sweep:
             if stopped:
                 raise KeyboardInterrupt
             return
-        if error is None and len(failed) == self.jobs and not any(map(self._has_config, failed)):
-            raise ValueError(first_error(failed))
+        begun = [Run(self.folder / outcome.folder).config_file.exists() for outcome in failed]
+        if error is None and len(failed) == self.jobs and not any(begun):
+            errors = [str(outcome.error) for outcome in failed]
+            others = len(set(errors)) - 1
+            raise ValueError(errors[0] + (f" (and {others} more such errors)" if others else ""))
         killed = isinstance(error, Exception) and not isinstance(error, USER_ERRORS) and len(ended) < self.jobs
         if self.command == "train" and not is_removed:
             if killed:
@@ -85,9 +85,6 @@ class Sweep:
         Run(self.folder).discard()
         return True
 
-    def _has_config(self, outcome: Outcome) -> bool:
-        return Run(self.folder / outcome.folder).config_file.exists()
-
     def _mark_interrupted(self) -> None:
         """Record as interrupted the jobs that were running when they were killed."""
         for record in self.folder.glob("*/run.json"):
@@ -116,10 +113,3 @@ def tally(ended: Sequence[Outcome], jobs: int, rest: str) -> str:
     if len(ended) < jobs:
         parts.append(f"{jobs - len(ended)} {rest}")
     return f"{jobs_text(jobs)}: {', '.join(parts)}"
-
-
-def first_error(failed: Sequence[Outcome]) -> str:
-    """Return why no job could run."""
-    errors = [str(outcome.error) for outcome in failed]
-    others = len(set(errors)) - 1
-    return errors[0] + (f" (and {others} more such errors)" if others else "")

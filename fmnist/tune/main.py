@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
@@ -50,7 +50,8 @@ BOUNDS: dict[str, Any] = {
 class Settings(TrainKeys):
     """The keys of conf/tune.yaml, and what they may be."""
 
-    study: str
+    name: str | None  # type: ignore[assignment]
+    study: Any
     trials: AtLeast1
     max_seconds: Annotated[float, Gt(0)] | None
     n_jobs: AtLeast1
@@ -62,10 +63,6 @@ class Settings(TrainKeys):
 def main(cfg: DictConfig, hydra: DictConfig) -> None:
     """Run a study, or resume it, until it has its trials, and write its results.
 
-    Args:
-        cfg: the config, as conf/tune.yaml composes it.
-        hydra: Hydra's own config.
-
     Raises:
         ValueError: if the config isn't valid. Nothing is written then.
         KeyboardInterrupt: if the user pressed Ctrl-C. The results so far are written.
@@ -73,15 +70,19 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     """
     logs.to_terminal()
     quiet()
-    given = check_settings(cfg, str(cfg.study or hydra.runtime.choices.search))
+    given = read_settings(Settings, cfg)
+    given.study = str(given.study or hydra.runtime.choices.search)
+    check_settings(given, cfg.data.val_size)
     configs = Configs(list(hydra.overrides.task), given.study)
     search = plain_config(cfg.search)
     space = read_space(search, configs.plain, searchable_options)
     configs.check_free(space)
     if direction(given.monitor) == "min" and any(parameter.key == "loss" for parameter in space):
         raise ValueError(f"monitor={given.monitor}: can't compare the losses that search.loss chooses among")
-    build_part("sampler", cfg.sampler, BaseSampler, seed=0)  # invalid arguments show before anything is written
-    pruner = build_part("pruner", cfg.pruner, BasePruner)
+    for key in (f"{part}.{name}" for part in ("sampler", "pruner") for name in BOUNDS if name in (cfg[part] or {})):
+        check_value(key, BOUNDS[key.partition(".")[2]], OmegaConf.select(cfg, key))
+    build("sampler", cfg.sampler, BaseSampler, seed=0)  # invalid arguments show before anything is written
+    pruner = build("pruner", cfg.pruner, BasePruner)
     if WORKER not in os.environ:
         check_trainings(space, configs)
     tuning = open_study(
@@ -89,7 +90,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
         given.storage,
         configs.plain() | {"search": search},
         base_params(space, configs.plain(), configs.choices()),
-        lambda seed: build_part("sampler", cfg.sampler, BaseSampler, seed=seed),
+        lambda seed: build("sampler", cfg.sampler, BaseSampler, seed=seed),
         pruner,
     )
     objective = functools.partial(run_trial, tuning=tuning, space=space, configs=configs)
@@ -103,11 +104,34 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
             run_study(given, tuning, space, configs, facts, work)
 
 
+def check_settings(given: Settings, val_size: int) -> None:
+    """Raise a ValueError that names the key whose value isn't allowed."""
+    if given.resume is not None:
+        raise ValueError(f"resume={given.resume}: a study resumes by its own command, given again")
+    if given.name is not None:
+        raise ValueError(f"name={given.name}: the runs have the name of their study: study={given.name}")
+    if not re.fullmatch(NAME, given.study):
+        raise ValueError(
+            f"study={given.study}: must be letters, digits, '_', '-' and '.' alone, beginning with none of '-.'"
+        )
+    if given.study in known_options("experiment"):
+        raise ValueError(f"study={given.study}: there is an experiment of that name; take study=<another name>")
+    if not val_size:
+        raise ValueError(f"data.val_size={val_size}: trials are compared on validation images")
+    if given.test:
+        log.info("test=true: no trial looks at the test images; train the best setting to test it")
+
+
 def run_study(
     given: Settings, tuning: Tuning, space: Space, configs: Configs, facts: dict[str, str], work: Callable[[], None]
 ) -> None:
     """Run the trials that are left, in this process or in several, and write the results."""
-    log_summary(given, tuning, space, facts)
+    done = sum(trial.state.is_finished() for trial in tuning.trials)
+    log.info("study %s in %s", given.study, tuning.folder)
+    for parameter in space:
+        log.info("  %s", parameter)
+    log.info("%s; best is the %simum of %s", ", ".join(facts.values()), direction(given.monitor), given.monitor)
+    log.info("%d trial%s, of which %d are done", given.trials, "s" if given.trials > 1 else "", done)
     status, interrupted = 0, None
     try:
         if given.n_jobs > 1:
@@ -126,49 +150,3 @@ def run_study(
         log.warning("%d of %d trials failed", failed, len(tuning.trials))
     if status or failed:
         sys.exit(status or 1)
-
-
-def check_settings(cfg: DictConfig, study: str) -> Settings:
-    """Return the keys that belong to no group, checked.
-
-    Raises:
-        ValueError: naming the key whose value isn't allowed.
-    """
-    if cfg.resume is not None:
-        raise ValueError(f"resume={cfg.resume}: a study resumes by its own command, given again")
-    if cfg.name is not None:
-        raise ValueError(f"name={cfg.name}: the runs have the name of their study: study={cfg.name}")
-    named = cfg.copy()
-    named.name = named.study = study
-    given = read_settings(Settings, named)
-    if not re.fullmatch(NAME, study):
-        raise ValueError(f"study={study}: must be letters, digits, '_', '-' and '.' alone, beginning with none of '-.'")
-    if study in known_options("experiment"):
-        raise ValueError(f"study={study}: there is an experiment of that name; take study=<another name>")
-    if not cfg.data.val_size:
-        raise ValueError(f"data.val_size={cfg.data.val_size}: trials are compared on validation images")
-    if given.test:
-        log.info("test=true: no trial looks at the test images; train the best setting to test it")
-    return given
-
-
-def build_part(key: str, node: DictConfig, kind: type, **extra: Any) -> Any:
-    """Return the sampler or the pruner of the config.
-
-    Raises:
-        ValueError: naming the argument that is out of its bounds.
-    """
-    for name, value in (plain_config(node) if isinstance(node, DictConfig) else {}).items():
-        if name in BOUNDS:
-            check_value(f"{key}.{name}", BOUNDS[name], value)
-    return build(key, node, kind, **extra)
-
-
-def log_summary(given: Settings, tuning: Tuning, space: Space, kinds: dict[str, str]) -> None:
-    """Log what is searched, and where the study is."""
-    done = sum(trial.state.is_finished() for trial in tuning.trials)
-    log.info("study %s in %s", given.study, tuning.folder)
-    for parameter in space:
-        log.info("  %s", parameter)
-    log.info("%s; best is the %simum of %s", ", ".join(kinds.values()), direction(given.monitor), given.monitor)
-    log.info("%d trial%s, of which %d are done", given.trials, "s" if given.trials > 1 else "", done)

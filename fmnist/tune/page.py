@@ -33,11 +33,9 @@ def render_page(
     """Return the page of a study as HTML.
 
     Args:
-        tuning: the study.
-        space: its search space.
-        table: its trials, as in trials.csv.
-        facts: lines of the summary, by their names.
-        chosen: what is said of the setting that it ended with; None without a finished trial.
+        table: the trials, as in trials.csv.
+        facts: further lines of the summary, by their names.
+        chosen: see `choose_setting`; None without a finished trial.
     """
     metric = tuning.metric
     shown = table[table.state.isin(LOOKS) & table[metric].notna()]

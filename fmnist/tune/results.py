@@ -42,9 +42,6 @@ def write_results(
     """Write trials.csv, study.html and the experiment of the best setting, and log what came out.
 
     Args:
-        tuning: the study.
-        space: its search space.
-        configs: its configs.
         facts: further lines for the page, by their names.
         seeds: seeds with which the finalists and the base setting are retrained; none leaves it out.
         finalists: how many of the best trials are retrained.
@@ -114,10 +111,9 @@ def of_trial(space: Space, trial: FrozenTrial) -> Setting:
 
 
 def write_experiment(tuning: Tuning, configs: Configs, overrides: Sequence[str], which: str) -> str:
-    """Write a setting, with what was typed beside it, as an experiment: its difference from the default.
+    """Write a setting, with what was typed beside it, as an experiment, and return the file's text.
 
-    Returns:
-        The text of the file.
+    It holds the setting's difference from the default.
     """
     name = tuning.folder.name
     default = Configs([], name)
@@ -133,13 +129,12 @@ def write_experiment(tuning: Tuning, configs: Configs, overrides: Sequence[str],
     text = f"# @package _global_\n# The result of a study of {len(tuning.trials)} trials: {which}.\n"
     text += f"#   python scripts/train.py --config-dir <folder of the study> experiment={name}\n"
     if changed:
-        text += (
-            "defaults:\n" + "".join(f"  - override /{group}: {option}\n" for group, option in changed.items()) + "\n"
-        )
+        lines = [f"  - override /{group}: {option}\n" for group, option in changed.items()]
+        text += "".join(["defaults:\n", *lines, "\n"])
     text += OmegaConf.to_yaml(values)
-    file = tuning.folder / "experiment" / f"{name}.yaml"
-    file.parent.mkdir(exist_ok=True)
-    atomic_write(file, text)
+    folder = tuning.folder / "experiment"
+    folder.mkdir(exist_ok=True)
+    atomic_write(folder / f"{name}.yaml", text)
     return text
 
 
@@ -163,11 +158,7 @@ def retrain_finalists(
 
 
 def compare_with_base(retrained: Mapping[str, Sequence[float]], metric: str) -> pd.DataFrame:
-    """Compare the values of each setting with those of the base setting.
-
-    Args:
-        retrained: the metric with each seed, by the settings' names.
-        metric: its name.
+    """Compare the metric of each setting, by name and with each seed, with that of the base setting.
 
     Returns:
         A row for each setting as texts, the best mean first: mean and standard deviation, difference to the base

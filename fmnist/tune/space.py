@@ -85,8 +85,6 @@ def read_space(search: Mapping[str, Any], compose: Compose, options: Options) ->
     Args:
         search: nested like the config. At the end of each path is {low, high, log, step} or {choices}. The choices of a
             group are a list of its options, or {option: parameters that belong to this option}.
-        compose: gives the config whose keys are searched.
-        options: gives the options of a group.
 
     Raises:
         ValueError: naming the key that doesn't exist or the range that isn't valid.
@@ -204,8 +202,7 @@ def base_params(space: Space, config: Mapping[str, Any], choices: Mapping[str, s
     """Return the values of the base setting by the parameters' names; None if it is outside of the space.
 
     Args:
-        space: the search space.
-        config: the config without any trial's choice.
+        config: without any trial's choice.
         choices: its option of each group.
     """
     current = {key: label(value) for key, value in flat(config).items()} | dict(choices)

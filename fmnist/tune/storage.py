@@ -44,11 +44,7 @@ def open_storage(url: str, stale: Callable[[Study, FrozenTrial], None]) -> Stora
     for attempt in range(ATTEMPTS):
         try:
             return Storage(
-                url,
-                options,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=stale,
+                url, options, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=stale
             )
         except (SQLAlchemyError, OptunaError) as error:
             if attempt == ATTEMPTS - 1 or "exists" not in str(error):

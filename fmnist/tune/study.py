@@ -113,15 +113,12 @@ def open_study(
     make_sampler: Callable[[int], BaseSampler],
     pruner: BasePruner,
 ) -> Tuning:
-    """Return the study in a folder, which is created if there is none.
+    """Return the study in a folder of its name, which is created if there is none.
 
     Args:
-        folder: the study's folder, which has its name.
-        url: URL of a database; None keeps a file in the folder.
-        config: what its trials have in common, nested: only a study with the same can resume.
+        url: of a database; None keeps a file in the folder.
+        config: what the trials have in common, nested: only a study with the same can resume.
         first: the values of the first trial, by the parameters' names; None draws them, too.
-        make_sampler: returns, with a seed, what chooses the values of the others.
-        pruner: decides which trials end early.
 
     Raises:
         ValueError: if the study has another config, or its database can't be used.

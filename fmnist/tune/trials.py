@@ -41,12 +41,7 @@ KEYS = {field.name for field in dataclasses.fields(TrainKeys)}
 
 
 class Configs:
-    """The configs of a study's trainings: the overrides of the command line and those of a trial, composed by Hydra.
-
-    Args:
-        typed: the overrides of tune's command line.
-        study: the study's name.
-    """
+    """The configs of a study's trainings: what was typed to `tune` and the overrides of a trial, composed by Hydra."""
 
     def __init__(self, typed: Sequence[str], study: str) -> None:
         self.typed = tuple(typed)
@@ -115,16 +110,9 @@ def check_trainings(space: Space, configs: Configs) -> None:
 
 
 def run_trial(trial: Trial, tuning: Tuning, space: Space, configs: Configs) -> float:
-    """Train what a trial chooses, in a run folder of its own.
+    """Train what a trial chooses, in a run folder of its own, and return the monitored metric of its checkpoint.
 
-    Args:
-        trial: a new trial.
-        tuning: its study, whose lock is held. It is released as soon as the trial has its folder.
-        space: the search space.
-        configs: the study's configs.
-
-    Returns:
-        The monitored metric of the chosen checkpoint.
+    The study's lock, which is held, is released as soon as the trial has its folder.
 
     Raises:
         TrialPruned: if the pruner ended it.
@@ -188,13 +176,6 @@ def train_setting(
 
 def retrain(tuning: Tuning, configs: Configs, name: str, overrides: Sequence[str], seeds: Sequence[int]) -> list[float]:
     """Return the monitored metric of a setting with each of several seeds. What was trained before is read.
-
-    Args:
-        tuning: the study, in whose folder `retrained` the runs are.
-        configs: the study's configs.
-        name: name of the setting and of its folder.
-        overrides: the setting.
-        seeds: seeds of the trainings.
 
     Raises:
         RunIsBusy: if another process trains one of them.

@@ -32,10 +32,9 @@ def run_trials(tuning: Tuning, objective: Callable[[Trial], float], trials: int,
     Then wait for the trials of other processes, up to the time after which a killed one is found and retried.
 
     Args:
-        tuning: the study, which other processes may work on, too.
         objective: runs a trial, and releases the study's lock once the trial has its folder.
-        trials: trials that the whole study may have.
-        max_seconds: seconds of training, in all trials together, after which no trial begins.
+        trials: of the whole study, which other processes may work on, too.
+        max_seconds: of training, in all trials together, after which no trial begins.
 
     Raises:
         ValueError: if the first trials all failed with the same error.
