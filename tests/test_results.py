@@ -23,7 +23,7 @@ from fmnist.runs.run import Run
 from tools import baseline, measure_recipes
 from tools.arguments import exit_status
 from tools.results import runner
-from tools.results.catalogue import Recipe, ablation_tasks, choose, read_catalogue, recipe_tasks
+from tools.results.catalogue import Recipe, ablation_tasks, read_catalogue, recipe_tasks
 from tools.results.runner import locked
 from tools.results.store import COLUMNS, ResultsStore
 from tools.results.tables import fill, make_tables, points
@@ -237,14 +237,6 @@ def test_a_training_has_one_row_of_each_machine(tmp_path: Path) -> None:
     ]
 
 
-def test_what_has_a_row_of_this_machine_is_left_alone(tmp_path: Path) -> None:
-    store = ResultsStore(tmp_path / "results.csv")
-    store.add([ROW, {**ROW, "seed": 1, "machine": ELSEWHERE}, {**ROW, "variant": "flip", "split": "val"}])
-    tasks = [*recipe_tasks({"quick": QUICK}, 2), *ablation_tasks({"quick": QUICK}, 100, 1)]
-    found = [(task.variant, task.seed, task.split) for task in store.missing(tasks, {"cpu": HERE})]
-    assert found == [("", 1, "test"), ("", 0, "val"), ("smooth_loss", 0, "val")]
-
-
 # The trainings.
 
 
@@ -294,12 +286,6 @@ def test_a_catalogue_is_checked(text: str, message: str, tmp_path: Path) -> None
     file.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_catalogue(file)
-
-
-def test_recipes_are_chosen_by_name() -> None:
-    catalogue = {"a": QUICK, "b": Recipe()}
-    assert [*choose(catalogue, None)] == ["a", "b"]
-    assert [*choose(catalogue, ["b"])] == ["b"]
 
 
 # The machine, the code, and the tutorial epoch.

@@ -74,12 +74,6 @@ def test_the_last_epochs_draw_from_all_images() -> None:
     assert set.union(*left_out[3:]) == {*range(20)}
 
 
-def test_the_last_batch_may_be_smaller() -> None:
-    loader = stats_loader(21, 4, prune=0.3)  # leaves out 6
-    assert [len(labels) for _, labels in loader] == [4, 4, 4, 3]
-    assert [loader.images_in(number) for number in range(4)] == [4, 4, 4, 3]
-
-
 def test_orders_depend_on_seed_epoch_and_losses_only() -> None:
     losses = torch.rand(20, generator=torch.Generator().manual_seed(1)).tolist()
 
@@ -116,16 +110,7 @@ def test_the_weight_of_predictions_in_the_labels_grows() -> None:
     assert loader.losses.tolist() == pytest.approx(losses, abs=1e-5)  # of the labels, not the soft labels
 
 
-def test_without_a_limit_of_epochs_the_weight_of_predictions_is_constant() -> None:
-    loader = stats_loader(8, 8, prune=0.0, self_distillation=0.4)
-    for number, right in ((0, 1.0), (1, 0.64), (7, 0.64)):
-        loader.set_epoch(number)
-        ((_, labels),) = loader
-        assert labels.amax(1).tolist() == pytest.approx([right] * 8)
-        loader.record(0, torch.zeros(8, 10), labels)
-
-
-@pytest.mark.parametrize("served", range(5))
+@pytest.mark.parametrize("served", [0, 1, 3])
 @pytest.mark.parametrize("options", [(0.25, 0.0), (0.0, 0.4), (0.25, 0.4)])
 def test_an_epoch_resumes_at_any_batch(options: tuple[float, float], served: int) -> None:
     losses = torch.rand(20, generator=torch.Generator().manual_seed(1))
@@ -157,13 +142,11 @@ def test_an_epoch_resumes_at_any_batch(options: tuple[float, float], served: int
     assert seen == expected
 
 
-@pytest.mark.parametrize(
-    "overrides", [["augment.mixup=0.2"], ["data.self_distillation=0.4", "loss=mean_squared_error"]]
-)
 def test_a_training_records_losses_and_predictions_and_resumes_exactly(
-    overrides: list[str], train: RunScript, run_script: RunScript, at_batch: Callable[..., pytest.MonkeyPatch]
+    train: RunScript, run_script: RunScript, at_batch: Callable[..., pytest.MonkeyPatch]
 ) -> None:
-    overrides = ["data.prune=0.4", "augment.alternate=true", "trainer.max_epochs=4", "test=false", *overrides]
+    overrides = ["data.prune=0.4", "data.self_distillation=0.4", "loss=mean_squared_error", "trainer.max_epochs=4"]
+    overrides += ["augment.alternate=true", "test=false"]
     undo = at_batch(16, press_ctrl_c)  # in the third epoch; an epoch has 6 batches
     interrupted = train(*overrides, "name=interrupted")
     assert interrupted.status == 130, interrupted.err
@@ -180,8 +163,7 @@ def test_a_training_records_losses_and_predictions_and_resumes_exactly(
     assert same(one[FashionMNISTDataModule.__qualname__]["train"], position)
     assert position["losses"].isfinite().all()
     assert position["losses"].unique().numel() > 400
-    assert ("predictions" in position) == ("data.self_distillation=0.4" in overrides)
-    assert expected["state_dict"]["_metrics.train_metrics.confusion"].sum() == 300
+    assert "predictions" in position
 
 
 @pytest.mark.parametrize("key", ["prune", "self_distillation"])
