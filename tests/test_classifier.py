@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RunScript
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
@@ -76,17 +75,14 @@ def test_any_trainer_trains_it_with_any_loader_and_logger(data_root: Path, tmp_p
     assert result["test/accuracy"] == pytest.approx(float(logged["val/accuracy"]), abs=1e-6)
 
 
-def test_a_checkpoint_gives_the_classifier_back(train: RunScript) -> None:
-    done = train("trainer.max_epochs=1", "optimizer=sgd", "callbacks=ema")
-    assert done.status == 0, done.err
-    for name in ("best.ckpt", "last.ckpt"):
-        file = done.run / "checkpoints" / name
-        model = Classifier.load_from_checkpoint(file)
-        weights = checkpoints.network_weights(checkpoints.load(file))
-        assert all(torch.equal(value, weights[name]) for name, value in model.network.state_dict().items())
-        assert model.classes == CLASSES
+def test_a_checkpoint_gives_the_classifier_back(finished_run: Path) -> None:
+    file = finished_run / "checkpoints" / "best.ckpt"
+    model = Classifier.load_from_checkpoint(file)
+    weights = checkpoints.network_weights(checkpoints.load(file))
+    assert all(torch.equal(value, weights[name]) for name, value in model.network.state_dict().items())
+    assert model.classes == CLASSES
     with pytest.raises(ValueError, match="there is no checkpoint"):
-        Classifier.load_from_checkpoint(done.run / "other.ckpt")
+        Classifier.load_from_checkpoint(finished_run / "other.ckpt")
 
 
 def test_network_generalises_to_other_images(data_root: Path) -> None:

@@ -1,10 +1,7 @@
-"""Mixup and CutMix: by value, and in trainings."""
-
-from pathlib import Path
+"""Mixup and CutMix, by value."""
 
 import pytest
 import torch
-from conftest import RunScript, press_ctrl_c
 from kills import equal as same
 from torch import Tensor
 
@@ -12,7 +9,6 @@ from fmnist.data.augment import Augmentation
 from fmnist.data.info import FASHION_MNIST
 from fmnist.data.mix import mix, outside_rectangles, sample_beta
 from fmnist.models import MLP
-from fmnist.runs import checkpoints
 from fmnist.training.classifier import Classifier
 from fmnist.training.losses import CrossEntropy
 
@@ -151,29 +147,3 @@ def test_a_part_of_a_batch_may_have_no_or_one_image(augment: Augmentation, count
     assert bool(loss.isfinite()) == bool(count)  # the mean over nothing is NaN, and counts nothing
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
     assert model.metrics("train").confusion.sum() == count
-
-
-def last_state(run: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = checkpoints.load(run / "checkpoints" / "last.ckpt")["state_dict"]
-    return state
-
-
-def test_a_training_with_mixing_alternating_flips_and_pruning_resumes_exactly(
-    train: RunScript, run_script: RunScript, at_batch
-) -> None:
-    overrides = ["augment.alternate=true", "augment.erase=0.3", "augment.mixup=0.2", "augment.cutmix=1"]
-    overrides += ["augment.until=0.6"]  # the last epoch has plain labels
-    overrides += ["data.prune=0.4", "trainer.max_epochs=3", "test=false"]
-    undo = at_batch(8, press_ctrl_c)  # in the second epoch; an epoch has 6 batches
-    interrupted = train(*overrides, "name=interrupted")
-    assert interrupted.status == 130, interrupted.err
-    run = interrupted.run
-    undo.undo()
-    resumed = run_script("train", f"resume={run}")
-    assert resumed.status == 0, resumed.err
-    assert "from step 8" in resumed.out
-    whole = train(*overrides, "name=whole")
-    (other,) = whole.folder.glob("outputs/whole/*")
-    one, expected = last_state(run), last_state(other)
-    assert same(one, expected)
-    assert expected["_metrics.train_metrics.confusion"].sum() == 300

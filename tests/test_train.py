@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Done, RunScript, press_ctrl_c
-from kills import curves, untimed_rows
+from kills import curves, differences
+from kills import equal as same
 
+from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
 from fmnist.runs.run import Run
@@ -29,17 +31,6 @@ def record_of(run: Path) -> dict:
 def rows_of(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.network_weights(checkpoints.load(checkpoint))
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    first, second = weights_of(one), weights_of(other)
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
 
 
 def test_a_run_writes_everything_into_one_folder(train: RunScript) -> None:
@@ -90,9 +81,9 @@ def test_a_run_writes_everything_into_one_folder(train: RunScript) -> None:
     assert any("untrained: accuracy" in line for line in lines)
     assert any(line.split()[:1] == ["Trouser"] and line.split()[2] == "20" for line in lines)
     assert lines[-3:] == [
+        f"report:     {run}/report.html",
         f"run folder: {run}",
         "curves:     tensorboard --logdir outputs",
-        f"report:     {run}/report.html",
     ]
     assert f"{metrics['test/accuracy']:.2%} of 200 test images" in (run / "report.html").read_text()
     assert all(line in (run / "run.log").read_text() for line in lines[:5])
@@ -209,16 +200,25 @@ def test_a_finished_run_resumes_in_its_folder(train: RunScript, run_script: RunS
     assert len(steps) == 5
 
     whole = train("trainer.max_epochs=4", "scheduler=constant", "name=whole")
-    whole_run = next(whole.folder.glob("outputs/whole/*"))
-    assert_same_weights(run / "checkpoints" / "last.ckpt", whole_run / "checkpoints" / "last.ckpt")
+    (expected,) = whole.folder.glob("outputs/whole/*")
+    last, other = (checkpoints.load(folder / "checkpoints" / "last.ckpt") for folder in (run, expected))
+    assert same(last["state_dict"], other["state_dict"])
+
+
+RANDOM = ["augment=flip_shift", "model.dropout=0.3"]
+MIXED = ["augment.alternate=true", "augment.erase=0.3", "augment.mixup=0.2", "augment.cutmix=1", "augment.until=0.6"]
+SAMPLE_STATS = ["data.self_distillation=0.4", "loss=mean_squared_error", "augment.alternate=true"]
 
 
 @pytest.mark.parametrize(
     ("overrides", "interruptions"),
     [
-        ([], [(1, 1, 0), (14, 14, 1), (20, 20, 2), (30, 30, 3)]),  # the last batches of an epoch and of all, too
+        (RANDOM, [(1, 1, 0), (14, 14, 1), (20, 20, 2), (30, 30, 3)]),  # the last batches of an epoch and of all, too
         (["trainer.accumulate_grad_batches=4"], [(13, 3 + 1, 1)]),  # gradients are being accumulated
+        (["data.prune=0.4", *MIXED], [(8, 8, 1)]),  # an epoch has 6 batches; the last one isn't mixed
+        (["data.prune=0.4", *SAMPLE_STATS], [(16, 16, 2)]),
     ],
+    ids=["random", "accumulated", "mixed", "sample stats"],
 )
 def test_a_training_that_is_interrupted_by_ctrl_c_ends_as_without_interruption(
     train: RunScript,
@@ -228,12 +228,14 @@ def test_a_training_that_is_interrupted_by_ctrl_c_ends_as_without_interruption(
     interruptions: list[tuple[int, int, int]],
 ) -> None:
     """Each interruption is a batch, the steps until then and the epochs that are finished then."""
-    overrides = ["trainer.max_epochs=3", "augment=flip_shift", "model.dropout=0.3", *overrides]
     run = None
     for batch, step, epochs in interruptions:
         undo = at_batch(batch, press_ctrl_c)
-        done = run_script("train", f"resume={run}") if run else train(*overrides, "name=resumed")
-        assert done.status == 130
+        if run:
+            done = run_script("train", f"resume={run}")
+        else:
+            done = train("trainer.max_epochs=3", "name=resumed", *overrides)
+        assert done.status == 130, done.err
         assert "Traceback" not in done.err
         run = done.run
         assert record_of(run)["status"] == "interrupted"
@@ -244,11 +246,12 @@ def test_a_training_that_is_interrupted_by_ctrl_c_ends_as_without_interruption(
         time.sleep(1 - time.time() % 1)  # files of one second are ordered by a number as text: 10 < 9
     resumed = run_script("train", f"resume={run}")
     assert resumed.status == 0, resumed.err
-    whole = train(*overrides, "name=whole")
-    whole_run = next(whole.folder.glob("outputs/whole/*"))
-    assert_same_weights(run / "checkpoints" / "last.ckpt", whole_run / "checkpoints" / "last.ckpt")
-    assert untimed_rows(run / "metrics.csv") == untimed_rows(whole_run / "metrics.csv")
-    assert curves(run)["train/loss_step"] == curves(whole_run)["train/loss_step"]
+    assert f"from step {step}" in resumed.out
+    whole = train("trainer.max_epochs=3", "name=whole", *overrides)
+    (expected,) = whole.folder.glob("outputs/whole/*")
+    assert differences(run, expected) == []
+    one, other = (checkpoints.load(folder / "checkpoints" / "last.ckpt") for folder in (run, expected))
+    assert same(one[FashionMNISTDataModule.__qualname__], other[FashionMNISTDataModule.__qualname__])
 
 
 def test_curves_of_a_resumed_run_have_each_step_once(
