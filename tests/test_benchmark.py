@@ -5,13 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from processes import wait_for
 from torch import nn
 from torchvision import transforms
 
@@ -207,10 +207,10 @@ def test_a_process_ends_with_the_tool_that_measures_it(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, sys.executable, "-S", "-c", sleeper]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as tool:
-        wait_until(lambda: file.exists() and file.read_text() != "")
+        wait_for(lambda: file.exists() and file.read_text() != "")
         tool.terminate()
         tool.wait(60)
-    wait_until(lambda: not is_alive(int(file.read_text())))
+    wait_for(lambda: not is_alive(int(file.read_text())))
 
 
 def is_alive(pid: int) -> bool:
@@ -218,10 +218,3 @@ def is_alive(pid: int) -> bool:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)

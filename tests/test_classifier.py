@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets import FashionMNIST
@@ -127,36 +128,21 @@ class LossRecorder(Callback):
         self.losses.append(outputs["loss"].item())
 
 
-class Curves(Logger):
-    """Keeps the curve of the mean loss of recent steps."""
-
-    name = version = ""
-
-    def __init__(self) -> None:
-        self.points: dict[int, float] = {}
-
-    def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        if "train/loss_step" in metrics:
-            self.points[step] = metrics["train/loss_step"]
-
-
 @pytest.mark.parametrize(("every", "accumulate"), [(3, 1), (5, 1), (2, 2)])
 def test_mean_loss_is_logged_each_n_steps_over_the_batches_since_the_last_time(
-    data_root: Path, every: int, accumulate: int
+    data_root: Path, tmp_path: Path, every: int, accumulate: int
 ) -> None:
-    seen, curves = LossRecorder(), Curves()
-    options = {"log_every_n_steps": every, "accumulate_grad_batches": accumulate, "logger": curves}
+    seen = LossRecorder()
+    options = {"log_every_n_steps": every, "accumulate_grad_batches": accumulate, "logger": CSVLogger(tmp_path)}
     trainer = quiet_trainer(max_epochs=2, callbacks=[seen, StepLoss()], **options)
     trainer.fit(linear(), data(data_root, batch_size=50))
     assert len(seen.losses) == 20
+    curve = pd.read_csv(next(tmp_path.rglob("metrics.csv"))).dropna(subset="train/loss_step").set_index("step")
     batches = every * accumulate
     losses = [loss * accumulate for loss in seen.losses]  # Lightning divides what it shows
     for step in range(every, trainer.global_step + 1, every):
         window = losses[(step // every - 1) * batches : step // every * batches]
-        assert curves.points[step - 1] == pytest.approx(sum(window) / len(window), rel=1e-5)
+        assert curve["train/loss_step"][step - 1] == pytest.approx(sum(window) / len(window), rel=1e-5)
 
 
 def test_metrics_of_an_epoch_are_of_that_epoch_alone(data_root: Path) -> None:

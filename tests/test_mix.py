@@ -61,7 +61,7 @@ def test_cutmix_takes_a_rectangle_of_the_other_image_and_weights_the_label_by_it
     kept = 1 - other.float().mean(dim=(1, 2))
     torch.testing.assert_close(soft[torch.arange(500), labels], kept, atol=1e-6, rtol=0)
     torch.testing.assert_close(soft[torch.arange(500), labels.roll(1)], 1 - kept, atol=1e-6, rtol=0)
-    assert kept.mean().item() > 0.5  # rectangles are cut off at the edges
+    assert kept.mean().item() > 0.5  # rectangles end at the edges
 
 
 def test_rectangles_have_the_size_and_aspect_ratio_asked_for() -> None:

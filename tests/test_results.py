@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -549,6 +550,7 @@ def test_a_training_that_outlives_a_killed_measurement_keeps_the_lock(
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment) as measurement:
         while not (tmp_path / "started").exists():
             assert measurement.poll() is None
+            time.sleep(0.05)
         (launcher,) = Path(f"/proc/{measurement.pid}/task/{measurement.pid}/children").read_text().split()
         measurement.kill()
     try:
