@@ -3,16 +3,15 @@
 import functools
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from processes import wait_for
 from torch import nn
 from torchvision import transforms
 
@@ -23,7 +22,7 @@ from fmnist.models import CNN, MLP
 from tools import baseline
 from tools.arguments import exit_status
 from tools.benchmark import BENCHMARKS, main
-from tools.benchmarks import arithmetic, evaluation, start, training
+from tools.benchmarks import arithmetic, evaluation, training
 from tools.benchmarks.comparison import Comparison, Options, interleave, spread
 from tools.processes import run_process
 from tools.trainings import open_training
@@ -199,21 +198,19 @@ def test_a_process_that_fails_is_reported_by_its_last_line() -> None:
         run_process([sys.executable, "-S", "-c", "raise ValueError('no such thing')"])
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_a_process_ends_with_the_tool_that_measures_it(end: signal.Signals, tmp_path: Path) -> None:
+def test_a_process_ends_with_the_tool_that_measures_it(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     sleeper = f"import os, time; open({str(file)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
     code = (
         "import signal, sys; from tools.processes import run_process; "
-        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # which is ignored in the background of a shell
         "signal.signal(signal.SIGTERM, signal.default_int_handler); run_process(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, sys.executable, "-S", "-c", sleeper]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as tool:
-        wait_until(lambda: file.exists() and file.read_text() != "")
-        tool.send_signal(end)
+        wait_for(lambda: file.exists() and file.read_text() != "")
+        tool.terminate()
         tool.wait(60)
-    wait_until(lambda: not is_alive(int(file.read_text())))
+    wait_for(lambda: not is_alive(int(file.read_text())))
 
 
 def is_alive(pid: int) -> bool:
@@ -221,18 +218,3 @@ def is_alive(pid: int) -> bool:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@pytest.mark.slow
-def test_the_parts_of_a_training_process_are_timed(options: Options) -> None:
-    before, after, mib = start.train_shortly(options, "pictures=none", "report=false")
-    assert 0 < before < 60
-    assert 0 < after < 60
-    assert 100 < mib < 10_000

@@ -1,6 +1,7 @@
 """cuda_graph=true: a replayed training learns the same. Most tests need a GPU."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,19 +33,17 @@ def test_a_training_that_cannot_be_replayed_is_refused(arguments: tuple[str, int
         check_cuda_graph(*arguments)
 
 
-def test_a_cpu_is_refused_in_one_line(train: RunScript) -> None:
+def test_a_run_with_cuda_graph_is_refused_without_a_gpu_and_resumes_with_false(
+    finished_run: Path, train: RunScript, run_script: RunScript
+) -> None:
     done = train("cuda_graph=true")
     done.assert_refused("cuda_graph=true", "GPU")
     assert not list(done.folder.glob("outputs/*/*"))
-
-
-def test_a_replayed_run_resumes_without_a_gpu(train: RunScript, run_script: RunScript) -> None:
-    done = train("trainer.max_epochs=1")
-    config = done.run / "config.yaml"
+    config = finished_run / "config.yaml"
     config.write_text(config.read_text().replace("cuda_graph: false", "cuda_graph: true"))
-    refused = run_script("train", f"resume={done.run}", "trainer.max_epochs=2")
-    refused.assert_refused("cuda_graph=false trains without")
-    resumed = run_script("train", f"resume={done.run}", "trainer.max_epochs=2", "cuda_graph=false")
+    resume = ("train", f"resume={finished_run}", "trainer.max_epochs=3")
+    run_script(*resume).assert_refused("cuda_graph=false trains without")
+    resumed = run_script(*resume, "cuda_graph=false")
     assert resumed.status == 0, resumed.err
 
 

@@ -1,6 +1,5 @@
 """The splits, the batches that a Trainer gets, and resuming within an epoch."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +61,6 @@ def test_split_is_complete_sorted_and_stratified(val_size: int, sizes: dict[int,
     assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == sizes
 
 
-def test_validation_images_are_drawn_at_random() -> None:
-    _, val = stratified_split(torch.zeros(1000, dtype=torch.long), 100, seed=0)
-    assert 400 < val.float().mean() < 600
-
-
 def test_splits_are_those_of_torchvision(data_root: Path) -> None:
     module = data(data_root)
     train, test = FashionMNIST(str(data_root), train=True), FashionMNIST(str(data_root), train=False)
@@ -92,32 +86,13 @@ def test_splits_depend_on_the_split_seed_only(data_root: Path) -> None:
         assert torch.equal(splits[split][0], other[split][0]) == (split == "test")
 
 
-def test_setup_is_done_once(data_root: Path) -> None:
-    module = data(data_root)
-    before = dict(module.splits)
-    module.prepare_data()
-    module.setup("test")
-    assert all(module.splits[split][0] is before[split][0] for split in before)
-
-
-def test_without_validation_images_all_are_trained_on(data_root: Path) -> None:
+def test_at_least_one_image_must_be_left_to_train_on(data_root: Path) -> None:
     module = data(data_root, val_size=0)
-    assert len(module.splits["val"][0]) == 0
     assert module.val_dataloader() == []
     assert sum(len(labels) for _, labels in module.train_dataloader()) == TRAINING
-
-
-def test_one_image_must_be_left_to_train_on(data_root: Path) -> None:
     assert len(data(data_root, val_size=TRAINING - 1).splits["train"][0]) == 1
     with pytest.raises(ValueError, match=f"^data.val_size={TRAINING}: must be less than {TRAINING}"):
         data(data_root, val_size=TRAINING)
-
-
-def test_missing_files_are_refused(data_root: Path, tmp_path: Path) -> None:
-    shutil.copytree(data_root, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte"):
-        data(tmp_path)
 
 
 def test_batches_have_the_sizes_and_the_order_asked_for(data_root: Path) -> None:
@@ -187,7 +162,7 @@ def test_training_batches_are_augmented_and_all_batches_normalised(data_root: Pa
     assert not torch.equal(val, val.flip(3))
 
 
-def test_alternating_flips_start_anew_with_each_training(data_root: Path) -> None:
+def test_alternating_flips_restart_with_each_training(data_root: Path) -> None:
     recorder = Recorder()
     module = data(data_root, augment=Augmentation(flip=0.5, alternate=True), seed=4)
     for epochs in (2, 1):
@@ -227,14 +202,6 @@ def test_training_batches_are_mixed_after_the_normalisation(data_root: Path) -> 
     assert torch.equal(recorder.images("val"), normalise(module.splits["val"][0]).repeat(2, 1, 1, 1))
 
 
-def test_without_a_trainer_batches_are_only_normalised(data_root: Path) -> None:
-    module = data(data_root, augment=Augmentation(flip=1.0))
-    images, labels = module.splits["test"]
-    transferred, same_labels = module.on_after_batch_transfer((images, labels), 0)
-    assert torch.equal(transferred, normalise(images))
-    assert same_labels is labels
-
-
 def test_overfitting_serves_the_same_batches_in_every_epoch(data_root: Path) -> None:
     module, recorder = data(data_root), Recorder()
     quiet_trainer(max_epochs=3, overfit_batches=2, num_sanity_val_steps=0).fit(recorder, module)
@@ -254,7 +221,7 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.file, weights_only=False)
 
 
-@pytest.mark.parametrize("step", [3, 8, 11])
+@pytest.mark.parametrize("step", [8, 11])
 @pytest.mark.parametrize("options", [{}, {"prune": 0.3, "self_distillation": 0.4}], ids=["plain", "sample stats"])
 def test_a_training_that_asks_for_its_number_of_steps_resumes_within_an_epoch(
     data_root: Path, tmp_path: Path, options: dict[str, float], step: int

@@ -1,5 +1,6 @@
-"""The parts of a run of several processes, as far as one process can test them."""
+"""Training by several processes, as far as one process can test it."""
 
+import copy
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from kills import equal as same
 from omegaconf import OmegaConf
-from torch import nn
 
 from fmnist.config.trainer import choose_strategy
 from fmnist.data.info import FASHION_MNIST
@@ -50,7 +51,7 @@ SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_
         ({**SRUN, **TORCHRUN}, RankInfo(5, 8, 1, 1, 2, "torchrun", job="x")),  # which srun starts on each machine
     ],
 )
-def test_the_environment_says_the_rank_of_a_process(
+def test_the_rank_is_read_from_the_environment(
     environment: dict[str, str], rank: RankInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -58,7 +59,7 @@ def test_the_environment_says_the_rank_of_a_process(
     assert find_rank() == rank
 
 
-def test_processes_have_to_be_as_many_as_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launched_processes_must_be_as_many_as_the_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
     check_processes(3, 1)
     with pytest.raises(ValueError, match="num_nodes=2: torchrun or srun"):
         check_processes(1, 2)
@@ -70,7 +71,7 @@ def test_processes_have_to_be_as_many_as_were_asked_for(monkeypatch: pytest.Monk
             check_processes(devices, nodes)
 
 
-def test_a_sweep_is_of_single_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_of_a_sweep_must_be_single_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     check_sweep()
     check_sweep(1)
     with pytest.raises(ValueError, match="a job of 2 processes"):
@@ -81,25 +82,13 @@ def test_a_sweep_is_of_single_processes(monkeypatch: pytest.MonkeyPatch) -> None
         check_sweep()
 
 
-def test_synced_batch_norms_have_the_state_of_batch_norms_and_do_alone_what_they_do() -> None:
+def test_synced_batch_norms_have_the_state_of_batch_norms_and_the_same_outputs_in_one_process() -> None:
     torch.manual_seed(0)
-    network = CNN((1, 28, 28), 10, channels=[4, 8])
-    images = torch.randn(5, 1, 28, 28)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    expected = network(images)
-    after = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(before)
-    parameters = list(network.parameters())
-    made = synced(network)
-    assert [type(module) for module in made.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)] == [
-        SyncedBatchNorm,
-        SyncedBatchNorm,
-    ]
-    assert all(mine is its for mine, its in zip(made.parameters(), parameters, strict=True))
-    assert torch.equal(made(images), expected)
-    assert {name: value.tolist() for name, value in made.state_dict().items()} == {
-        name: value.tolist() for name, value in after.items()
-    }
+    network, images = CNN((1, 28, 28), 10, channels=[4, 8]), torch.randn(5, 1, 28, 28)
+    made = synced(copy.deepcopy(network))
+    assert sum(isinstance(module, SyncedBatchNorm) for module in made.modules()) == 2
+    assert torch.equal(made(images), network(images))
+    assert same(made.state_dict(), network.state_dict())
     assert synced(made) is made
 
 
@@ -107,7 +96,7 @@ def node(**values: object) -> OmegaConf:
     return OmegaConf.create({"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", **values})
 
 
-def test_several_processes_work_together_by_ddp_unless_fsdp_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_train_with_ddp_unless_fsdp_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_strategy(node()) == choose_strategy(node(strategy="ddp")) == "auto"
     assert type(choose_strategy(node(devices=2))) is WeightedDDPStrategy
     assert type(choose_strategy(node(num_nodes=2))) is WeightedDDPStrategy
@@ -121,26 +110,20 @@ def test_several_processes_work_together_by_ddp_unless_fsdp_is_asked_for(monkeyp
     assert choose_strategy(node(accelerator="gpu", devices=[2])) == "auto"
 
 
-def test_the_page_says_what_to_type() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
-    for word in ("trainer=ddp_cpu", "trainer=ddp", "trainer=fsdp", "torchrun", "srun", "resume="):
-        assert word in page
-
-
 def stub(rank: int = 0, size: int = 2, step: int = 7) -> Any:
-    """As much of a Trainer as callbacks ask."""
+    """Return the attributes of a Trainer that callbacks read."""
     datamodule = SimpleNamespace(dataset=FASHION_MNIST)
     return SimpleNamespace(global_rank=rank, world_size=size, global_step=step, datamodule=datamodule)
 
 
 def drawn(state: RandomStates, trainer: Any) -> list[float]:
-    """The first numbers of a training."""
+    """Return the first random numbers of a training."""
     state.setup(trainer, None, "fit")
     state.on_train_start(trainer, None)
     return torch.rand(3).tolist()
 
 
-def test_each_process_has_random_numbers_of_its_own_that_seed_step_and_rank_give() -> None:
+def test_random_numbers_of_a_process_depend_on_seed_step_and_rank() -> None:
     places = [(seed, rank, step) for seed in (0, 1) for rank in (0, 1) for step in (0, 7)]
     numbers = {place: drawn(RandomStates(place[0]), stub(place[1], 2, place[2])) for place in places}
     assert len({tuple(values) for values in numbers.values()}) == len(places)
@@ -148,7 +131,7 @@ def test_each_process_has_random_numbers_of_its_own_that_seed_step_and_rank_give
     assert {place: drawn(RandomStates(place[0]), stub(place[1], 2, place[2])) for place in places} == numbers
 
 
-def test_random_numbers_go_on_in_as_many_processes_and_are_drawn_anew_in_others(
+def test_random_numbers_resume_in_as_many_processes_and_restart_in_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")

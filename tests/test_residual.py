@@ -70,17 +70,6 @@ def test_a_stem_that_leaves_too_little_to_halve_is_refused(options: dict) -> Non
         ResNet(SHAPE, 10, depth=1, stem_kernel=4, stem_stride=4, **options)
 
 
-@pytest.mark.parametrize(
-    ("kind", "reductions"), [("mean", ["mean"]), ("max", ["amax"]), ("mean_max", ["mean", "amax"])]
-)
-def test_the_linear_layer_takes_means_or_maxima_of_the_channels(kind: str, reductions: list[str]) -> None:
-    images = torch.randn(2, *SHAPE)
-    network = ResNet(SHAPE, 10, [4], 1, global_pooling=kind).eval()
-    features = network.blocks(network.stem(images))
-    pooled = torch.cat([getattr(features, name)(dim=(2, 3)) for name in reductions], dim=1)
-    torch.testing.assert_close(network(images), network.head(pooled))
-
-
 @pytest.mark.parametrize(("network", "channels"), [(ResNet(SHAPE, 10, [4], 1), 4), (WideResNet(SHAPE, 10, 10, 1), 16)])
 def test_a_block_adds_its_input(network: nn.Module, channels: int) -> None:
     features, block = torch.rand(2, channels, 5, 5), network.blocks[0]

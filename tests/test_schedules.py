@@ -1,3 +1,5 @@
+"""Learning rate schedules, by value."""
+
 import math
 from collections.abc import Callable
 from functools import partial
@@ -51,17 +53,3 @@ def test_factor_is_between_0_and_1_and_not_always_0(schedule: Schedule, total: i
     factors = [schedule(number, total) for number in range(total + 3)]
     assert all(0.0 <= factor <= 1.0 for factor in factors)
     assert max(factors[: total + 1]) > 0.0
-
-
-@pytest.mark.parametrize(
-    ("schedule", "one", "two"),
-    [
-        (cosine, [1.0], [1.0, 0.5]),
-        (partial(cosine, warmup=0.5), [1 / 1.5], [0.5, 1.0]),
-        (one_cycle, [0.04], [0.04, 1 - 0.4 / 1.4]),
-        (step, [1.0], [1.0, 0.1]),
-    ],
-)
-def test_trainings_of_one_and_two_steps(schedule: Schedule, one: list[float], two: list[float]) -> None:
-    assert [schedule(0, 1)] == pytest.approx(one)
-    assert [schedule(0, 2), schedule(1, 2)] == pytest.approx(two)

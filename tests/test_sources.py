@@ -59,10 +59,6 @@ def assert_in_place(root: Path) -> None:
     assert {path.name: path.read_bytes() for path in raw_of(root).iterdir() if path.suffix != ".gz"} == FILES
 
 
-def modified(root: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "my data"
@@ -184,32 +180,23 @@ def test_the_sources_are_tried_in_order_with_one_line_each(
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, f"{TEST_IMAGES} missing"),
-        (b"", "damaged (0 bytes, SHA-256 e3b0c4429..."),
-        (FILES[TEST_IMAGES][:-1] + b"?", "damaged (15,696 bytes, "),
-        (FILES[TRAIN_IMAGES], "damaged (23,536 bytes, "),
-    ],
+    "content",
+    [None, b"", FILES[TEST_IMAGES][:-1] + b"?", FILES[TRAIN_IMAGES]],
     ids=["missing", "empty", "damaged", "swapped"],
 )
-def test_only_a_bad_file_is_fetched_again(
-    root: Path, system: Path, lines: Lines, content: bytes | None, reason: str
-) -> None:
-    raw = write(raw_of(root), packed=False)
-    bad = raw / TEST_IMAGES
-    bad.unlink()
-    if content is not None:
-        bad.write_bytes(content)
+def test_only_a_bad_file_is_fetched_again(root: Path, system: Path, lines: Lines, content: bytes | None) -> None:
+    raw = write(raw_of(root), packed=False, changed={TEST_IMAGES: content or b""})
+    if content is None:
+        (raw / TEST_IMAGES).unlink()
     write(system)
-    good = {name: (raw / name).stat() for name in NAMES if name != TEST_IMAGES}
+    good = {name: (raw / name).stat().st_ino for name in NAMES if name != TEST_IMAGES}
     assert ensure_files(root, SUMS) == SUMS
     assert_in_place(root)
-    assert {name: (raw / name).stat().st_ino for name in good} == {name: stat.st_ino for name, stat in good.items()}
-    first, second = lines()
-    assert first.startswith(f"WARNING data.root={root}: " + (reason if content is None else f"{bad} {reason}"))
-    assert not any(name in first for name in good)
-    assert second == f"INFO {TEST_IMAGES} verified from system folder {system}"
+    assert {name: (raw / name).stat().st_ino for name in good} == good
+    bad, fetched = lines()
+    assert TEST_IMAGES in bad
+    assert not any(name in bad for name in good)
+    assert fetched == f"INFO {TEST_IMAGES} verified from system folder {system}"
 
 
 @pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
@@ -227,17 +214,10 @@ def test_files_may_lie_in_either_folder_of_root(
 
 @pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
 def test_a_complete_folder_is_only_read(root: Path, checksums: dict[str, str] | None) -> None:
-    raw = write(raw_of(root), packed=False)
-    folders = (raw, raw.parent, root)
-    for folder in folders:
-        folder.chmod(0o555)
-    try:
-        before = modified(root)
-        assert ensure_files(root, checksums) == SUMS
-        assert modified(root) == before
-    finally:
-        for folder in folders:
-            folder.chmod(0o755)
+    write(raw_of(root), packed=False)
+    before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
+    assert ensure_files(root, checksums) == SUMS
+    assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
 
 
 PACKED = gzip.compress(FILES[TRAIN_IMAGES])
@@ -330,24 +310,25 @@ def test_a_second_process_waits_for_the_first(root: Path, system: Path, tmp_path
 
 
 def test_when_every_source_fails_one_message_says_why_and_what_to_do(root: Path, system: Path, lines: Lines) -> None:
-    raw = write(raw_of(root), packed=False)
-    (raw / TRAIN_LABELS).write_bytes(b"")
+    raw = write(raw_of(root), packed=False, changed={TRAIN_LABELS: b""})
     write(system, changed={TRAIN_LABELS: b"?"})
-    (system / f"{TEST_LABELS}.gz").unlink()
-    (raw / TEST_LABELS).unlink()
-    with pytest.raises(DataUnavailableError) as caught:
+    for missing in (system / f"{TEST_LABELS}.gz", raw / TEST_LABELS):
+        missing.unlink()
+    with pytest.raises(DataUnavailableError, match=f"no source has {TRAIN_LABELS}, {TEST_LABELS}:") as caught:
         ensure_files(root, SUMS)
-    title, at_root, at_system, at_torchvision, at_apt, advice = str(caught.value).split("\n")
-    assert title == f"Fashion-MNIST is not available, no source has {TRAIN_LABELS}, {TEST_LABELS}:"
-    damaged = f"damaged (0 bytes, SHA-256 e3b0c4429..., not {SUMS[TRAIN_LABELS][:9]}...)"
-    assert at_root == f"  data.root={root}: {raw / TRAIN_LABELS} {damaged}; {TEST_LABELS} missing"
-    assert at_system.startswith(f"  system folder {system}: {system / TRAIN_LABELS}.gz unreadable (")
-    assert at_torchvision.startswith("  torchvision's download: Error downloading ")
-    assert "Connection refused" in at_torchvision
-    assert at_apt == "  Debian's package dataset-fashion-mnist: no apt-get and no dpkg-deb here"
-    assert advice.startswith("Install Debian's package (apt install dataset-fashion-mnist), or put train-images-")
-    assert advice.endswith(f" (plain or .gz) into {raw}, or give a folder that holds them by data.root=...")
-    assert lines() == [f"WARNING {line.strip()}" for line in (at_root, at_system, at_torchvision, at_apt)]
+    _, *reasons, advice = str(caught.value).split("\n")
+    expected = {
+        f"data.root={root}": f"{TRAIN_LABELS} damaged (0 bytes, SHA-256 e3b0c4429..., not {SUMS[TRAIN_LABELS][:9]}...)",
+        f"system folder {system}": f"{system / TRAIN_LABELS}.gz unreadable (",
+        "torchvision's download": "Connection refused",
+        "Debian's package dataset-fashion-mnist": "no apt-get and no dpkg-deb here",
+    }
+    for line, (source, reason) in zip(reasons, expected.items(), strict=True):
+        assert line.startswith(f"  {source}: ")
+        assert reason in line
+    assert "apt install dataset-fashion-mnist" in advice
+    assert f" (plain or .gz) into {raw}, or give a folder that holds them by data.root=..." in advice
+    assert lines() == [f"WARNING {line.strip()}" for line in reasons]
     assert {path.name for path in raw.iterdir()} == {TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES}
 
 
