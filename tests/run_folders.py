@@ -35,7 +35,6 @@ def write_run(
     test: float | None = None,
     status: str = "finished",
     seed: int = 0,
-    start: str = "2026-11-22T10:00:00+00:00",
     choices: bool = True,
     settings: bool = True,
     **record: Any,
@@ -50,7 +49,6 @@ def write_run(
         test: accuracy on the test images; None if not measured.
         status: only finished runs have a metrics.json.
         seed: of the run.
-        start: of the run, which ends a minute later.
         choices: whether run.json has the choices of groups; earlier versions wrote neither them nor the settings.
         settings: whether run.json has the settings.
         record: more entries of run.json.
@@ -61,9 +59,15 @@ def write_run(
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     if settings:
         record["settings"] = flat_settings(OmegaConf.to_container(config))
-    entries = {"overrides": [*overrides, f"seed={seed}"], "start": start, "status": status, "seed": seed, **record}
+    entries = {
+        "overrides": [*overrides, f"seed={seed}"],
+        "start": "2026-11-22T10:00:00+00:00",
+        "status": status,
+        "seed": seed,
+        **record,
+    }
     if status == "finished":
-        entries["end"] = start.replace(":00+", ":59+")
+        entries["end"] = "2026-11-22T10:00:59+00:00"
     (folder / "run.json").write_text(json.dumps(entries | ({"choices": chosen} if choices else {}), indent=2))
     history = "epoch,step,val/accuracy\n0,0,0.1\n" + (f"1,215,{accuracy}\n" if accuracy is not None else "")
     (folder / "metrics.csv").write_text(history)
