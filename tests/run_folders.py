@@ -1,6 +1,5 @@
-"""Write run folders as trainings do, without a training: thousands within seconds."""
+"""Write run folders as trainings do, without a training."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -36,7 +35,6 @@ def write_run(
     test: float | None = None,
     status: str = "finished",
     seed: int = 0,
-    start: str = "2026-11-22T10:00:00+00:00",
     choices: bool = True,
     settings: bool = True,
     **record: Any,
@@ -49,11 +47,10 @@ def write_run(
         accuracy: on the validation images; None for NaN.
         loss: on the validation images; None for NaN.
         test: accuracy on the test images; None if not measured.
-        status: of the run. Only finished ones have a metrics.json.
+        status: only finished runs have a metrics.json.
         seed: of the run.
-        start: of the run, which ends a minute later.
-        choices: whether run.json has the choices of groups.
-        settings: whether run.json has the settings; earlier versions wrote neither.
+        choices: whether run.json has the choices of groups; earlier versions wrote neither them nor the settings.
+        settings: whether run.json has the settings.
         record: more entries of run.json.
     """
     config, chosen = composed(overrides)
@@ -62,11 +59,18 @@ def write_run(
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(config))
     if settings:
         record["settings"] = flat_settings(OmegaConf.to_container(config))
-    entries = {"overrides": [*overrides, f"seed={seed}"], "start": start, "status": status, "seed": seed, **record}
+    entries = {
+        "overrides": [*overrides, f"seed={seed}"],
+        "start": "2026-11-22T10:00:00+00:00",
+        "status": status,
+        "seed": seed,
+        **record,
+    }
     if status == "finished":
-        entries["end"] = start.replace(":00+", ":59+")
+        entries["end"] = "2026-11-22T10:00:59+00:00"
     (folder / "run.json").write_text(json.dumps(entries | ({"choices": chosen} if choices else {}), indent=2))
-    write_history(folder, [] if accuracy is None else [0.1, accuracy])
+    history = "epoch,step,val/accuracy\n0,0,0.1\n" + (f"1,215,{accuracy}\n" if accuracy is not None else "")
+    (folder / "metrics.csv").write_text(history)
     if status == "finished":
         metrics: dict[str, Any] = {"parameters": 241770, "checkpoint": "best.ckpt", "epochs": 1, "train/seconds": 10.0}
         metrics |= {"val/loss": loss, "val/accuracy": accuracy}
@@ -74,25 +78,3 @@ def write_run(
         metrics |= {"test/accuracy": test} if test is not None else {}
         (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
-
-
-def write_many_runs(folder: Path, count: int) -> None:
-    """Write runs of two seeds for each of count / 2 learning rates, of which the last is the best."""
-    template = write_run(folder.with_name("template") / "0", "optimizer=sgd", test=0.5)
-    texts = {file.name: file.read_text() for file in template.iterdir()}
-    record = json.loads(texts["run.json"])
-    for i in range(count):
-        run = folder / str(i)
-        run.mkdir(parents=True)
-        record["settings"] |= {"optimizer.lr": 1.5 + i // 2, "seed": i % 2}
-        texts["run.json"] = json.dumps(record)
-        for name, text in texts.items():
-            (run / name).write_text(text.replace("0.9", f"0.{1000 + i}") if name == "metrics.json" else text)
-
-
-def write_history(folder: Path, accuracies: Sequence[float]) -> None:
-    """Write the accuracy of each epoch, from epoch 0 on."""
-    with (folder / "metrics.csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["epoch", "step", "val/accuracy"])
-        table.writerows([epoch, 215 * epoch, accuracy] for epoch, accuracy in enumerate(accuracies))

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 import pytest
 
@@ -21,25 +22,21 @@ print("work")
 """
 
 
-def ended(tmp_path: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    file = tmp_path / "program.py"
-    file.write_text(program)
-    return subprocess.run([sys.executable, *(arguments or [str(file)])], capture_output=True, text=True, check=False)
-
-
-def test_a_quick_end_runs_exit_handlers_and_deletes_nothing(tmp_path: Path) -> None:
-    end = ended(tmp_path, PROGRAM + "end.succeeded = True")
-    assert (end.returncode, end.stdout, end.stderr) == (0, "work\nexit handler\n", "")
-
-
-def test_without_success_python_ends_the_process(tmp_path: Path) -> None:
-    end = ended(tmp_path, PROGRAM + "sys.exit(3)")
-    assert (end.returncode, end.stdout) == (3, "work\nexit handler\ndeleted\n")
+@pytest.mark.parametrize(
+    ("last", "status", "deleted"),
+    [("end.succeeded = True", 0, ""), ("sys.exit(3)", 3, "deleted\n")],
+    ids=["a quick end runs exit handlers and deletes nothing", "without success Python ends the process"],
+)
+def test_the_end_of_a_process(last: str, status: int, deleted: str) -> None:
+    end = subprocess.run([sys.executable, "-c", PROGRAM + last], capture_output=True, text=True, check=False)
+    assert (end.returncode, end.stdout, end.stderr) == (status, f"work\nexit handler\n{deleted}", "")
 
 
 def test_a_program_that_runs_a_script_has_its_own_end(tmp_path: Path) -> None:
-    other = f"import runpy, sys; runpy.run_path({str(tmp_path / 'program.py')!r}, run_name='__main__'); sys.exit(3)"
-    end = ended(tmp_path, PROGRAM + "end.succeeded = True", "-c", other)
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM + "end.succeeded = True")
+    other = f"import runpy, sys; runpy.run_path({str(file)!r}, run_name='__main__'); sys.exit(3)"
+    end = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
     assert (end.returncode, end.stdout) == (3, "work\nexit handler\ndeleted\n")
 
 
@@ -48,24 +45,14 @@ def test_a_program_that_runs_a_script_has_its_own_end(tmp_path: Path) -> None:
 def test_ending_make_ends_what_it_runs(tmp_path: Path, target: str) -> None:
     for name in ("python", "tensorboard"):
         program = tmp_path / name
-        program.write_text(
-            "#!/bin/sh\ntrap 'echo told; kill $!; exit' TERM\necho started\nsleep 5 & wait $!\necho alone\n"
-        )
+        program.write_text("#!/bin/sh\ntrap 'echo told; kill $!; exit' TERM\necho started\nsleep 5 & wait $!\n")
         program.chmod(0o755)
     (tmp_path / "ready").touch()
-    words = [
-        f"BIN={tmp_path}",
-        f"READY={tmp_path / 'ready'}",
-        "ARGS=recipes=[fast_92]",
-    ]  # not quoted: make asks a shell
+    words = [f"BIN={tmp_path}", f"READY={tmp_path / 'ready'}", "ARGS=recipes=[fast_92]"]  # make asks a shell: no quotes
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    root = Path(__file__).parent.parent
     with subprocess.Popen(
-        ["make", target, *words],
-        cwd=Path(__file__).parent.parent,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+        ["make", target, *words], cwd=root, env=environment, stdout=PIPE, stderr=DEVNULL, text=True
     ) as make:
         assert make.stdout is not None
         assert make.stdout.readline() == "started\n"

@@ -9,18 +9,11 @@ from scipy import stats
 from fmnist.compare.statistics import holm, sample, welch
 
 
-def test_mean_and_standard_deviation_with_n_minus_1() -> None:
-    found = sample([0.90, 0.92, 0.97])
-    assert (found.n, found.mean, found.sd) == (3, pytest.approx(0.93), pytest.approx(math.sqrt(0.0013)))
-    assert math.isnan(sample([0.9]).sd)
-    assert math.isnan(sample([0.9, math.nan]).mean)
-    assert math.isnan(sample([]).mean)
-
-
-@pytest.mark.parametrize("sizes", [(2, 2), (3, 3), (2, 9), (30, 5)])
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 9), (30, 5)])
 def test_welch_equals_scipy_on_the_values(sizes: tuple[int, int]) -> None:
     draw = np.random.default_rng(sum(sizes))
     a, b = draw.normal(0.92, 0.003, sizes[0]), draw.normal(0.925, 0.01, sizes[1])
+    assert sample(a.tolist()).sd == pytest.approx(a.std(ddof=1))
     expected = stats.ttest_ind(a, b, equal_var=False)
     low, high = expected.confidence_interval(0.95)
     found = welch(sample(a.tolist()), sample(b.tolist()))

@@ -1,14 +1,18 @@
 """Sweeps: which folder each job has, what is run again, how failures and Ctrl-C end them."""
 
+import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
@@ -32,6 +36,25 @@ def folder_of(done: Done) -> Path:
     return sweep.parent
 
 
+@pytest.fixture(scope="module")
+def first_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the first test that uses `sweep` keeps it for the others."""
+    return tmp_path_factory.mktemp("first_sweep") / "outputs"
+
+
+@pytest.fixture
+def sweep(first_sweep: Path, tmp_path: Path, train: RunScript) -> Path:
+    """The folder of a finished sweep over two seeds, to be changed."""
+    if not first_sweep.is_dir():
+        done = train(*SHORT, "seed=0,1")
+        assert done.status == 0, done.err
+        assert done.out.endswith("2 jobs: 2 finished\n")
+        shutil.move(tmp_path / "outputs", first_sweep)
+    shutil.copytree(first_sweep, tmp_path / "outputs")
+    (file,) = tmp_path.glob("outputs/train/*/multirun.yaml")
+    return file.parent
+
+
 def records(sweep: Path) -> dict[str, dict[str, Any]]:
     """Return the record of each job, by its folder."""
     return {path.parent.name: json.loads(path.read_text()) for path in sweep.glob("*/run.json")}
@@ -46,34 +69,30 @@ def names_in_order(done: Done) -> list[str]:
 
 
 def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript) -> None:
-    done = train(*SHORT, "model.dropout=0.0,0.2", "seed=0,1")
-    assert done.status == 0, done.err
+    done = train(*SHORT, "model.dropout=0.1,1.5", "seed=0,1")
+    assert done.status == 1
+    assert done.err.splitlines()[-1] == "4 jobs: 2 failed, 2 finished; the same command runs the rest"
     sweep = folder_of(done)
     assert done.out.startswith(f"4 jobs in {sweep}\n")
+    names = [f"model.dropout={rate},seed={seed}" for rate in ("0.1", "1.5") for seed in (0, 1)]
+    assert names_in_order(done) == names
     jobs = records(sweep)
-    assert names_in_order(done) == [f"model.dropout={rate},seed={seed}" for rate in ("0.0", "0.2") for seed in (0, 1)]
-    assert set(jobs) == set(names_in_order(done))
-    for name, job in jobs.items():
+    assert [jobs[name]["status"] for name in names] == ["finished", "finished", "failed", "failed"]
+    for name in names[:2]:
         config = OmegaConf.load(sweep / name / "config.yaml")
         assert f"model.dropout={config.model.dropout},seed={config.seed}" == name
-        assert job["status"] == "finished"
-        assert job["choices"]["optimizer"] == "adamw"
-        assert job["choices"]["data"] == "folder"
-    assert "4 runs of 2 settings" in done.out
+        assert (jobs[name]["choices"]["optimizer"], jobs[name]["choices"]["data"]) == ("adamw", "folder")
+    assert jobs[names[2]]["error"].startswith("model.dropout=1.5: ")
+    assert "failed: model.dropout=1.5: " in done.out
+    assert "2 runs of 1 setting, 2 failed, by val/accuracy" in done.out
     assert f"page: {sweep / 'comparison.html'}" in done.out
-    assert done.out.endswith("4 jobs: 4 finished\n")
 
 
-def test_a_sweep_elsewhere_says_where_its_curves_are(train: RunScript) -> None:
-    done = train(*SHORT, "seed=0", "hydra.sweep.dir=elsewhere")
-    assert done.out.startswith(f"1 job in {done.folder / 'elsewhere'}\n")
-    assert f"tensorboard --logdir {done.folder / 'elsewhere'}\n" in done.out + done.err
-
-
-def test_flags_may_follow_overrides_and_a_trainer_for_several_processes_may_have_one(train: RunScript) -> None:
-    done = train("seed=0,1", "trainer=ddp_cpu", "trainer.devices=1", "trainer.fast_dev_run=true", "-m")
-    assert done.status == 0, done.err
-    assert set(records(folder_of(done))) == {"seed=0", "seed=1"}
+def test_a_grid_of_one_value_is_named_by_all_overrides_and_flags_may_follow(train: RunScript) -> None:
+    done = train("seed=0", "trainer=ddp_cpu", "trainer.devices=1", "trainer.fast_dev_run=true", "-m")
+    assert done.status == 0, done.err  # a trainer for several processes may have one
+    (name,) = records(folder_of(done))
+    assert name.startswith("data.batch_size=50,data.root=-")
 
 
 def test_a_grid_can_be_combined_with_where_it_runs(run_script: RunScript) -> None:
@@ -82,21 +101,33 @@ def test_a_grid_can_be_combined_with_where_it_runs(run_script: RunScript) -> Non
     assert "optimizer.lr: 0.001,0.0025,0.005,0.01" in done.out
 
 
-def test_the_same_command_skips_finished_jobs(train: RunScript) -> None:
-    first = train(*SHORT, "seed=0,1")
-    files = {path: path.stat().st_mtime_ns for path in folder_of(first).glob("*/*") if path.is_file()}
-    again = train("test=false", *SHORT[:2], "seed=1,0")
-    assert again.status == 0, again.err
-    assert again.out.count("already finished: ") == 2
-    assert again.out.endswith("2 jobs: 2 already finished\n")
-    assert {path: path.stat().st_mtime_ns for path in folder_of(again).glob("*/*") if path.is_file()} == files
+def test_finished_jobs_are_skipped_also_in_a_larger_grid_and_failed_ones_run_again(
+    sweep: Path, train: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fmnist import train as job
 
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("not\ntoday")
 
-def test_a_larger_grid_takes_over_the_jobs_of_a_smaller_one(train: RunScript) -> None:
-    train(*SHORT, "seed=0,1")
-    more = train(*SHORT, "seed=0,1,2")
-    assert more.out.endswith("3 jobs: 2 already finished, 1 finished\n")
-    assert set(records(folder_of(more))) == {"seed=0", "seed=1", "seed=2"}
+    files = {path: path.stat().st_mtime_ns for path in sweep.glob("*/*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "train", fails)
+        again = train("test=false", *SHORT[:2], "seed=1,0")
+        assert again.status == 0, again.err
+        assert again.out.count("already finished: ") == 2
+        assert again.out.endswith("2 jobs: 2 already finished\n")
+        larger = train(*SHORT, "seed=0,1,2")
+    assert larger.status == 1
+    record = records(sweep)["seed=2"]
+    assert (record["status"], record["error"]) == ("failed", "RuntimeError: not today")
+    assert "Traceback" in (sweep / "seed=2" / "error.txt").read_text()
+    assert "Traceback" not in larger.err + larger.out
+    last = train(*SHORT, "seed=0,1,2")
+    assert last.status == 0, last.err
+    assert last.out.endswith("3 jobs: 2 already finished, 1 finished\n")
+    assert not (sweep / "seed=2" / "error.txt").exists()
+    assert statuses(sweep) == dict.fromkeys(["seed=0", "seed=1", "seed=2"], "finished")
+    assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
 def test_a_sweep_is_named_by_what_its_jobs_have_in_common() -> None:
@@ -110,9 +141,8 @@ def test_a_sweep_is_named_by_what_its_jobs_have_in_common() -> None:
     assert name({"seed"}, a="a=1", b="b=2") == name({"seed"}, b="b=2", a="a=1")
 
 
-def test_a_job_whose_settings_have_changed_gets_a_folder_of_its_own(train: RunScript) -> None:
+def test_a_job_whose_settings_have_changed_gets_a_folder_of_its_own(sweep: Path, train: RunScript) -> None:
     """As after an edit in conf/: the overrides are the same, what is composed isn't."""
-    sweep = folder_of(train(*SHORT, "seed=0,1"))
     config = sweep / "seed=1" / "config.yaml"
     config.write_text(config.read_text().replace("weight_decay: 0.033", "weight_decay: 0.9"))
     before = config.read_text()
@@ -140,43 +170,6 @@ def test_settings_are_the_same_where_the_result_would_be(
     assert same_settings(OmegaConf.create(recorded), OmegaConf.create(composed)) == same
 
 
-def test_a_failing_job_is_recorded_and_the_others_run(train: RunScript) -> None:
-    done = train(*SHORT, "model.dropout=0.1,1.5,0.2")
-    assert done.status == 1
-    assert done.err.splitlines()[-1] == "3 jobs: 1 failed, 2 finished; the same command runs the rest"
-    ended = statuses(folder_of(done))
-    assert ended == {f"model.dropout={rate}": "failed" if rate == 1.5 else "finished" for rate in (0.1, 1.5, 0.2)}
-    assert records(folder_of(done))["model.dropout=1.5"]["error"].startswith("model.dropout=1.5: ")
-    assert "failed: model.dropout=1.5: " in done.out
-    assert "1 failed, by val/accuracy" in done.out
-
-
-def test_a_job_that_failed_is_tried_again(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fmnist import train as job
-
-    original = job.train
-
-    def fails(session: Any, *arguments: Any) -> Any:
-        if session.config["seed"] == 1:
-            raise RuntimeError("not\ntoday")
-        return original(session, *arguments)
-
-    monkeypatch.setattr(job, "train", fails)
-    first = train(*SHORT, "seed=0,1")
-    assert first.status == 1
-    sweep = folder_of(first)
-    assert records(sweep)["seed=1"]["error"] == "RuntimeError: not today"
-    assert "Traceback" in (sweep / "seed=1" / "error.txt").read_text()
-    assert "Traceback" not in first.err + first.out
-    monkeypatch.undo()
-    monkeypatch.chdir(first.folder)
-    again = train(*SHORT, "seed=0,1")
-    assert again.status == 0, again.err
-    assert again.out.endswith("2 jobs: 1 already finished, 1 finished\n")
-    assert statuses(sweep)["seed=1"] == "finished"
-    assert not (sweep / "seed=1" / "error.txt").exists()
-
-
 @pytest.mark.parametrize("override", ["monitor=val/acuracy", "model.dropuot=0.1"])
 def test_an_error_that_all_jobs_share_is_one_line_and_leaves_nothing(train: RunScript, override: str) -> None:
     done = train(*SHORT, "seed=0,1", override)
@@ -188,45 +181,48 @@ def test_a_folder_with_other_files_is_no_job_folder(train: RunScript, tmp_path: 
     file = tmp_path / "mine" / "seed=0" / "precious.txt"
     file.parent.mkdir(parents=True)
     file.write_text("precious")
+    said = ""
     for _ in range(2):
-        assert train(*SHORT, "seed=0,1", "hydra.sweep.dir=mine").status == 1
+        done = train(*SHORT, "seed=0,1", "hydra.sweep.dir=mine")
+        assert done.status == 1
         assert [path.name for path in file.parent.iterdir()] == ["precious.txt"]
+        assert done.out.startswith(f"2 jobs in {tmp_path / 'mine'}: ")
+        said += done.out + done.err
+    assert f"tensorboard --logdir {tmp_path / 'mine'}\n" in said
 
 
 def test_an_interrupted_job_resumes_where_it_was(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    words = ("-m", "trainer.max_epochs=3", "test=false", "seed=0,1")
-    untouched = train(*words, "name=untouched")
+    words = ("trainer.max_epochs=2", "test=false")
+    whole = train(*words, "seed=0").run
     original = ModelCheckpoint.on_train_epoch_end
 
     def interrupts(self: Any, trainer: Any, module: Any) -> None:
         original(self, trainer, module)
-        if trainer.current_epoch == 1 and self.monitor is None:
+        if trainer.current_epoch == 0 and self.monitor is None:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(ModelCheckpoint, "on_train_epoch_end", interrupts)
-    first = train(*words, "name=cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelCheckpoint, "on_train_epoch_end", interrupts)
+        first = train("-m", *words, "seed=0,1")
     assert first.status == 130
     assert first.out.endswith("2 jobs: 1 interrupted, 1 not started; the same command runs the rest\n")
     assert "1 interrupted, by val/accuracy" in first.out
-    monkeypatch.undo()
-    monkeypatch.chdir(first.folder)
-    again = train(*words, "name=cut")
+    again = train("-m", *words, "seed=0,1")
     assert again.status == 0, again.err
-    (cut,), (whole,) = again.folder.glob("outputs/cut/*"), untouched.folder.glob("outputs/untouched/*")
-    assert len(records(cut)["seed=0"]["resumed"]) == 1
-    for seed in ("seed=0", "seed=1"):
-        rows = [(sweep / seed / "metrics.csv").read_text().splitlines() for sweep in (cut, whole)]
-        columns = rows[0][0].split(",")
-        kept = [index for index, name in enumerate(columns) if "second" not in name]
-        tables = [[[row.split(",")[index] for index in kept] for row in table] for table in rows]
-        assert tables[0] == tables[1]
+    sweep = folder_of(again)
+    assert len(records(sweep)["seed=0"]["resumed"]) == 1
+    tables = []
+    for run in (sweep / "seed=0", whole):
+        with (run / "metrics.csv").open() as file:
+            rows = [*csv.DictReader(file)]
+        tables.append([{name: value for name, value in row.items() if "second" not in name} for row in rows])
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow
-def test_damaged_files_of_a_job_stop_neither_it_nor_the_others(train: RunScript) -> None:
-    sweep = folder_of(train(*SHORT, "seed=0,1,2"))
+def test_damaged_files_of_a_job_stop_neither_it_nor_the_others(sweep: Path, train: RunScript) -> None:
     for seed in (0, 1):
         run = Run(sweep / f"seed={seed}")
         run.update_record(status="interrupted")
@@ -243,8 +239,8 @@ def test_damaged_files_of_a_job_stop_neither_it_nor_the_others(train: RunScript)
     assert (sweep / "seed=1" / "run.json.damaged").is_file()
 
 
-def test_a_job_that_another_process_runs_is_left_alone(train: RunScript) -> None:
-    run = Run(folder_of(train(*SHORT, "seed=0,1")) / "seed=1")
+def test_a_job_that_another_process_runs_is_left_alone(sweep: Path, train: RunScript) -> None:
+    run = Run(sweep / "seed=1")
     run.update_record(status="running")
     with run.locked():
         again = train(*SHORT, "seed=0,1")
@@ -269,21 +265,12 @@ def test_a_killed_worker_ends_the_sweep_in_a_line(tmp_path: Path, capsys: pytest
     assert not outcomes.exists()
 
 
-def test_a_grid_of_one_value_is_named_by_all_overrides(run_script: RunScript, data_root: Path) -> None:
-    done = run_script("train", "-m", "trainer=debug", "data=folder", f"data.root={data_root}", "data.val_size=100")
-    assert done.status == 0, done.err
-    (name,) = records(folder_of(done))
-    assert name.startswith("data.root=-")
-
-
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        (["seed=0"], "seed=0"),
         (["seed=0", "model.channels=[16,32]"], "model.channels=16-32,seed=0"),
         (["data.root='/a b/c'"], "data.root=-ab-c"),
         (["+trainer.x=1"], "trainer.x=1"),
-        (["optimizer.betas=[0.9,0.99]"], "optimizer.betas=0.9-0.99"),
         ([], "defaults"),
     ],
 )
@@ -292,16 +279,15 @@ def test_names_of_folders_can_be_typed(overrides: list[str], name: str) -> None:
 
 
 def test_long_names_are_cut_and_differ() -> None:
-    first, second = (job_name([f"model.channels=[{','.join(['16'] * 100)},{last}]"]) for last in (1, 2))
-    assert first != second
-    assert max(len(first), len(second)) <= MAX_NAME
+    names = {job_name([f"model.channels=[{','.join(['16'] * 100)},{last}]"]) for last in (1, 2)}
+    assert len(names) == 2
+    assert max(map(len, names)) <= MAX_NAME
 
 
 def test_jobs_whose_names_would_be_the_same_get_numbers(train: RunScript, data_root: Path) -> None:
     (data_root.parent / "data root").symlink_to(data_root)
     (data_root.parent / "dataroot").symlink_to(data_root)
-    folders = [f"'{data_root.parent}/data root'", f"{data_root.parent}/dataroot"]
-    done = train(*SHORT, f"data.root={','.join(folders)}")
+    done = train("-m", "trainer=debug", f"data.root='{data_root.parent}/data root',{data_root.parent}/dataroot")
     assert done.status == 0, done.err
     first, second = names_in_order(done)
     assert second == f"{first}_2"
@@ -311,9 +297,8 @@ def test_names_of_runs_can_be_swept(train: RunScript) -> None:
     assert names_in_order(train("-m", "trainer=debug", "name=a,b")) == ["name=a", "name=b"]
 
 
-def test_other_commands_sweep_too(train: RunScript, run_script: RunScript) -> None:
-    run = train("trainer.max_epochs=1", "test=false").run
-    done = run_script("evaluate", "-m", f"run='{run}'", "split=val,test")
+def test_other_commands_sweep_too(finished_run: Path, run_script: RunScript) -> None:
+    done = run_script("evaluate", "-m", f"run='{finished_run}'", "split=val,test")
     assert done.status == 0, done.err
     assert "val of " in done.out
     assert "test of " in done.out
@@ -325,21 +310,15 @@ def test_each_process_of_a_sweep_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
         "import os, sys; from pathlib import Path; from fmnist.sweep.gpu_assignment import use_own_gpu;"
         "use_own_gpu(Path(sys.argv[1])); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
     )
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "2,5"}
-    processes = []
-    try:
+    command, environment = [sys.executable, "-c", code, str(tmp_path)], os.environ | {"CUDA_VISIBLE_DEVICES": "2,5"}
+    gpus = []
+    with ExitStack() as stack:
         for _ in range(3):
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, str(tmp_path)],
-                env=environment, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            processes.append(process)
+            process = subprocess.Popen(command, env=environment, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True)
+            stack.callback(process.communicate, "")
             assert process.stdout is not None
-            process.gpu = process.stdout.readline().strip()  # type: ignore[attr-defined]
-        assert [process.gpu for process in processes] == ["2", "5", "2"]  # type: ignore[attr-defined]
-    finally:
-        for process in processes:
-            process.communicate("")
+            gpus.append(process.stdout.readline().strip())
+    assert gpus == ["2", "5", "2"]
 
 
 def test_parallel_jobs_are_one_on_each_gpu_or_core(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +403,7 @@ def test_parallel_jobs_save_and_no_more_begin(
 ) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", WORKERS],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=PIPE, stderr=STDOUT,
         text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -439,9 +418,7 @@ def test_parallel_jobs_save_and_no_more_begin(
 @pytest.mark.slow
 def test_ctrl_c_in_parallel_jobs_and_the_same_command_again(data_root: Path, tmp_path: Path) -> None:
     words = command(data_root, *PARALLEL, "trainer.max_epochs=40", "seed=0,1,2")
-    process = subprocess.Popen(
-        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
     while len([*tmp_path.glob("outputs/train/*/*/checkpoints/last.ckpt")]) < 2:
         assert process.poll() is None
         time.sleep(0.1)
@@ -464,7 +441,7 @@ def test_ctrl_c_in_parallel_jobs_and_the_same_command_again(data_root: Path, tmp
 @pytest.mark.slow
 def test_two_commands_at_once_lose_nothing(data_root: Path, tmp_path: Path) -> None:
     words = command(data_root, "-m", "seed=0,1,2,3")
-    both = [subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [subprocess.Popen(words, cwd=tmp_path, stdout=PIPE, text=True) for _ in range(2)]
     outs = [process.communicate(timeout=300)[0] for process in both]
     (sweep,) = tmp_path.glob("outputs/train/*")
     assert statuses(sweep) == {f"seed={seed}": "finished" for seed in range(4)}
