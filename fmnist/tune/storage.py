@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sqlite3
 import threading
 import time
@@ -47,7 +48,7 @@ def open_storage(url: str, stale: Callable[[Study, FrozenTrial], None]) -> Stora
                 url, options, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=stale
             )
         except (SQLAlchemyError, OptunaError) as error:
-            if attempt == ATTEMPTS - 1 or "exists" not in str(error):
+            if attempt == ATTEMPTS - 1 or not re.search("exists|UNIQUE", str(error)):
                 raise
             time.sleep(0.2 * 2**attempt)
     raise AssertionError

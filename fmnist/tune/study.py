@@ -126,11 +126,11 @@ def open_study(
     database = hide_password(url) if url else str(folder / DATABASE)
     lock, metric = FileLock(folder / ".lock"), config["monitor"]
     with database_errors(database, RuntimeError):  # RuntimeError: tables of another version of Optuna
-        if not url:
-            folder.mkdir(parents=True, exist_ok=True)
-        storage = open_storage(url or f"sqlite:///{folder / DATABASE}", functools.partial(retry_stale, folder))
+        stale = functools.partial(retry_stale, folder)
+        storage = open_storage(url, stale) if url else None  # first, as an unreachable one leaves no folder
         folder.mkdir(parents=True, exist_ok=True)
-        with lock:
+        with lock:  # also while the file is made, which two processes can't do at once
+            storage = storage or open_storage(f"sqlite:///{folder / DATABASE}", stale)
             if folder.name not in optuna.get_all_study_names(storage) and any(folder.glob("[0-9]" * 4)):
                 raise ValueError(f"{folder} has trials that its database lacks: take study=<another name>")
             study = optuna.create_study(
