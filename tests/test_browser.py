@@ -12,12 +12,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 from conftest import SCRIPTS
-from PIL import Image
 from run_folders import write_run
 
 from fmnist.compare import PAGE_FILE, read_runs, write_comparison
@@ -190,16 +188,9 @@ def test_graph_unfolds_the_network(page: Page, tensorboard: str) -> None:
 
 
 def test_projector_shows_the_validation_images(page: Page, tensorboard: str) -> None:
-    with page.expect_response(re.compile("sprite_image")) as answer:
-        page.goto(f"{tensorboard}#projector")
-    sprite = Image.open(BytesIO(answer.value.body()))
-    assert sprite.size == (280, 280)  # 100 images of 28 x 28
+    page.goto(f"{tensorboard}#projector")
     projector = page.frame_locator("iframe").frame_locator("iframe")
     expect(projector.get_by_text(f"Points: {VALIDATION_IMAGES}")).to_be_visible()
-    projector.locator("vz-projector-data-panel").get_by_label("Color by").click()
-    projector.locator("paper-item:visible").filter(has_text="class 10 colors").click()
-    drawn = Image.open(BytesIO(projector.locator("canvas").first.screenshot()))
-    assert len(drawn.getcolors(drawn.width * drawn.height) or []) > 100  # not an empty space with axes
 
 
 @pytest.mark.parametrize("page", [{"viewport": WIDE}], ids=["wide"], indirect=True)

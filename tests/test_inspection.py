@@ -33,11 +33,8 @@ def test_first_filters_are_kernels_averaged_over_channels_or_a_weight_for_each_p
     filters = inspection.first_filters(network, (3, 8, 8))
     torch.testing.assert_close(filters, network.blocks[0].weight.mean(dim=1))
     network = MLP(SHAPE, 10, [7])
-    filters = inspection.first_filters(network, SHAPE)
-    assert filters.shape == (7, 28, 28)
-    assert torch.equal(filters[3].flatten(), network.head[0].weight[3])
+    assert torch.equal(inspection.first_filters(network, SHAPE).flatten(1), network.head[0].weight)
     assert inspection.first_filters(network, (1, 14, 14)) is None
-    assert inspection.first_filters(nn.Flatten(), SHAPE) is None
 
 
 def test_activation_maps_are_the_outputs_of_each_convolution() -> None:
@@ -55,7 +52,6 @@ def test_features_are_the_input_of_the_last_linear_layer_or_the_logits() -> None
     torch.testing.assert_close(network.eval()(images), logits)
     features, logits = inspection.features(nn.Sequential(nn.Conv2d(1, 10, 28), nn.Flatten()), images)
     assert torch.equal(features, logits)
-    assert features.shape == (3, 10)
 
 
 class Light(nn.Sequential):
