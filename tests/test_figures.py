@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from fmnist.data.info import FASHION_MNIST
 from fmnist.plotting import charts, style, tiles
@@ -20,18 +19,13 @@ CURVES = {"train": [(1, 0.5), (2, 0.4)], "val": [(0, 0.7), (1, 0.6)]}
 def every_figure() -> dict[str, Figure]:
     bins = torch.linspace(0.05, 0.95, 10)
     return {
-        "confusion": charts.confusion_chart(torch.full((10, 10), 60_000), CLASSES),
+        "confusion": charts.confusion_chart(torch.ones(10, 10).long(), CLASSES),
         "curves": charts.curves_chart(CURVES, "loss", "nats"),
         "reliability": charts.reliability_chart(bins, bins**2, torch.arange(10), 0.05),
-        "class counts": charts.class_counts_chart({"train": torch.arange(10), "test": torch.arange(10)}, CLASSES),
+        "class counts": charts.class_counts_chart({"train": torch.arange(10)}, CLASSES),
         "tiles": tiles.tiles(torch.rand(3, 28, 28), ["a", "b", "c"]),
         "pixels": tiles.pixel_values(torch.zeros(4, 4, dtype=torch.uint8), "an image"),
     }
-
-
-@pytest.fixture(scope="module")
-def svgs() -> dict[str, str]:
-    return {name: style.to_svg(figure) for name, figure in every_figure().items()}
 
 
 def shown(figure: Figure) -> np.ndarray:
@@ -51,7 +45,7 @@ def assert_no_overlap(figure: Figure) -> None:
     for index, box in enumerate(boxes):
         assert min(box.x0, box.y0) >= 0
         assert max(box.x1 - figure.bbox.x1, box.y1 - figure.bbox.y1) <= 0
-        assert not any(box.overlaps(other) for other in boxes[index + 1 :]), index
+        assert box.count_overlaps(boxes[index + 1 :]) == 0, index
 
 
 def test_confusion_chart_has_rows_of_true_and_columns_of_predicted_classes() -> None:
@@ -77,35 +71,20 @@ def test_curves_chart_has_a_line_for_each_name_without_what_is_missing() -> None
     }
     for look in ("color", "linestyle", "marker"):
         assert len({getattr(line, f"get_{look}")() for line in lines.values()}) == 3
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["train", "val", "best"]
-    assert (axes.get_title(loc="left"), axes.get_ylabel()) == ("loss by epoch", "loss (nats)")
-    assert not charts.curves_chart({}, "nothing yet", "loss").axes[0].lines
 
 
 def test_reliability_chart_shows_the_bins_that_have_images() -> None:
-    nan = float("nan")
-    confidence, accuracy = torch.tensor([nan, 0.4, 0.9]), torch.tensor([nan, 0.3, 0.95])
+    confidence, accuracy = torch.tensor([torch.nan, 0.4, 0.9]), torch.tensor([torch.nan, 0.3, 0.95])
     upper, lower = charts.reliability_chart(confidence, accuracy, torch.tensor([0, 2, 8]), 0.06).axes
-    assert upper.get_title(loc="left") == "expected calibration error 6.00 %"
     points = next(line for line in upper.lines if line.get_label() == "accuracy of a bin")
     assert points.get_xydata().flatten().tolist() == pytest.approx([40, 30, 90, 95])
     assert [segment[1, 1] for segment in lower.collections[0].get_segments()] == [2, 8]
 
 
-def test_class_counts_chart_has_the_number_of_each_class_in_each_split() -> None:
-    counts = {"train": torch.arange(1000, 1010), "val": torch.zeros(10, dtype=torch.long)}
-    panels = charts.class_counts_chart(counts, CLASSES).axes
-    assert [panel.get_title(loc="left") for panel in panels] == ["train: 10,045 images", "val: 0 images"]
-    assert [text.get_text() for text in panels[0].texts] == [f"{number:,}" for number in range(1000, 1010)]
-    assert [bar.get_width() for bar in panels[0].patches] == list(range(1000, 1010))
-    assert [label.get_text() for label in panels[0].get_yticklabels()] == list(CLASSES)
-    assert panels[0].get_xlim() == panels[1].get_xlim()
-
-
-@pytest.mark.parametrize("channels", [None, 1, 3])
-def test_tiles_show_each_image_below_its_title(channels: int | None) -> None:
-    images = torch.randint(256, (5, channels or 1, 28, 28)).to(torch.uint8)
-    figure = tiles.tiles(images if channels else images[:, 0], list("abcde"), columns=3, suptitle="five")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_show_each_image_below_its_title(channels: int) -> None:
+    images = torch.randint(256, (5, channels, 28, 28)).to(torch.uint8)
+    figure = tiles.tiles(images, list("abcde"), columns=3, suptitle="five")
     assert [text.get_text() for text in figure.axes[0].texts] == ["five", *"abcde"]
     places = corners(figure)
     assert len({y for y, _ in places}) == 2
@@ -115,19 +94,15 @@ def test_tiles_show_each_image_below_its_title(channels: int | None) -> None:
         assert np.allclose(tile, image.expand(3, -1, -1).permute(1, 2, 0) / 255)
 
 
-@pytest.mark.parametrize(
-    ("images", "expected"),
-    [
+def test_tiles_have_one_range_for_all_images_without_nan() -> None:
+    for images, expected in (
         (torch.tensor([[[-1.0, 0.0]], [[1.0, 3.0]]]), [0, 0.25, 0.5, 1]),
         (torch.tensor([[[0, 51]], [[51, 102]]], dtype=torch.uint8), [0, 0.2, 0.2, 0.4]),
         (torch.tensor([[[0.0, 4.0]], [[float("nan"), 2.0]]]), [0, 1, 1, 0.5]),
-    ],
-    ids=["numbers", "bytes", "nan"],
-)
-def test_tiles_have_one_range_for_all_images(images: Tensor, expected: list[float]) -> None:
-    figure = tiles.tiles(images, ["", ""])
-    values = [shown(figure)[y, x + side, 0] for y, x in corners(figure) for side in (0, 56)]
-    assert values == pytest.approx(expected)
+    ):
+        figure = tiles.tiles(images, ["", ""])
+        values = [shown(figure)[y, x + side, 0] for y, x in corners(figure) for side in (0, 56)]
+        assert values == pytest.approx(expected)
 
 
 def test_prediction_tiles_are_titled_predicted_and_true() -> None:
@@ -136,13 +111,9 @@ def test_prediction_tiles_are_titled_predicted_and_true() -> None:
     titles = ["✗ Shirt\n(T-shirt/top)", "✓ Bag\n(Bag)", "✗ Ankle boot\n(Sneaker)"]
     assert [text.get_text() for text in texts] == titles
     assert [text.get_color() for text in texts] == [style.WRONG, style.RIGHT, style.WRONG]
-
-
-def test_titles_do_not_touch_each_other_or_the_border() -> None:
     images = torch.rand(16, 28, 28)
     assert_no_overlap(tiles.tiles(images, ["T-shirt/top (Ankle boot)"] * 16, suptitle="one line " * 5))
     assert_no_overlap(tiles.prediction_tiles(images, torch.zeros(16).long(), torch.full((16,), 9), CLASSES))
-    assert_no_overlap(tiles.tiles(images[:1], ["a"], suptitle="a long line above a single image, WWWWW"))
 
 
 def test_map_grid_is_blue_below_zero_and_red_above_it_by_the_scale_of_each_map() -> None:
@@ -160,44 +131,30 @@ def test_map_grid_is_blue_below_zero_and_red_above_it_by_the_scale_of_each_map()
 
 
 def test_pixel_values_are_written_where_they_are() -> None:
-    image = torch.randint(0, 256, (28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    image = torch.arange(0, 256, 4).view(8, 8).to(torch.uint8)
     figure = tiles.pixel_values(image, "an image")
-    axes = figure.axes[0]
-    written = torch.zeros_like(image)
-    for text in axes.texts:
-        column, row = text.get_position()
-        written[int(row), int(column)] = int(text.get_text())
-        assert text.get_color() == ("white" if image[int(row), int(column)] < 128 else "black")
-    assert torch.equal(written, image)
+    (axes,) = figure.axes
+    written = {text.get_position()[::-1]: (text.get_text(), text.get_color()) for text in axes.texts}
+    for (row, column), value in np.ndenumerate(image.numpy()):
+        assert written[row, column] == (str(value), "white" if value < 128 else "black")
     assert np.array_equal(axes.images[0].get_array(), image)
-    assert_no_overlap(figure)
+    assert_no_overlap(tiles.pixel_values(torch.full((28, 28), 200, dtype=torch.uint8), "an image"))
 
 
-def test_svg_is_one_element_that_loads_nothing(svgs: dict[str, str]) -> None:
+def test_svg_is_one_element_that_loads_nothing_and_has_the_text_colour_of_its_page() -> None:
+    settings = dict(matplotlib.rcParams)
+    svgs = {name: style.to_svg(figure) for name, figure in every_figure().items()}
+    assert dict(matplotlib.rcParams) == settings
     for name, svg in svgs.items():
         assert (svg[:5], svg[-6:]) == ("<svg ", "</svg>"), name
         assert not re.findall(r"<\?|<!|<metadata|<script|@import", svg), name
         assert all(target.startswith(("#", "data:image/png")) for target in re.findall(r'href="([^"]*)"', svg)), name
         assert set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) <= set(re.findall(r' id="([^"]+)"', svg)), name
         ElementTree.fromstring(svg)
-
-
-def test_svg_has_the_text_colour_of_its_page(svgs: dict[str, str]) -> None:
     for name in ("curves", "reliability", "class counts", "tiles"):
         texts = re.findall(r"<text ([^>]*)>", svgs[name])
         assert texts, name
         assert all("fill: currentColor" in attributes for attributes in texts), name
     colours = set(re.findall(r"(?:fill|stroke): ([^\";]+)", svgs["curves"]))
     assert colours == {"currentColor", "none", style.TRAIN.lower(), style.VAL.lower()}
-
-
-def test_svg_is_the_same_each_time(svgs: dict[str, str]) -> None:
-    assert style.to_svg(charts.curves_chart(CURVES, "loss", "nats")) == svgs["curves"]
-
-
-def test_drawing_changes_no_setting_of_matplotlib() -> None:
-    before = dict(matplotlib.rcParams)
-    for figure in every_figure().values():
-        figure.draw_without_rendering()
-    style.to_svg(figure)
-    assert dict(matplotlib.rcParams) == before
+    assert style.to_svg(every_figure()["curves"]) == svgs["curves"]

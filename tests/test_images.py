@@ -48,12 +48,8 @@ READ: dict[str, tuple[Image.Image, str, dict[str, object], Tensor]] = {
     },
     "1 bit": (picture(BITS).convert("1"), ".png", {}, BITS),
     "16 bits": (picture(WITH_WHITE.int() * 257).convert("I;16"), ".png", {}, WITH_WHITE),
-    "16 bits.tif": (picture(WITH_WHITE.int() * 257).convert("I;16"), ".tif", {}, WITH_WHITE),
     "32 bits": (picture(WITH_WHITE.int() * 257), ".tif", {}, WITH_WHITE),
-    **{
-        f"float, white {white}": (picture(WITH_WHITE / 255 * white), ".tif", {}, WITH_WHITE)
-        for white in (1, 255, 65535, 1e6)
-    },
+    **{f"float, white {white}": (picture(WITH_WHITE / 255 * white), ".tif", {}, WITH_WHITE) for white in (1, 65535)},
     "NaN": (picture((PIXELS / 255).where(PIXELS > 100, float("nan"))), ".tif", {}, PIXELS.where(PIXELS > 100, 0)),
     "animation": (picture().convert("P"), ".gif", {"save_all": True, "append_images": [picture(BITS)]}, PIXELS),
     "turned camera": (picture(), ".png", {"exif": TURNED}, PIXELS.rot90(-1)),
@@ -76,34 +72,27 @@ def test_background_decides_whether_an_image_is_inverted(light: bool) -> None:
         prepared = prepare(picture(image), SHAPE, background)
         assert prepared.inverted == inverted
         assert torch.equal(prepared.pixels, (negative if inverted else image)[None])
-
-
-def test_bright_border_between_dark_corners_is_no_background() -> None:
-    pixels = torch.zeros(28, 28, dtype=torch.uint8)
-    pixels[2:26] = pixels[:, 2:26] = WHITE
-    assert not prepare(picture(pixels), SHAPE).inverted
+    border = torch.zeros(28, 28, dtype=torch.uint8)
+    border[2:26] = border[:, 2:26] = WHITE
+    assert not prepare(picture(border), SHAPE).inverted  # the corners are dark
 
 
 @pytest.mark.parametrize(("item", "background"), [(0, 255), (255, 0)])
 def test_picture_is_trimmed_resized_and_centred(item: int, background: int) -> None:
-    expected = torch.zeros(28, 28, dtype=torch.uint8)
-    expected[7:21] = WHITE  # twice as wide as high
-    prepared = prepare(rectangle((100, 60), (50, 10, 90, 30), item, background), SHAPE)
-    assert torch.equal(prepared.pixels[0], expected)
-    assert prepared.inverted == (background == 255)
+    image = rectangle((100, 60), (50, 10, 90, 30), item, background)  # twice as wide as high
+    for shape, filled in ((SHAPE, (slice(7, 21), slice(0, 28))), ((1, 10, 40), (slice(0, 10), slice(10, 30)))):
+        expected = torch.zeros(shape, dtype=torch.uint8)
+        expected[0][filled] = WHITE
+        prepared = prepare(image, shape)
+        assert torch.equal(prepared.pixels, expected)
+        assert prepared.inverted == (background == 255)
 
 
-def test_result_has_the_shape_of_the_dataset() -> None:
-    pixels = prepare(rectangle((100, 60), (50, 10, 90, 30), 0, 255), (1, 10, 40)).pixels
-    assert pixels[0, :, 10:30].eq(WHITE).all()
-    assert pixels.sum() == 10 * 20 * WHITE
-
-
-def test_noise_does_not_hide_the_item() -> None:
-    noise = 10 * torch.randn(600, 800, generator=torch.Generator().manual_seed(0))
-    clean = torch.full((600, 800), 225.0)
-    clean[200:400, 500:600] = 20
-    pixels = prepare(picture((clean + noise).clamp(0, 255).byte()), SHAPE).pixels[0].float()
+def test_noise_does_not_hide_the_item_of_a_large_photo(tmp_path: Path) -> None:
+    noise = 10 * torch.randn(1800, 2400, generator=torch.Generator().manual_seed(0))
+    clean = torch.full((1800, 2400), 225.0)
+    clean[600:1200, 1500:1800] = 20
+    pixels = saved(picture((clean + noise).clamp(0, 255).byte()), tmp_path / "a.jpg", quality=90).pixels[0].float()
     assert pixels[2:26, 9:19].mean() > 220
     assert pixels[:, :6].mean() < 5
 
@@ -116,11 +105,6 @@ def test_pictures_of_any_size_are_accepted() -> None:
             assert prepare(Image.new("L", size, gray), SHAPE).pixels.eq(0).all()  # nothing but background
 
 
-def test_item_that_fills_the_corners_keeps_its_gray() -> None:
-    pixels = prepare(rectangle((56, 56), (20, 20, 36, 36), 40, 200), SHAPE, "dark").pixels[0]
-    assert (pixels[0, 0], pixels[14, 14]) == (200, 40)
-
-
 def on_transparent(gray: int) -> Image.Image:
     image = Image.new("RGBA", (56, 56), (90, 90, 90, 0))
     image.paste((gray, gray, gray, 255), (14, 0, 42, 56))
@@ -130,28 +114,18 @@ def on_transparent(gray: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("image", "inverted", "gray"),
     [
-        (rectangle((300, 300), (100, 50, 200, 250), 0, 190), True, WHITE),
+        (rectangle((300, 300), (100, 50, 200, 250), 0, 190), True, WHITE),  # on gray
         (rectangle((56, 56), (14, 0, 42, 56), 0, 255).convert("RGB").convert("CMYK"), True, WHITE),
         (on_transparent(20), True, 235),  # the background is the one that contrasts with the item
         (on_transparent(235), False, 235),
     ],
-    ids=["gray background", "CMYK", "dark on transparent", "light on transparent"],
 )
 def test_background_becomes_black(image: Image.Image, inverted: bool, gray: int, tmp_path: Path) -> None:
     prepared = saved(image, tmp_path / "a.tif")
     assert prepared.inverted == inverted
     assert prepared.pixels[0, :, 8:20].eq(gray).all()
     assert prepared.pixels[0, :, :7].eq(0).all()
-    assert read_image(tmp_path / "a.tif", SHAPE, "light").inverted
-    assert not read_image(tmp_path / "a.tif", SHAPE, "dark").inverted
-
-
-def test_large_photo_gives_the_same_as_a_small_one(tmp_path: Path) -> None:
-    large = saved(rectangle((3200, 3000), (1000, 500, 2000, 2500), 30, 250), tmp_path / "a.jpg", quality=90)
-    small = prepare(rectangle((320, 300), (100, 50, 200, 250), 30, 250), SHAPE)
-    difference = (large.pixels.int() - small.pixels.int()).abs()
-    assert difference[0, 3:25, 10:18].max() <= 8
-    assert difference.max() <= 110  # the outermost row or column may contain some background
+    assert [read_image(tmp_path / "a.tif", SHAPE, choice).inverted for choice in ("light", "dark")] == [True, False]
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -175,7 +149,6 @@ UNREADABLE: dict[str, tuple[bytes | None, str]] = {
     "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not in a supported format"),
     "hollow.png": (png_of_size(28, 28), "truncated or damaged"),
     "bomb.png": (png_of_size(100_000, 100_000), "more than 89,478,485 pixels"),
-    "large.png": (png_of_size(10_000, 10_000), "more than 89,478,485 pixels"),
 }
 
 
@@ -224,6 +197,3 @@ def test_find_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_images("*.png") == ["[x].png", "x.png"]
     assert find_images("**/*.[pg]*") == ["[x].png", "deep/e.gif", "deep/er/d.png", "x.png"]
     assert find_images(f"{tmp_path}/deep/*") == [f"{tmp_path}/deep/e.gif"]
-    for where, reason in (("*.bmp", "matches none"), ("deep/f.png", "no such file"), ("[folder].png", "no images")):
-        with pytest.raises(ValueError, match=reason):
-            find_images(where)

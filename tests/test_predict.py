@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import synthetic
 import torch
-from conftest import Done, RunScript
+from conftest import RunScript
 from PIL import Image
 
 from fmnist.config.build import build_datamodule
@@ -21,7 +20,7 @@ from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.info import FASHION_MNIST
 from fmnist.evaluation.measure import measure
 from fmnist.predict.classify import FileClassifier
-from fmnist.predict.formats import FORMATS, Prediction, ordinal
+from fmnist.predict.formats import FORMATS, Prediction
 from fmnist.predict.main import open_output
 from fmnist.runs import checkpoints
 
@@ -31,12 +30,12 @@ CLASSES = FASHION_MNIST.classes
 
 @pytest.fixture(scope="module")
 def trained() -> list[Path]:
-    """The run folder that the tests share, after the first of them has trained it."""
     return []
 
 
 @pytest.fixture
 def run(trained: list[Path], train: RunScript) -> Path:
+    """The run folder that the tests share, after the first of them has trained it."""
     if not trained:
         trained.append(train().run)
     return trained[0]
@@ -51,11 +50,6 @@ def save(count: int, folder: Path) -> None:
 
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
-
-
-def assert_refused(done: Done, *fragments: str) -> None:
-    done.assert_refused(*fragments)
-    assert done.out == ""
 
 
 def test_images_of_the_dataset_get_the_probabilities_of_evaluation(
@@ -104,40 +98,38 @@ def test_json_is_the_only_output_and_errors_go_to_stderr(run: Path, run_script: 
 
 
 def test_table_has_three_classes_and_marks_inverted_images(run: Path, run_script: RunScript, tmp_path: Path) -> None:
-    save(2, tmp_path)
+    save(1, tmp_path)
     Image.fromarray(255 - IMAGES[1].numpy()).resize((280, 280)).convert("RGB").save(tmp_path / "a photo.png")
-    (tmp_path / "a drawing.svg").write_text("<svg/>")
-    done = run_script("predict", f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", "images=*.*g")
-    assert done.status == 1
-    header, _, first, second, photo = done.out.splitlines()
+    done = run_script("predict", f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", "images=*.png")
+    assert done.status == 0
+    header, _, first, photo = done.out.splitlines()
     assert header.split() == ["1st", "2nd", "3rd", "inverted", "file"]
-    assert (first.count("%"), second.count("yes"), photo.count("yes")) == (3, 0, 1)
-    assert [line[header.index("file") :] for line in (first, second, photo)] == ["000.png", "001.png", "a photo.png"]
-    assert [line[:11].strip() for line in (first, second, photo)] == [CLASSES[LABELS[index]] for index in (0, 1, 1)]
-    assert done.err.splitlines()[0] == "a drawing.svg: SVG isn't supported; save it as PNG"
+    assert (first.count("%"), first.count("yes"), photo.count("yes")) == (3, 0, 1)
+    assert [line[header.index("file") :] for line in (first, photo)] == ["000.png", "a photo.png"]
+    assert [line[:11].strip() for line in (first, photo)] == [CLASSES[label] for label in LABELS[:2]]
 
 
-def test_batch_size_changes_no_result_in_a_file(run: Path, run_script: RunScript, tmp_path: Path) -> None:
-    save(20, tmp_path / "test")
-    sizes = (1, 7, 20, 256)
-    for size in sizes:
-        arguments = (f"output={size}.csv", "format=csv", f"batch_size={size}")
-        done = run_script("predict", f"run={run}", "images='test/*.png'", *arguments)
+def test_batch_size_changes_no_result_in_a_file_and_preview_has_at_most_64_images(
+    run: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    save(70, tmp_path / "test")
+    heights, names = [], []
+    for pattern, size in (("'test/0[0-5]?.png'", 7), ("'test/*'", 256)):  # 60 images, which are 8 rows of 8, and 70
+        arguments = ("output=a.csv", "format=csv", f"batch_size={size}", "preview=a.png")
+        done = run_script("predict", f"run={run}", f"images={pattern}", *arguments)
         assert (done.status, done.out, done.err) == (0, "", "")
-    names = [[row["class_1"] for row in rows_of((tmp_path / f"{size}.csv").read_text())] for size in sizes]
-    assert len(names[0]) == 20
-    assert all(other == names[0] for other in names)
-    assert len(list(tmp_path.glob("*.csv*"))) == len(sizes)
+        names.append([row["class_1"] for row in rows_of((tmp_path / "a.csv").read_text())])
+        with Image.open(tmp_path / "a.png") as picture:
+            heights.append(picture.height)
+    assert [len(found) for found in names] == [60, 70]
+    assert names[0] == names[1][:60]
+    assert heights[0] == heights[1]
+    assert len(list(tmp_path.glob("*.csv*"))) == 1
 
 
 def test_files_are_read_one_batch_ahead(tmp_path: Path) -> None:
     save(10, tmp_path)
-    read: list[int] = []
-
-    def files() -> Iterator[str]:
-        for index in range(10):
-            read.append(index)
-            yield str(tmp_path / f"{index:03}.png")
+    files = iter(sorted(str(file) for file in tmp_path.iterdir()))
 
     class Predictor(SimpleNamespace):
         dataset = FASHION_MNIST
@@ -146,11 +138,8 @@ def test_files_are_read_one_batch_ahead(tmp_path: Path) -> None:
             return torch.eye(10)[: len(pixels)]
 
     classifier = FileClassifier(Predictor(), "auto", top=1, batch_size=4)  # type: ignore[arg-type]
-    predictions = classifier.predictions(files())
-    assert next(predictions).probabilities == {CLASSES[0]: 1.0}
-    assert len(read) == 4
-    assert len(list(predictions)) == 9
-    assert (classifier.classified, classifier.failed, classifier.inverted) == (10, 0, 0)
+    assert next(classifier.predictions(files)).probabilities == {CLASSES[0]: 1.0}
+    assert len(list(files)) == 6
 
 
 def test_preview_shows_the_pixels_of_the_network_input(run: Path, run_script: RunScript, tmp_path: Path) -> None:
@@ -165,43 +154,23 @@ def test_preview_shows_the_pixels_of_the_network_input(run: Path, run_script: Ru
     assert (np.abs(windows.astype(np.int16) - image.numpy()) <= 1).all(axis=(2, 3)).any()
 
 
-def test_preview_has_at_most_64_images(run: Path, run_script: RunScript, tmp_path: Path) -> None:
-    save(70, tmp_path / "test")
-    heights = []
-    for pattern in ("'test/0[0-5]?.png'", "'test/*'"):  # 60 images, which are 8 rows of 8, and 70
-        done = run_script("predict", f"run={run}", f"images={pattern}", "preview=a.png", "batch_size=16", "format=csv")
-        assert (done.status, done.err) == (0, "")
-        with Image.open(tmp_path / "a.png") as picture:
-            heights.append(picture.height)
-    assert len(rows_of(done.out)) == 70
-    assert heights[0] == heights[1]
-
-
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        ("", ["images: give"]),
-        ("images=nowhere", ["images=nowhere", "no such file"]),
         ("images=empty", ["images=empty", "no images in this folder"]),
         ("images='*.tif'", ["images=*.tif", "matches none"]),
         ("images=a.png top=11", ["top=11: must be at most 10"]),
-        ("images=a.png top=0", ["top=0", "1"]),
-        ("images=a.png format=xml", ["format=xml", "'csv'"]),
         ("images=a.png background=white", ["background=white", "'light'"]),
-        ("images=a.png batch_size=0", ["batch_size=0"]),
-        ("images=a.png output=nowhere/a.csv", ["output=nowhere/a.csv", "no folder nowhere"]),
         ("images=a.png output=empty", ["output=empty", "must be a file"]),
         ("images=a.png output=./a.png", ["output=./a.png", "one of the images"]),
         ("images=a.png preview=a.jpg", ["preview=a.jpg", ".png"]),
         ("images=a.png preview=a.png", ["preview=a.png", "one of the images"]),
         ("images=a.png output=./b.png preview=empty/../b.png", ["preview=empty/../b.png", "output"]),
         ("images=a.png run=nowhere", ["run=nowhere", "no such folder"]),
-        ("images=a.png checkpoint=nowhere", ["either"]),
         ("images=a.png accelerator=abacus", ["accelerator=abacus"]),
         ("images=a.png checkpoint=nan.ckpt run=null output=b.csv preview=b.png", ["nan.ckpt", "NaN"]),
         ("images=a.png checkpoint=rgb.ckpt run=null", ["rgb.ckpt", "colour"]),
         ("images=a.png checkpoint=odd.ckpt run=null", ["Precision"]),
-        ("images=a.png saw=b.png", ["saw: there is no such key"]),
     ],
 )
 def test_wrong_input_is_refused_and_writes_no_file(
@@ -223,7 +192,9 @@ def test_wrong_input_is_refused_and_writes_no_file(
     torch.save(odd, tmp_path / "odd.ckpt")
     before = sorted(tmp_path.iterdir())
     given = [] if "run=" in arguments else [f"run={run}"]
-    assert_refused(run_script("predict", *given, *arguments.split()), *fragments)
+    done = run_script("predict", *given, *arguments.split())
+    done.assert_refused(*fragments)
+    assert done.out == ""
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -236,18 +207,12 @@ def test_names_of_files_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert written["table"].splitlines()[2:] == ["Bag         100.0%  yes       a\\nb\\x1b[2J\\udcff,é.png"]
     assert written["csv"].splitlines()[1:] == ['"a\\nb\\x1b[2J\\udcff,é.png",True,Bag,1.000000']
     assert json.loads(written["json"])[0]["file"] == odd.file
-    FORMATS["json"](sys.stdout, [], 1, CLASSES)
-    assert json.loads(capsys.readouterr().out) == []
-    assert [ordinal(number) for number in (1, 2, 3, 4, 11, 21, 112)] == [
-        *("1st", "2nd", "3rd", "4th", "11th", "21st", "112th")
-    ]
 
 
 def test_reader_that_closes_the_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
+    with os.fdopen(writer, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
         with open_output(None) as stream:
             print("a" * 100_000, file=stream)
-        monkeypatch.undo()

@@ -1,7 +1,5 @@
 """scripts/report.py as a person uses it, and its page as a browser reads it."""
 
-import base64
-import io
 import json
 import math
 import re
@@ -14,13 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import RunScript
-from PIL import Image
 from torch import nn
 
 from fmnist.data.info import FASHION_MNIST
 from fmnist.report import page
-from fmnist.report.examples import Predictions, data_url
-from fmnist.report.run_files import entries
+from fmnist.report.examples import Predictions
 from fmnist.runs import checkpoints
 
 CLASSES = FASHION_MNIST.classes
@@ -71,9 +67,6 @@ class Reader(HTMLParser):
         if tag not in VOID:
             self.path.append(node)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.path[-1].children.append(Node(tag, {name: value or "" for name, value in attrs}))
-
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID:
             assert self.path.pop().tag == tag
@@ -101,19 +94,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(train: RunScript, trained: Path, tmp_path: Path) -> Path:
-    """A run that makes mistakes, called mine, of three epochs; trained once, a copy for each test."""
+def run(train: RunScript, trained: Path, tmp_path: Path, data_root: Path) -> Path:
+    """A copy of one run of three epochs, called mine, that makes mistakes. Its data are no longer where they were."""
     if not trained.exists():
-        shutil.copytree(train("trainer.max_epochs=3", "optimizer.lr=0.00005", "name=mine").run, trained)
-    return shutil.copytree(trained, tmp_path / "run")
+        data = shutil.copytree(data_root, tmp_path / "its data")
+        overrides = ("trainer.max_epochs=3", "optimizer.lr=0.00005", "name=mine", "report=true")
+        shutil.move(train(f"data.root='{data}'", *overrides).run, trained)
+        shutil.rmtree(data)
+        shutil.rmtree(tmp_path / "outputs")
+    return shutil.copytree(trained, tmp_path / "a copy")
 
 
 @pytest.fixture
-def report(run_script: RunScript) -> Callable[..., Node]:
+def report(run_script: RunScript, data_root: Path) -> Callable[..., Node]:
     """Writes the report of a run and reads it."""
 
     def write(run: Path, *overrides: str) -> Node:
-        done = run_script("report", f"run='{run}'", *overrides)
+        done = run_script("report", f"run='{run}'", f"data_root={data_root}", *overrides)
         assert done.status == 0, done.err
         assert done.out.splitlines()[-1] == f"report: {run / 'report.html'}"
         return read(run)
@@ -121,8 +118,8 @@ def report(run_script: RunScript) -> Callable[..., Node]:
     return write
 
 
-def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path, report: Callable[..., Node]) -> None:
-    html, metrics = report(run), metrics_of(run)
+def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path) -> None:
+    html, metrics = read(run), metrics_of(run)
     assert (run / "report.html").stat().st_size < 2_000_000
 
     result = html.one("section", id="result")
@@ -130,9 +127,8 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path, report: Ca
     assert result.one("strong").text == f"{100 * metrics['test/accuracy']:.2f}%"
     assert f"Loss {metrics['test/loss']:.4f}." in result.text
     assert re.search(r"of 200 test images are right. 95% interval: [\d.]+% to [\d.]+%", result.text)
-    assert f"CNN, {metrics['parameters']:,} parameters" in result.text
-    assert "best.ckpt, chosen by val/accuracy" in result.text
-    assert re.search(r"3 epochs in \d+ s, with validation", result.text)
+    for text in (f"CNN, {metrics['parameters']:,} parameters", "best.ckpt, chosen by val/accuracy", "3 epochs in "):
+        assert text in result.text
 
     sections = html.all("section")
     headings = [section.one("h2").text for section in sections]
@@ -143,8 +139,7 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path, report: Ca
     ]
     links = [(link.text, link.attributes["href"]) for link in html.one("nav").all("a")]
     assert links == [(title, f"#{each.attributes['id']}") for title, each in zip(headings, sections, strict=True)]
-    assert len(html.one("section", id="curves").all("svg")) == 4
-    assert len(html.one("section", id="calibration").all("svg")) == 1
+    assert [len(html.one("section", id=id).all("svg")) for id in ("curves", "calibration")] == [4, 1]
 
     counts = [[int(cell) for cell in row[1:]] for row in table_of(html.one("section", id="confusion"))]
     assert [sum(row) for row in counts] == [20] * 10
@@ -166,8 +161,8 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path, report: Ca
     assert len(record["dataset: train-images-idx3-ubyte"]) == 64
 
 
-def test_every_picture_says_what_it_shows_and_whether_it_is_right(run: Path, report: Callable[..., Node]) -> None:
-    html = report(run)
+def test_every_picture_says_what_it_shows_and_whether_it_is_right(run: Path) -> None:
+    html = read(run)
     figures = {id: html.one("section", id=id).all("figure", class_="example") for id in ("mistakes", "grad-cam")}
     assert [len(found) for found in figures.values()] == [16, 12]
     for figure in html.all("figure", class_="example"):
@@ -193,53 +188,43 @@ def test_every_picture_says_what_it_shows_and_whether_it_is_right(run: Path, rep
     assert maps == ["first layer, all 4", "blocks.0, all 4", "blocks.4, all 8"]
 
 
-def test_the_page_loads_nothing(run: Path, report: Callable[..., Node]) -> None:
-    html = report(run)
+def test_the_page_loads_nothing(run: Path) -> None:
+    html = read(run)
     (policy,) = (meta.attributes["content"] for meta in html.all("meta") if "http-equiv" in meta.attributes)
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
     sources = [node.attributes["src"] for node in html.all("*") if "src" in node.attributes]
     assert len(sources) == len(html.all("img")) > 50
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-    references = [
-        value
-        for node in html.all("*")
-        for name, value in node.attributes.items()
-        if name in ("href", "xlink:href") and node.tag != "a"
-    ]
-    assert all(target.startswith("#") for target in references)
+    text = (run / "report.html").read_text()
+    links = {node.attributes["href"] for node in html.all("a")}
+    assert {target for target in re.findall(r'href="([^"]*)"', text) if target[0] != "#"} <= links
     assert not html.all("script") + html.all("link") + html.all("iframe")
-    assert not re.search(r"url\((?!#)|@import", (run / "report.html").read_text())
+    assert not re.search(r"url\((?!#)|@import", text)
     assert not [name for node in html.all("*") for name in node.attributes if name.startswith("on")]
 
 
-def test_texts_from_strangers_are_escaped(train: RunScript, report: Callable[..., Node]) -> None:
-    run = train("trainer.max_epochs=1", "name='<script>a&b'", "test=false").run
+def test_texts_from_strangers_are_escaped(run: Path, report: Callable[..., Node]) -> None:
     record = json.loads((run / "run.json").read_text())
     evil = {"start": "<b>now", "precision": ["<i>"], "hardware": "<i>", "<u>": {"\ud800</pre>": [1, {"x": None}]}}
     (run / "run.json").write_text(json.dumps(record | evil))
-    (run / "config.yaml").write_text((run / "config.yaml").read_text() + "evil: '</pre><script>alert(1)</script>'\n")
+    config = (run / "config.yaml").read_text().replace("name: mine", "name: <script>a&b")
+    (run / "config.yaml").write_text(config + "evil: '</pre><script>alert(1)</script>'\n")
     html = report(run)
     assert not html.all("script") + html.all("i") + html.all("u")
     assert html.one("h1").text == "Fashion-MNIST, run <script>a&b"
-    assert "<script>a&b" in dict(table_of(html.one("section", id="record")))["overrides"]
     assert "<script>alert(1)</script>" in html.one("pre").text
     assert "<b>now" in html.one("section", id="result").text
 
 
-def test_a_run_that_is_copied_needs_only_the_data(
-    train: RunScript, run_script: RunScript, report: Callable[..., Node], data_root: Path, tmp_path: Path
+def test_a_run_without_its_data_is_refused(run: Path, run_script: RunScript) -> None:
+    (run / "report.html").unlink()
+    run_script("report", f"run='{run}'").assert_refused("its data")
+    assert not (run / "report.html").exists()
+
+
+def test_missing_and_damaged_files_are_left_out(
+    run: Path, run_script: RunScript, report: Callable[..., Node], data_root: Path
 ) -> None:
-    data = shutil.copytree(data_root, tmp_path / "its data")
-    copy = shutil.copytree(train("trainer.max_epochs=1", f"data.root='{data}'").run, tmp_path / "a copy")
-    shutil.rmtree(tmp_path / "outputs")
-    shutil.rmtree(data)
-    assert run_script("report", f"run='{copy}'").status == 2
-    assert not (copy / "report.html").exists()
-    html = report(copy, f"data_root={data_root}")
-    assert html.one("strong").text == f"{100 * metrics_of(copy)['test/accuracy']:.2f}%"
-
-
-def test_missing_and_damaged_files_are_left_out(run: Path, run_script: RunScript, report: Callable[..., Node]) -> None:
     accuracy = metrics_of(run)["test/accuracy"]
     for name in ("metrics.json", "run.json", "metrics.csv"):
         (run / name).unlink()
@@ -261,26 +246,24 @@ def test_missing_and_damaged_files_are_left_out(run: Path, run_script: RunScript
 
     (run / "run.json").write_text("not json")
     (run / "metrics.csv").write_bytes(b"\xff\xfe\x00")
-    done = run_script("report", f"run={run}")
+    done = run_script("report", f"run='{run}'", f"data_root={data_root}")
     assert (done.status, done.err.count("left out of the report")) == (0, 2)
     assert not read(run).all("section", id="record")
 
 
-def test_a_network_without_convolution(train: RunScript, report: Callable[..., Node]) -> None:
-    html = report(train("trainer.max_epochs=1", "model=mlp", "model.hidden=[12]").run)
+def test_a_run_without_test_and_convolution_is_reported_on_its_validation_images(
+    train: RunScript, report: Callable[..., Node]
+) -> None:
+    run = train("trainer.max_epochs=1", "test=false", "model=mlp", "model.hidden=[12]").run
+    html = report(run)
+    assert html.one("strong").text == f"{100 * metrics_of(run)['val/accuracy']:.2f}%"
+    assert "of 100 validation images are right" in html.text
+    assert "selection bias" in html.text
     assert html.one("section", id="grad-cam").one("h2").text == "Saliency"
     assert [caption.text for caption in html.one("section", id="filters").all("figcaption")] == ["first layer, all 12"]
     # One epoch is a line only together with the untrained network.
     charts = [figure.attributes["aria-label"] for figure in html.one("section", id="curves").all("figure")]
     assert charts == ["Accuracy over the epochs", "Loss over the epochs"]
-
-
-def test_a_run_without_test_is_reported_on_its_validation_images(train: RunScript, report: Callable[..., Node]) -> None:
-    run = train("trainer.max_epochs=1", "test=false").run
-    html = report(run)
-    assert html.one("strong").text == f"{100 * metrics_of(run)['val/accuracy']:.2f}%"
-    assert "of 100 validation images are right" in html.text
-    assert "selection bias" in html.text
     html = report(run, "split=test")
     assert "of 200 test images are right" in html.text
     assert "selection bias" not in html.text
@@ -290,23 +273,10 @@ def test_a_run_without_validation_and_test_is_refused(
     train: RunScript, run_script: RunScript, report: Callable[..., Node]
 ) -> None:
     run = train("trainer.max_epochs=1", "test=false", "data.val_size=0").run
-    for override in ("split=null", "split=val"):
-        done = run_script("report", f"run={run}", override)
-        done.assert_refused("error: split=val: the run had no validation images (data.val_size=0)")
+    done = run_script("report", f"run={run}")
+    done.assert_refused("error: split=val: the run had no validation images (data.val_size=0)")
     assert not (run / "report.html").exists()
     assert "last.ckpt, as there are no validation images" in report(run, "split=test").text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "error: give run=<run folder>"),
-        (["run=nowhere"], "run=nowhere"),
-        (["run=.", "split=train"], "split=train"),
-    ],
-)
-def test_invalid_input_ends_in_one_line(run_script: RunScript, arguments: list[str], message: str) -> None:
-    run_script("report", *arguments).assert_refused(message)
 
 
 def test_a_network_that_has_diverged_is_reported(run: Path, report: Callable[..., Node]) -> None:
@@ -330,24 +300,6 @@ def test_interval_and_class_metrics_by_value() -> None:
     assert found["rows"][0] == ("T-shirt/top", 81, 181, *(pytest.approx(x) for x in (81 / 181, 81 / 163, 162 / 344)))
     assert found["rows"][6] == ("Shirt", 0, 82, 0, 0, 0)
     assert all(math.isnan(value) for value in found["rows"][8][3:])
-
-
-def test_entries_of_a_record() -> None:
-    record = {"command": ["python", "a b"], "git": {"clean": False}, "gpus": [], "resumed": [{"seed": 1}, None]}
-    assert list(entries(record)) == [
-        ("command", "python 'a b'"),
-        ("git: clean", "false"),
-        ("gpus", "none"),
-        ("resumed 1: seed", "1"),
-        ("resumed 2", "null"),
-    ]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_come_back_from_their_url(channels: int) -> None:
-    pixels = torch.randint(256, (channels, 5, 7), dtype=torch.uint8)
-    file = io.BytesIO(base64.b64decode(data_url(pixels).removeprefix("data:image/png;base64,")))
-    assert Image.open(file).tobytes() == bytes(pixels.permute(1, 2, 0).flatten().tolist())
 
 
 def test_grad_cam_is_of_the_predicted_and_then_of_the_true_class(monkeypatch: pytest.MonkeyPatch) -> None:

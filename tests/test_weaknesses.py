@@ -22,11 +22,6 @@ def network(mistakes: Mapping[tuple[int, int], int], total: int = 100) -> Tensor
 
 
 SHIRTS = network({(SHIRT, T_SHIRT): 12, (T_SHIRT, SHIRT): 8, (SHIRT, COAT): 7, (COAT, SHIRT): 1, (BOOT, SNEAKER): 3})
-SHIRT_IS_WEAKEST = "Shirt is the weakest class: 81 of 100 are right (81.0%; the mean of the classes is 96.9%). "
-MOST_CONFUSED = (
-    "The most frequent mistakes: Shirt as T-shirt/top (12 of 100), T-shirt/top as Shirt (8 of 100), "
-    "Shirt as Coat (7 of 100), Ankle boot as Sneaker (3 of 100)."
-)
 
 
 def said(confusion: Tensor, confidence: float | None = None, **curves: Sequence[tuple[float, float]]) -> list[str]:
@@ -42,41 +37,37 @@ def line(*values: float) -> list[tuple[float, float]]:
 
 
 def test_classes_and_pairs_are_named_with_their_counts() -> None:
-    assert said(SHIRTS) == [f"{SHIRT_IS_WEAKEST}Next: T-shirt/top (92.0%).", MOST_CONFUSED]
+    assert said(SHIRTS) == [
+        "Shirt is the weakest class: 81 of 100 are right (81.0%; the mean of the classes is 96.9%). "
+        "Next: T-shirt/top (92.0%).",
+        "The most frequent mistakes: Shirt as T-shirt/top (12 of 100), T-shirt/top as Shirt (8 of 100), "
+        "Shirt as Coat (7 of 100), Ankle boot as Sneaker (3 of 100).",
+    ]
     assert confused_pairs(SHIRTS, most=3) == [(SHIRT, T_SHIRT, 12), (T_SHIRT, SHIRT, 8), (SHIRT, COAT, 7)]
-
-
-def test_a_perfect_network_has_no_weakness() -> None:
     assert said(network({})) == []
 
 
-def test_classes_without_images_are_left_out() -> None:
+def test_classes_without_images_are_left_out_and_those_never_predicted_are_named() -> None:
     confusion = SHIRTS.clone()
     confusion[[TROUSER, BAG]] = 0
     sentences = said(confusion)
-    assert sentences[0].startswith(
-        "Shirt is the weakest class: 81 of 100 are right (81.0%; the mean of the classes is 96.1%)"
-    )
+    assert "81 of 100 are right (81.0%; the mean of the classes is 96.1%)" in sentences[0]
     assert not any("Trouser" in text or "Bag" in text for text in sentences)
-
-
-def test_classes_that_are_never_predicted_are_named() -> None:
     confusion = torch.zeros(10, 10, dtype=torch.long)
     confusion[:8, BAG], confusion[BAG, BAG], confusion[BOOT, BOOT] = 20, 20, 20
-    names = ", ".join(FASHION_MNIST.classes[:8])
-    assert f"Never predicted: {names}." in said(confusion)
+    assert f"Never predicted: {', '.join(FASHION_MNIST.classes[:8])}." in said(confusion)
 
 
 @pytest.mark.parametrize(
     ("confidence", "words"),
     [
-        (0.999, "The network is over-confident: its mean confidence is 99.9%, its accuracy 96.9%."),
-        (0.8, "The network is under-confident: its mean confidence is 80.0%, its accuracy 96.9%."),
+        (0.999, "over-confident: its mean confidence is 99.9%, its accuracy 96.9%."),
+        (0.8, "under-confident: its mean confidence is 80.0%, its accuracy 96.9%."),
         (0.965, None),
     ],
 )
 def test_confidence_above_and_below_accuracy(confidence: float, words: str | None) -> None:
-    assert [text for text in said(SHIRTS, confidence) if "confiden" in text] == ([words] if words else [])
+    assert [text.removeprefix("The network is ") for text in said(SHIRTS, confidence)[2:]] == ([words] if words else [])
 
 
 @pytest.mark.parametrize(
@@ -96,7 +87,6 @@ def test_confidence_above_and_below_accuracy(confidence: float, words: str | Non
             {"val_accuracy": line(0.80, 0.90, 0.91, 0.92)},
             "The validation accuracy still rises by 1.00 points an epoch: more epochs may help.",
         ),
-        ({"val_accuracy": line(0.90, 0.901)}, None),
         ({"val_accuracy": line(0.92, 0.91, 0.90)}, None),
         ({"val_accuracy": [(0, 0.1), (1, 0.9)]}, None),  # one epoch after the untrained network is no trend
         ({"val_accuracy": [(1, 0.8), (1, 0.9)]}, None),  # an epoch that stands twice in the table counts once
