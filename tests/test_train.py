@@ -12,7 +12,7 @@ import torch
 from conftest import Done, RunScript, press_ctrl_c
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fmnist.data.info import CLASSES
+from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
 from fmnist.runs.run import Run
 
@@ -56,7 +56,7 @@ def test_a_run_leaves_everything_in_one_folder(train: RunScript) -> None:
     metrics = metrics_of(run)
     assert metrics["epochs"] == 3
     assert 0 <= metrics["untrained/accuracy"] < 0.5 < metrics["test/accuracy"] <= 1
-    assert list(metrics["test/accuracy_per_class"]) == list(CLASSES)
+    assert list(metrics["test/accuracy_per_class"]) == list(FASHION_MNIST.classes)
     per_class = metrics["test/accuracy_per_class"].values()
     assert metrics["test/accuracy"] == pytest.approx(sum(per_class) / len(per_class))  # 20 test images of each class
     assert {"val/accuracy", "val/loss", "test/loss", "train/seconds", "train/images_per_second"} <= metrics.keys()

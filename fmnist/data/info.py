@@ -5,13 +5,15 @@ from typing import Any
 
 from torch import Tensor
 
+MAX_SIZE = 2**16
+"""Largest side of an image, and largest number of classes."""
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
     """What a network and its users have to know about a dataset.
 
     Args:
-        name: of the dataset.
         classes: names of the K classes, in the order of the labels.
         image_shape: channels, height and width (C, H, W).
         mean: of the training images' pixels, scaled to 0..1.
@@ -63,9 +65,6 @@ class DatasetInfo:
         return info
 
 
-MAX_SIZE = 2**16
-"""Of a side of an image, and the number of classes."""
-
 FASHION_MNIST = DatasetInfo(
     name="Fashion-MNIST",
     classes=(
@@ -77,9 +76,3 @@ FASHION_MNIST = DatasetInfo(
     std=0.3530,
 )
 """Source: https://github.com/zalandoresearch/fashion-mnist"""
-CLASSES, IMAGE_SHAPE, MEAN, STD = (
-    FASHION_MNIST.classes,
-    FASHION_MNIST.image_shape,
-    FASHION_MNIST.mean,
-    FASHION_MNIST.std,
-)

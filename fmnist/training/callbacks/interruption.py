@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from fmnist.training.callbacks.regular_checkpoint import between_steps
+from fmnist.training.callbacks.checkpointing import between_steps
 
 log = logging.getLogger(__name__)
 
