@@ -78,7 +78,7 @@ class Augmentation:
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, flipped: Tensor | None = None
     ) -> Tensor:
-        """Return flipped, shifted and erased images, of the same shape (N, C, H, W) and dtype.
+        """Return flipped, shifted and erased images, of the same shape and dtype.
 
         Args:
             images: (N, C, H, W), of any dtype.
@@ -94,13 +94,9 @@ class Augmentation:
     def mixed(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return mixed images (N, C, H, W) and their soft labels (N, K); without mixup and CutMix, the arguments.
+        """Return mixed images and their soft labels (N, K); without mixup and CutMix, the arguments.
 
-        Args:
-            images: (N, C, H, W), float.
-            labels: (N).
-            num_classes: K.
-            generator: as in `__call__`.
+        Images are (N, C, H, W), float, and labels (N), of K = `num_classes`.
         """
         if not self.mixes:
             return images, labels

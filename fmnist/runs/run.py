@@ -25,11 +25,7 @@ class RunIsBusy(ValueError):  # noqa: N818 (shown to the user like other invalid
 
 
 class Run:
-    """The files of one run.
-
-    Args:
-        folder: need not exist yet.
-    """
+    """The files of one run, whose folder need not exist yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,10 +144,6 @@ class Run:
 def new_run(outputs: Path, name: str) -> Run:
     """Make a folder that no other run has: outputs/name/date_time, with a number if that is taken.
 
-    Args:
-        outputs: the folder of all runs.
-        name: the name of the run.
-
     Raises:
         ValueError: if the name can't be a folder's, or the folder can't be made.
     """
@@ -181,12 +173,8 @@ def check_name(name: str) -> None:
 def open_run(key: str, folder: str | Path) -> Run:
     """Return the run in a folder.
 
-    Args:
-        key: the key that the user gave the folder with, for the message.
-        folder: the run folder.
-
     Raises:
-        ValueError: if it isn't a run folder.
+        ValueError: if it isn't a run folder; the message names the key that the user gave the folder with.
     """
     run = Run(Path(folder).absolute())
     if not run.folder.is_dir():

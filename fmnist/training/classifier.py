@@ -52,8 +52,7 @@ class Classifier(QuickHookNames):
         self.optimizer = optimizer
         self.schedule = schedule
         self.classes = tuple(classes)
-        self.log_train_epochs = True
-        """Whether the logger gets the epochs' training metrics; a callback may log them earlier than Lightning does."""
+        self.log_train_epochs = True  # false if a callback logs the epochs' training metrics, earlier than Lightning
         self._metrics = nn.ModuleDict({f"{phase}_metrics": ClassificationMetrics(len(classes)) for phase in PHASES})
 
     @classmethod

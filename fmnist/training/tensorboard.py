@@ -21,7 +21,7 @@ class RunLogger(TensorBoardLogger):
     """Write TensorBoard's events into a run's folder.
 
     Args:
-        folder: the run's. Lightning itself would replace `$NAME` in it by an environment variable.
+        folder: the run's.
         config_file: the file in it that holds the config, in place of Lightning's hparams.yaml.
         first_step: TensorBoard discards earlier events from this step on, as of a run that was killed. None in a new
             folder.
@@ -35,7 +35,7 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def log_dir(self) -> str:
-        return str(self.folder)
+        return str(self.folder)  # Lightning itself would replace `$NAME` in it by an environment variable
 
     root_dir = log_dir
 
@@ -87,14 +87,7 @@ def charts(classes: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
 
 
 def log_hparams(logger: Logger | None, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:
-    """Write a row of the tab HParams.
-
-    Args:
-        logger: the run's.
-        config: as plain values.
-        final: the results by name, written as curves of one point whose names begin with "final/".
-        step: of that point.
-    """
+    """Write a row of the tab HParams, and the final results as curves of one point, at `step`."""
     if not isinstance(logger, TensorBoardLogger):
         return
     for name, value in final.items():

@@ -30,24 +30,16 @@ class History(Checkpoint):
     that is killed between the two would lose them. The rows are part of the checkpoints, so that the table of a resumed
     run has no gap and no epoch twice. (It is a `Checkpoint` because Lightning calls only those after the module has
     logged the epoch's metrics.)
-
-    Args:
-        file: where the table is written after each epoch.
-        classes: names of the K classes.
     """
 
     def __init__(self, file: Path, classes: Sequence[str]) -> None:
         self.file = file
         self.classes = classes
         self.rows: list[Row] = []
-        self.seconds = 0.0
-        """Wall-clock time of the training epochs, validation included, over all parts of a resumed run."""
-        self.batch_seconds = 0.0
-        """Wall-clock time of the training batches alone, without validation, checkpoints and pictures."""
-        self.images = 0
-        """Images trained on by all processes, counted in each epoch."""
-        self.epoch_before = (0.0, 0)
-        """`batch_seconds` and `images` when the epoch began."""
+        self.seconds = 0.0  # of the epochs, validation included, over all parts of a resumed run
+        self.batch_seconds = 0.0  # of the training batches alone, without validation, checkpoints and pictures
+        self.images = 0  # trained on by all processes, counted in each epoch
+        self.epoch_before = (0.0, 0)  # `batch_seconds` and `images` when the epoch began
         self._last_tick = time.perf_counter()
         self._validated = False  # in this epoch: Lightning keeps the metrics of the last validation
 
@@ -67,7 +59,6 @@ class History(Checkpoint):
 
     @property
     def epochs(self) -> int:
-        """The number of complete epochs."""
         return int(self.last.get("epoch", 0))
 
     @property
@@ -76,7 +67,6 @@ class History(Checkpoint):
         return self.rows[-1] if self.rows else {}
 
     def add_untrained(self, metrics: dict[str, float]) -> None:
-        """Add the row of epoch 0."""
         self.rows.append({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
         self._write()
 
@@ -142,7 +132,6 @@ class History(Checkpoint):
 
 
 def epoch_line(row: Row, epochs: int) -> str:
-    """Return the line of an epoch for the terminal."""
     parts = [f"epoch {row['epoch']}/{epochs}" if epochs > 0 else f"epoch {row['epoch']}"]
     for phase in ("train", "val"):
         if f"{phase}/loss" in row:

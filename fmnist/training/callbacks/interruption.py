@@ -22,14 +22,11 @@ class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
     """The user pressed Ctrl-C, or the system asked the process to end.
 
     The last checkpoint holds everything up to the last batch.
-
-    Args:
-        by_system: it was the system, which may start the training again.
     """
 
     def __init__(self, by_system: bool) -> None:
         super().__init__(by_system)
-        self.by_system = by_system
+        self.by_system = by_system  # it may start the training again
 
 
 class Interruption(Checkpoint):
@@ -38,9 +35,6 @@ class Interruption(Checkpoint):
     Handles Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP. Several processes end after the same step, whichever got the signal.
     In the last step of an epoch the epoch is finished, whose own checkpoint is then the last. (It is a `Checkpoint` so
     that it is called after the callbacks whose state it saves.)
-
-    Args:
-        checkpoint: where the state is saved.
 
     Raises:
         TrainingInterrupted: from the training, once the checkpoint is complete.
