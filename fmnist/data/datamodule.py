@@ -110,8 +110,7 @@ class FashionMNISTDataModule(LightningDataModule):
             self._train_loader.restore_position(self._position)
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the loader of the training batches, the same object throughout a training."""
-        if self._train_loader is None:
+        if self._train_loader is None:  # the same object throughout a training
             self._train_loader = self._create_train_loader()
             if self._position is not None:
                 self._train_loader.restore_position(self._position)
@@ -119,10 +118,10 @@ class FashionMNISTDataModule(LightningDataModule):
 
     def _create_train_loader(self) -> BatchLoader:
         flip_seed = self.seed if self.augment.alternate else None
-        if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
-            return self._loader("train", self.batch_size, flip_seed=flip_seed)  # the same batches in every epoch
-        if not self.needs_predictions:
-            return self._loader("train", self.batch_size, self.seed, flip_seed)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        if overfit or not self.needs_predictions:
+            shuffle_seed = None if overfit else self.seed  # the same batches in every epoch
+            return self._loader("train", self.batch_size, shuffle_seed, flip_seed)
         if self.trainer is not None and self.trainer.world_size > 1:
             key = "prune" if self.prune else "self_distillation"
             raise ValueError(
@@ -137,7 +136,7 @@ class FashionMNISTDataModule(LightningDataModule):
 
     @property
     def needs_predictions(self) -> bool:
-        """Whether the training loader has to be told what the network predicts."""
+        """True if the training loader has to be told what the network predicts."""
         return bool(self.prune or self.self_distillation)
 
     @property

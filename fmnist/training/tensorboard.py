@@ -50,8 +50,8 @@ class RunLogger(TensorBoardLogger):
 class _Writer(SummaryWriter):
     """Start each file under a name that sorts after those of all existing files.
 
-    TensorBoard reads a folder's files in the order of their names, and never goes back. The names hold the second of
-    their beginning, which a clock that was set back repeats, and then a counter, of which as text 10 comes before 9.
+    TensorBoard reads a folder's files in the order of their names, which hold the second of their beginning. A clock
+    that was set back repeats it.
     """
 
     def _get_file_writer(self) -> FileWriter:
@@ -68,22 +68,19 @@ class _Writer(SummaryWriter):
 
 
 def log_charts(logger: Logger | None, classes: Sequence[str]) -> None:
-    """Write the layout of the tab Custom Scalars."""
-    if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_custom_scalars(charts(classes))
-
-
-def charts(classes: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the charts of several curves, by category and title: training with validation, and all classes."""
+    """Write the layout of the tab Custom Scalars: charts of training with validation, and of all classes."""
+    if not isinstance(logger, TensorBoardLogger):
+        return
 
     def multiline(*names: str) -> list[Any]:
         return ["Multiline", [f"^{name}$" for name in names]]
 
     per_class = {phase: multiline(*metric_names(phase, classes)[2:]) for phase in ("train", "val")}
-    return {
+    layout = {
         "training and validation": {name: multiline(f"train/{name}", f"val/{name}") for name in ("loss", "accuracy")},
         "accuracy of each class": {"validation": per_class["val"], "training": per_class["train"]},
     }
+    logger.experiment.add_custom_scalars(layout)
 
 
 def log_hparams(logger: Logger | None, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:

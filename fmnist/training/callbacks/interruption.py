@@ -72,8 +72,7 @@ class Interruption(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()
-        if self._agreed(trainer):
-            raise TrainingInterrupted(self.by_system)
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()
