@@ -66,7 +66,6 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether images can be mixed."""
         return bool(self.mix and (self.mixup or self.cutmix))
 
     def in_epoch(self, epoch: int, epochs: int | None) -> "Augmentation":
@@ -82,7 +81,7 @@ class Augmentation:
 
         Args:
             images: (N, C, H, W), of any dtype.
-            generator: source of the random numbers; None takes torch's default one of the images' device.
+            generator: of the random numbers; None takes torch's default one.
             flipped: which images to flip, (N), bool; None draws them.
         """
         if self.flip or self.shift:

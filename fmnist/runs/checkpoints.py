@@ -86,11 +86,9 @@ def _disk_error(error: Exception) -> OSError | None:
 
 
 def check_archive(file: IO[bytes], size: int) -> None:
-    """Check that an archive needs no more memory than disk: torch stores each tensor once, uncompressed.
+    """Refuse an archive that needs more memory than disk: torch stores each tensor once, uncompressed.
 
-    Raises:
-        ValueError: if it is compressed, or its parts overlap.
-        zipfile.BadZipFile: if it isn't an archive. Old formats of torch allocate memory before they read.
+    Also refuse what isn't an archive: old formats of torch allocate memory before they read.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()

@@ -165,7 +165,7 @@ def new_run(outputs: Path, name: str) -> Run:
 
 
 def check_name(name: str) -> None:
-    """Check that a folder can have the name; raise a ValueError if it can't."""
+    """Raise a ValueError unless a folder can have the name."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise ValueError(f"name={name!r}: must be the name of a folder: no '/', not empty, not starting with '.'")
 
@@ -185,11 +185,7 @@ def open_run(key: str, folder: str | Path) -> Run:
 
 
 def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
-    """Return the checkpoint that the user has named: a file, or the chosen one of a run.
-
-    Raises:
-        ValueError: if both or none are given, or there is no such run.
-    """
+    """Return the checkpoint that the user has named: a file, or the chosen one of a run, which must exist."""
     if run is not None and checkpoint is None:
         return open_run("run", run).chosen_checkpoint
     if checkpoint is not None and run is None:

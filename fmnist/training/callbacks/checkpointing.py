@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,14 @@ def between_steps(trainer: Trainer, batch_idx: int) -> bool:
     return stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
+@dataclass(eq=False)
 class RegularCheckpoint(Checkpoint):
-    """Saves a checkpoint after every n-th step, or when some minutes have passed since the last one.
+    """Saves a checkpoint after every n-th step, or when some minutes have passed since the last one."""
 
-    Args:
-        file: where the state is saved.
-        every_n_steps: n; None for none.
-        every_minutes: minutes; None for none.
-    """
-
-    def __init__(self, file: Path, every_n_steps: int | None, every_minutes: float | None) -> None:
-        self.file = file
-        self.every_n_steps = every_n_steps
-        self.every_minutes = every_minutes
-        self._saved = time.monotonic()
+    file: Path
+    every_n_steps: int | None
+    every_minutes: float | None
+    _saved: float = field(default_factory=time.monotonic, init=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,12 +75,12 @@ class RegularCheckpoint(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(due, all=False) if trainer.world_size > 1 else due
 
 
+@dataclass(eq=False)
 class RunConfig(Callback):
     """Puts the resolved config and the dataset's facts into each checkpoint, and flushes the loggers before."""
 
-    def __init__(self, config: dict[str, Any], dataset: DatasetInfo) -> None:
-        self.config = config
-        self.dataset = dataset
+    config: dict[str, Any]
+    dataset: DatasetInfo
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config
@@ -94,6 +89,7 @@ class RunConfig(Callback):
             logger.save()
 
 
+@dataclass(eq=False)
 class RandomStates(Callback):
     """Keeps torch's random states (dropout, augmentation) in the checkpoints and restores them on resuming.
 
@@ -101,10 +97,9 @@ class RandomStates(Callback):
     drawn anew, from the run's seed, the step and the rank.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self._world_size = 1
-        self._restored: list[dict[str, Any]] | None = None
+    seed: int
+    _world_size: int = field(default=1, init=False)
+    _restored: list[dict[str, Any]] | None = field(default=None, init=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._world_size = trainer.world_size

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor
 
 from fmnist.runs.checkpoints import CURRENT_KEY, NETWORK
 
-SYNCHRONOUS = {"cpu"}
-"""Devices whose values can be read without waiting."""
+SYNCHRONOUS = {"cpu"}  # devices whose values can be read without waiting
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 (usually the fault of a setting)
     """The loss, or a weight, became infinite or NaN."""
 
 
+@dataclass(eq=False)
 class Divergence(Callback):
     """Stops before the step whose loss isn't finite, and prevents checkpoints with a weight that isn't.
 
@@ -31,9 +32,7 @@ class Divergence(Callback):
         TrainingDiverged: with the step and the learning rate.
     """
 
-    def __init__(self) -> None:
-        self._first: Tensor | None = None
-        """The first step () whose loss isn't finite; -1 while there is none."""
+    _first: Tensor | None = field(default=None, init=False)  # step () whose loss isn't finite; -1 while there is none
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not trainer.is_global_zero:
@@ -77,6 +76,7 @@ class TrainingPruned(Exception):  # noqa: N818 (not an error)
         super().__init__(f"pruned after epoch {epoch}")
 
 
+@dataclass(eq=False)
 class Pruning(Checkpoint):
     """Asks after each epoch with a validation whether to end the training. (A `Checkpoint`, as `History` is one.)
 
@@ -88,10 +88,9 @@ class Pruning(Checkpoint):
         TrainingPruned: from the training, if it was ended.
     """
 
-    def __init__(self, monitor: str, should_prune: Callable[[int, float], bool]) -> None:
-        self.monitor = monitor
-        self.should_prune = should_prune
-        self._validated = False  # in this epoch: Lightning keeps the metric of the last validation
+    monitor: str
+    should_prune: Callable[[int, float], bool]
+    _validated: bool = field(default=False, init=False)  # in this epoch: Lightning keeps the last validation's metric
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True

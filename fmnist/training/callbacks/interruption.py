@@ -14,8 +14,8 @@ from fmnist.training.callbacks.checkpointing import between_steps
 
 log = logging.getLogger(__name__)
 
-SYSTEM_SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)}
-"""By which clusters end or announce the end of a job, and terminals that of the processes in them."""
+# By which clusters end or announce the end of a job, and terminals that of the processes in them.
+SYSTEM_SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
