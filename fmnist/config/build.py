@@ -227,7 +227,7 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
     with torch.device("meta"):
         sketch: nn.Module = build("model", node, nn.Module, **parts)
     if checkpoint:
-        checkpoints.check_weights(sketch, checkpoint)
+        checkpoints.restore_network(sketch, checkpoint, assign=True)
     needed = sum(weights.nbytes for weights in sketch.state_dict().values())
     if needed > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
         raise ValueError(

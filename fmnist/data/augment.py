@@ -1,6 +1,7 @@
 """Random augmentation of whole batches, on their device."""
 
 import functools
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
@@ -17,6 +18,7 @@ ERASED_AREA = (0.02, 0.33)
 ERASED_ASPECT = (0.3, 3.3)
 
 
+@dataclass(eq=False)
 class Augmentation:
     """Random changes, drawn for each image, applied to the whole batch without a loop over images.
 
@@ -44,28 +46,19 @@ class Augmentation:
         ValueError: if `alternate` is set and `flip` isn't 0.5.
     """
 
-    def __init__(
-        self,
-        flip: Probability = 0.0,
-        shift: Shift = 0,
-        erase: Probability = 0.0,
-        alternate: bool = False,
-        mixup: Alpha = 0.0,
-        cutmix: Alpha = 0.0,
-        mix: Probability = 1.0,
-        until: Annotated[float, Gt(0), Le(1)] = 1.0,
-    ) -> None:
-        if alternate and flip != 0.5:
-            raise ValueError(f"flip={flip}: must be 0.5 with alternate=true, which flips half of the images")
-        self.flip = flip
-        self.shift = shift
-        self.erase = erase
-        self.alternate = alternate
-        self.mixup = mixup
-        self.cutmix = cutmix
-        self.mix = mix
-        self.until = until
-        self._source_maps: dict[tuple[int, int, torch.device], Tensor] = {}
+    flip: Probability = 0.0
+    shift: Shift = 0
+    erase: Probability = 0.0
+    alternate: bool = False
+    mixup: Alpha = 0.0
+    cutmix: Alpha = 0.0
+    mix: Probability = 1.0
+    until: Annotated[float, Gt(0), Le(1)] = 1.0
+    _source_maps: dict[tuple[int, int, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.alternate and self.flip != 0.5:
+            raise ValueError(f"flip={self.flip}: must be 0.5 with alternate=true, which flips half of the images")
 
     @functools.cached_property
     def _flips_only(self) -> "Augmentation":
@@ -73,16 +66,10 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether images can be mixed."""
         return bool(self.mix and (self.mixup or self.cutmix))
 
     def in_epoch(self, epoch: int, epochs: int | None) -> "Augmentation":
-        """Return the augmentation of an epoch, counted from 0.
-
-        Args:
-            epoch: number of the epoch.
-            epochs: epochs of the whole training; None without a limit.
-        """
+        """Return the augmentation of an epoch, counted from 0, of all `epochs` (None without a limit)."""
         if epochs is None or epoch < round(self.until * epochs):
             return self
         return self._flips_only
@@ -90,11 +77,11 @@ class Augmentation:
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, flipped: Tensor | None = None
     ) -> Tensor:
-        """Return flipped, shifted and erased images, of the same shape (N, C, H, W) and dtype.
+        """Return flipped, shifted and erased images, of the same shape and dtype.
 
         Args:
             images: (N, C, H, W), of any dtype.
-            generator: source of the random numbers; None takes torch's default one of the images' device.
+            generator: of the random numbers; None takes torch's default one.
             flipped: which images to flip, (N), bool; None draws them.
         """
         if self.flip or self.shift:
@@ -106,13 +93,9 @@ class Augmentation:
     def mixed(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return mixed images (N, C, H, W) and their soft labels (N, K); without mixup and CutMix, the arguments.
+        """Return mixed images and their soft labels (N, K); without mixup and CutMix, the arguments.
 
-        Args:
-            images: (N, C, H, W), float.
-            labels: (N).
-            num_classes: K.
-            generator: source of the random numbers; None takes torch's default one of the images' device.
+        Images are (N, C, H, W), float, and labels (N), of K = `num_classes`.
         """
         if not self.mixes:
             return images, labels

@@ -27,7 +27,6 @@ class FashionMNISTDataModule(LightningDataModule):
 
     Args:
         root: folder of the four files; missing ones are put there.
-        augment: applied to training batches.
         batch_size: images in a training batch, over all processes.
         eval_batch_size: images in a validation or test batch. It affects speed and memory, not results.
         val_size: number of training images that are used for validation instead, stratified by class; 0 trains on all.
@@ -111,24 +110,18 @@ class FashionMNISTDataModule(LightningDataModule):
             self._train_loader.restore_position(self._position)
 
     def train_dataloader(self) -> BatchLoader:
-        """Return the loader of the training batches, the same object throughout a training."""
-        if self._train_loader is None:
+        if self._train_loader is None:  # the same object throughout a training
             self._train_loader = self._create_train_loader()
             if self._position is not None:
                 self._train_loader.restore_position(self._position)
         return self._train_loader
 
     def _create_train_loader(self) -> BatchLoader:
-        """Return a new loader of the training batches.
-
-        Raises:
-            ValueError: if several processes would have to know the losses or predictions of all images.
-        """
         flip_seed = self.seed if self.augment.alternate else None
-        if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
-            return self._loader("train", self.batch_size, flip_seed=flip_seed)  # the same batches in every epoch
-        if not self.needs_predictions:
-            return self._loader("train", self.batch_size, self.seed, flip_seed)
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        if overfit or not self.needs_predictions:
+            shuffle_seed = None if overfit else self.seed  # the same batches in every epoch
+            return self._loader("train", self.batch_size, shuffle_seed, flip_seed)
         if self.trainer is not None and self.trainer.world_size > 1:
             key = "prune" if self.prune else "self_distillation"
             raise ValueError(
@@ -143,7 +136,7 @@ class FashionMNISTDataModule(LightningDataModule):
 
     @property
     def needs_predictions(self) -> bool:
-        """Whether the training loader has to be told what the network predicts."""
+        """True if the training loader has to be told what the network predicts."""
         return bool(self.prune or self.self_distillation)
 
     @property
@@ -181,16 +174,10 @@ class FashionMNISTDataModule(LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Return the network's input and the labels."""
         return self.prepared(batch, training=self.trainer is not None and bool(self.trainer.training))
 
     def prepared(self, batch: tuple[Tensor, ...], *, training: bool) -> tuple[Tensor, Tensor]:
-        """Return the network's input and the labels: normalised images (N, C, H, W), float32, and labels (N) or (N, K).
-
-        Args:
-            batch: as `BatchLoader` serves it.
-            training: augment the images.
-        """
+        """Return the network's input (N, C, H, W), augmented in training, and labels (N) or soft labels (N, K)."""
         images, labels, *flipped = batch
         if not training:
             return self.dataset.normalise(images), labels

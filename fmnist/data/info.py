@@ -5,17 +5,18 @@ from typing import Any
 
 from torch import Tensor
 
+MAX_SIZE = 2**16
+"""Largest side of an image, and largest number of classes."""
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
     """What a network and its users have to know about a dataset.
 
     Args:
-        name: of the dataset.
         classes: names of the K classes, in the order of the labels.
         image_shape: channels, height and width (C, H, W).
-        mean: of the training images' pixels, scaled to 0..1.
-        std: their standard deviation.
+        mean, std: of the training images' pixels, scaled to 0..1.
     """
 
     name: str
@@ -47,24 +48,19 @@ class DatasetInfo:
         try:
             channels, height, width = map(int, values["image_shape"])
             info = cls(
-                str(values["name"]),
-                tuple(map(str, values["classes"])),
-                (channels, height, width),
-                float(values["mean"]),
-                float(values["std"]),
+                name=str(values["name"]),
+                classes=tuple(map(str, values["classes"])),
+                image_shape=(channels, height, width),
+                mean=float(values["mean"]),
+                std=float(values["std"]),
             )
+            sizes = (*info.image_shape, len(info.classes))
+            if min(sizes) < 1 or max(sizes) > MAX_SIZE or not info.std > 0:
+                raise ValueError(f"image_shape, classes or std is out of range: {sizes}")
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"these are not the facts of a dataset: {error}") from error
-        sizes = (*info.image_shape, len(info.classes))
-        if min(sizes) < 1 or max(sizes) > MAX_SIZE or not info.std > 0:
-            raise ValueError(
-                f"these are not the facts of a dataset: image_shape, classes or std is out of range: {sizes}"
-            )
         return info
 
-
-MAX_SIZE = 2**16
-"""Of a side of an image, and the number of classes."""
 
 FASHION_MNIST = DatasetInfo(
     name="Fashion-MNIST",
@@ -77,9 +73,3 @@ FASHION_MNIST = DatasetInfo(
     std=0.3530,
 )
 """Source: https://github.com/zalandoresearch/fashion-mnist"""
-CLASSES, IMAGE_SHAPE, MEAN, STD = (
-    FASHION_MNIST.classes,
-    FASHION_MNIST.image_shape,
-    FASHION_MNIST.mean,
-    FASHION_MNIST.std,
-)

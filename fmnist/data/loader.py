@@ -1,6 +1,7 @@
 """A data loader that takes whole batches out of tensors in memory."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ FLIP_EPOCH = -1
 """The epoch in the seed of the flips; no epoch has this number."""
 
 
+@dataclass(eq=False, repr=False)
 class BatchLoader:
     """Serve each batch by one index into the images and labels, on the device that holds them. There are no workers.
 
@@ -33,27 +35,17 @@ class BatchLoader:
         flip_seed: seed of the flips; None serves images and labels only.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        shuffle_seed: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        flip_seed: int | None = None,
-    ) -> None:
-        assert len(images) == len(labels)
-        self.images = images
-        self.labels = labels
-        self.batch_size = batch_size
-        self.shuffle_seed = shuffle_seed
-        self.rank = rank
-        self.world_size = world_size
-        self.flip_seed = flip_seed
-        self.epoch = 0
-        self._served = 0
-        self._resume_at: dict[str, int] | None = None
+    images: Tensor
+    labels: Tensor
+    batch_size: int
+    shuffle_seed: int | None = None
+    rank: int = 0
+    world_size: int = 1
+    flip_seed: int | None = None
+    epoch: int = field(default=0, init=False)
+    _served: int = field(default=0, init=False)
+    """Number of batches of the epoch that were served."""
+    _resume_at: dict[str, int] | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return -(-self.count // self.batch_size)
@@ -81,20 +73,13 @@ class BatchLoader:
         return min(self.batch_size, self.count - number * self.batch_size)
 
     def weight(self, number: int) -> float:
-        """Return the factor for this process's mean loss of batch `number`.
-
-        The mean of the weighted losses over all processes is the mean loss of the batch.
-        """
+        """Return the factor for this process's loss of batch `number`, so that their mean is the loss of the batch."""
         images = self.images_in(number)
         part = images // self.world_size + (self.rank < images % self.world_size)
         return part * self.world_size / images
 
     def start_epoch(self, served: int) -> Tensor:
-        """Return the order of the current epoch (N), on the device of the images.
-
-        Args:
-            served: number of batches of the epoch that were served before; not 0 when a training is resumed.
-        """
+        """Return the order of the current epoch (N), of which a resumed training has served some batches before."""
         return self.order(self.epoch).to(self.images.device)
 
     def order(self, epoch: int) -> Tensor:
@@ -119,7 +104,7 @@ class BatchLoader:
         self.epoch = epoch
 
     def position(self) -> dict[str, Any]:
-        """Return the current position, as plain values and tensors; it is part of the data module's state."""
+        """Return the current position, as plain values and tensors."""
         return {"epoch": self.epoch, "served": self._served}
 
     def restore_position(self, position: dict[str, Any]) -> None:

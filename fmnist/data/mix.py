@@ -6,16 +6,13 @@ from torch.nn import functional
 
 
 def mix(images: Tensor, labels: Tensor, kept: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return each image mixed with the one before it in the batch (the first with the last), and soft labels.
+    """Return each image mixed with the one before it in the batch (the first with the last), and soft labels (N, K).
 
     Args:
         images: (N, C, H, W), float.
         labels: (N).
         kept: weight of the image itself, 0 to 1: one number for each image (N, 1, 1), or for each pixel (N, H, W).
         num_classes: K.
-
-    Returns:
-        The images (N, C, H, W) and the soft labels (N, K), float32.
     """
     one_hot = functional.one_hot(labels, num_classes).float()
     weight = kept.mean(dim=(1, 2))[:, None]
@@ -25,14 +22,8 @@ def mix(images: Tensor, labels: Tensor, kept: Tensor, num_classes: int) -> tuple
 def outside_rectangles(fraction: Tensor, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
     """Return 1 outside of a random rectangle in each image and 0 inside, (N, H, W), as CutMix defines it.
 
-    A rectangle has the image's aspect ratio, and its centre is uniformly distributed. It is cut off at the edges, so
-    that more pixels than `fraction` may lie outside.
-
-    Args:
-        fraction: fraction of each image outside of the rectangle (N).
-        height: H.
-        width: W.
-        generator: source of the random numbers; None takes torch's default one of the device.
+    A rectangle has the image's aspect ratio, and its centre is uniformly distributed. The fraction (N) of each image
+    outside of it is larger where the rectangle is cut off at the edges.
     """
     y, x = torch.rand(2, len(fraction), generator=generator, device=fraction.device)
     half = (1 - fraction).sqrt() / 2

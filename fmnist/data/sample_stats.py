@@ -36,8 +36,6 @@ class SampleStatsLoader(BatchLoader):
     Losses and predictions are part of the position, as the order of an epoch depends on them.
 
     Args:
-        images, labels, batch_size, shuffle_seed, flip_seed: see `BatchLoader`.
-        num_classes: K.
         prune: fraction of the images that an epoch leaves out.
         self_distillation: weight of the predictions at the end of the training.
         epochs: epochs of the whole training. None if it has no limit: then all epochs leave out easy images, and the
@@ -90,12 +88,9 @@ class SampleStatsLoader(BatchLoader):
         return self._order[number * self.batch_size : (number + 1) * self.batch_size]
 
     def record(self, number: int, logits: Tensor, labels: Tensor) -> None:
-        """Keep the losses and predictions of batch `number` of the current epoch, counted from 0.
+        """Keep the losses and predictions of the current epoch's batch `number`, counted from 0.
 
-        Args:
-            number: number of the batch.
-            logits: (N, K).
-            labels: (N), or soft labels (N, K) of mixed images.
+        The logits are (N, K), the labels (N), or soft labels (N, K) of mixed images.
         """
         logits, indices = logits.float(), self._indices(number)
         if self.predictions is not None:

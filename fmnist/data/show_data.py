@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +30,6 @@ from fmnist.runs.run import Run, claim_run, new_run
 log = logging.getLogger(__name__)
 
 AUGMENTED, DRAWS = 8, 3  # images of the batch that are augmented, and how often each
-
-Splits = Mapping[str, tuple[Tensor, Tensor]]
-"""Images (N, C, H, W), uint8, and labels (N) of train, val and test."""
-Picture = tuple[str, str, Figure]
-"""Name, description and figure."""
 
 
 @dataclass
@@ -76,8 +71,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     log.info("all of them: tensorboard --logdir %s", run.folder)
 
 
-def write(run: Run, drawn: Iterable[Picture]) -> None:
-    """Write each picture as a PNG file and as an image of a TensorBoard events file."""
+def write(run: Run, drawn: Iterable[tuple[str, str, Figure]]) -> None:
+    """Write each picture (name, description, figure) as a PNG file and as an image of a TensorBoard events file."""
     with SummaryWriter(run.folder) as writer:
         for name, description, figure in drawn:
             file = run.folder / f"{name}.png"
@@ -87,9 +82,14 @@ def write(run: Run, drawn: Iterable[Picture]) -> None:
 
 
 def pictures(
-    splits: Splits, dataset: DatasetInfo, augment: Augmentation, seed: int, count: int, index: int
-) -> Iterator[Picture]:
-    """Draw one picture after the other.
+    splits: Mapping[str, tuple[Tensor, Tensor]],
+    dataset: DatasetInfo,
+    augment: Augmentation,
+    seed: int,
+    count: int,
+    index: int,
+) -> Iterator[tuple[str, str, Figure]]:
+    """Draw one picture after the other: name, description and figure.
 
     Args:
         seed: of the batch, and of the augmentation.
@@ -133,8 +133,8 @@ def augmented(
         rows.append(mixed.round().to(torch.uint8))
         titles += [f"augmented\n{name}" for name in names(mixed_labels, classes)]
         flipped = None if flipped is None else ~flipped
-    changed = [(key, value) for key, value in vars(augment).items() if value != vars(Augmentation()).get(key)]
-    used = ", ".join(f"{key}={json.dumps(value)}" for key, value in changed if not key.startswith("_"))
+    values = [(key.name, getattr(augment, key.name), key.default) for key in fields(augment) if key.init]
+    used = ", ".join(f"{name}={json.dumps(value)}" for name, value, default in values if value != default)
     description = f"images, and {DRAWS} augmentations of each ({used or 'none: training leaves them unchanged'})"
     return description, tiles(torch.cat(rows), titles, columns=len(images), suptitle=description)
 

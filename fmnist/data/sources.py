@@ -44,12 +44,8 @@ class DataUnavailableError(ValueError):
 def ensure_files(root: Path, checksums: Mapping[str, str] | None = CHECKSUMS) -> dict[str, str]:
     """Put missing or damaged files in place, and return each file's SHA-256.
 
-    Several processes may call it at once.
-
-    Args:
-        root: folder of the dataset.
-        checksums: SHA-256 of each file. None takes the user's own files, from `root/FashionMNIST/raw/` or `root`, plain
-            or .gz, unverified if they are well-formed; nothing is downloaded.
+    Several processes may call it at once. Without checksums it takes the user's own files from `root/FashionMNIST/raw/`
+    or `root`, plain or .gz, unverified if they are well-formed, and downloads nothing.
 
     Raises:
         DataUnavailableError: if no source has a good file, or a file must be written to `root` and can't be.
@@ -233,7 +229,6 @@ def _locked(root: Path, raw: Path) -> Iterator[Path]:
 
 
 def _own_files(root: Path, raw: Path) -> dict[str, str]:
-    """Put the user's own files in place if they are well-formed, and return each file's SHA-256."""
     found = {name: _candidates(name, (raw, root)) for name in CHECKSUMS}
     if missing := [name for name, paths in found.items() if not paths]:
         raise DataUnavailableError(f"data.root={root} has no {', no '.join(missing)} (plain or .gz, there or in {raw})")

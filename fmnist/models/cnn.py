@@ -32,18 +32,15 @@ class CNN(nn.Module):
     An argument of the blocks is one value for all of them, or a list with one value for each.
 
     Args:
-        image_shape: channels, height and width of the images.
-        num_classes: K, the number of logits.
+        image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         channels: number of filters of each convolution; its length is the number of blocks.
         kernel_size: width and height of the filters.
-        stride: of the convolution.
         padding: zeros on each side; "same" keeps the size at stride 1.
-        batch_norm: batch norm after each convolution, which then has no bias.
-        activation: in each block and after each hidden layer.
+        batch_norm: after each convolution, which then has no bias.
         pooling: of 2x2 windows at stride 2; "max" comes before batch norm and activation, the others after them.
         global_pooling: input of the linear layers: "none" takes all pixels of the last channels, the others their mean,
             their maximum, or both.
-        hidden: widths of the linear layers between the blocks and the logits.
+        hidden: widths of the linear layers between the blocks and the logits, each with activation and dropout.
         dropout: rate after each hidden layer, or on the features without hidden layers.
 
     Raises:
@@ -109,11 +106,7 @@ class CNN(nn.Module):
 
 
 def _shrink(size: list[int], layer: str, kernel: int, stride: int, padding: int = 0) -> list[int]:
-    """Return height and width after a layer.
-
-    Raises:
-        ValueError: if they are less than 1.
-    """
+    """Return height and width after a layer, which must be at least 1."""
     after = [output_size(side, kernel, stride, padding) for side in size]
     if min(after) < 1:
         raise ValueError(

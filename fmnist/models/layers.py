@@ -90,12 +90,7 @@ def linear_head(
 
 
 def per_block(name: str, value: Any, blocks: int) -> list[Any]:
-    """Return one value for each block.
-
-    Args:
-        name: name of the argument, for the error message.
-        value: one value for all blocks, or a list.
-        blocks: number of blocks.
+    """Return one value for each block, from one for all of them or a list.
 
     Raises:
         ValueError: if the list has another length.

@@ -11,10 +11,8 @@ class MLP(nn.Module):
     """Flatten the image and apply hidden linear layers, each with activation and dropout.
 
     Args:
-        image_shape: channels, height and width of the images.
-        num_classes: K, the number of logits.
+        image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         hidden: widths of the hidden layers; an empty list gives multinomial logistic regression.
-        activation: after each hidden layer.
         dropout: rate after each hidden layer, or on the pixels without hidden layers.
     """
 

@@ -31,16 +31,12 @@ class ResNet(nn.Module):
     https://arxiv.org/abs/1812.01187
 
     Args:
-        image_shape: channels, height and width of the images.
-        num_classes: K, the number of logits.
+        image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         channels: number of filters of each stage.
         depth: number of blocks of each stage; one value for all stages or a list.
-        stem_kernel: width and height of the stem's filters.
-        stem_stride: stride of the stem; 2 leaves a quarter of the pixels to the blocks.
+        stem_stride: 2 leaves a quarter of the pixels to the blocks.
         stem_channels: number of filters of the stem; None takes that of the first stage.
         stem_pooling: max pooling of 2x2 windows after the stem's convolution.
-        global_pooling: reduction of each channel to its mean, its maximum, or both.
-        activation: after the stem and in each block.
         dropout: rate before the logits.
 
     Raises:
@@ -107,13 +103,10 @@ class WideResNet(nn.Module):
     Source: Zagoruyko and Komodakis, Wide Residual Networks, https://arxiv.org/abs/1605.07146
 
     Args:
-        image_shape: channels, height and width of the images.
-        num_classes: K, the number of logits.
+        image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         depth: number of layers in the paper's count, 6 * n + 4 with n blocks in each of the three stages.
         width: factor of the 16, 32 and 64 filters of the three stages.
-        stem_kernel: width and height of the stem's filters.
-        stem_stride: stride of the stem; 2 leaves a quarter of the pixels to the blocks.
-        activation: before each convolution except the stem.
+        stem_stride: 2 leaves a quarter of the pixels to the blocks.
         dropout: rate between the two convolutions of a block.
 
     Raises:
@@ -185,11 +178,7 @@ def _stages(
 
 
 def _stem(image_shape: tuple[int, int, int], channels: int, kernel: int, stride: int, halvings: int) -> nn.Conv2d:
-    """Return the first convolution, which must leave enough pixels for the halvings after it.
-
-    Raises:
-        ValueError: if it leaves too few.
-    """
+    """Return the first convolution, which must leave enough pixels for the halvings after it."""
     padding = (kernel - stride + 1) // 2 if kernel > stride else 0
     side = min(output_size(side, kernel, stride, padding) for side in image_shape[1:])
     if side < 2**halvings:

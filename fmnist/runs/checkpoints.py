@@ -17,21 +17,18 @@ from fmnist.runs.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-CONFIG_KEY = "fmnist_config"
-"""The key of the run's resolved config, as plain values: enough to build everything again."""
-DATASET_KEY = "fmnist_dataset"
-"""The key of the dataset's description (`DatasetInfo.to_dict`), as plain values."""
-CURRENT_KEY = "current_model_state"
-"""The key of the weights to train on with, if `state_dict` holds averaged ones. Lightning's name."""
-NETWORK = "network."
-"""The prefix of the network's names in `state_dict`."""
+# Keys of a checkpoint:
+CONFIG_KEY = "fmnist_config"  # the run's resolved config, as plain values: enough to build everything again
+DATASET_KEY = "fmnist_dataset"  # the dataset's description, `DatasetInfo.to_dict`
+CURRENT_KEY = "current_model_state"  # the weights to train on with, if `state_dict` holds averaged ones; Lightning's
+NETWORK = "network."  # the prefix of the network's names in `state_dict`
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Save checkpoints so that a file with a checkpoint's name is always complete.
 
     Args:
-        kept: for each file whose old version is kept, the name of that version.
+        kept: files whose old version is kept, and its name.
     """
 
     def __init__(self, kept: Mapping[Path, Path] | None = None) -> None:
@@ -89,11 +86,9 @@ def _disk_error(error: Exception) -> OSError | None:
 
 
 def check_archive(file: IO[bytes], size: int) -> None:
-    """Check that an archive needs no more memory than disk: torch stores each tensor once, uncompressed.
+    """Refuse an archive that needs more memory than disk: torch stores each tensor once, uncompressed.
 
-    Raises:
-        ValueError: if it is compressed, or its parts overlap.
-        zipfile.BadZipFile: if it isn't an archive. Old formats of torch allocate memory before they read.
+    Also refuse what isn't an archive: old formats of torch allocate memory before they read.
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -114,9 +109,7 @@ def load_newest(files: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
         OSError: if the disk can't read a file.
     """
     damaged: ValueError | None = None
-    for file in files:
-        if not file.is_file():
-            continue
+    for file in filter(Path.is_file, files):
         try:
             checkpoint = load(file)
         except ValueError as error:
@@ -131,12 +124,10 @@ def load_newest(files: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
 
 
 def restore_network(network: nn.Module, checkpoint: dict[str, Any], assign: bool = False) -> None:
-    """Load the weights of a checkpoint into its network.
+    """Load the weights of a checkpoint into the network of its config.
 
     Args:
-        network: the network of the checkpoint's config.
-        checkpoint: as `load` returns it.
-        assign: whether the network takes the tensors themselves instead of their values.
+        assign: the network takes the tensors themselves, as one on the meta device must, and not their values.
 
     Raises:
         ValueError: if they belong to another network.
@@ -147,15 +138,6 @@ def restore_network(network: nn.Module, checkpoint: dict[str, Any], assign: bool
         heading, *problems = str(error).split("\n\t")  # maybe one for each parameter
         problem = (problems or [heading])[0].strip()[:300]
         raise ValueError(f"the weights don't fit the network of the config: {problem}") from error
-
-
-def check_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
-    """Check that the weights of a checkpoint fit a network on the meta device, whose own weights are lost.
-
-    Raises:
-        ValueError: if they belong to another network.
-    """
-    restore_network(network, checkpoint, assign=True)
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -19,11 +19,7 @@ def atomic_write(file: Path, text: str) -> None:
 def atomic_path(file: Path, keep: Path | None = None) -> Iterator[Path]:
     """Yield the path of a temporary file, which replaces `file` once it is written and on the disk.
 
-    If writing fails, `file` stays as it was, and the temporary file is removed.
-
-    Args:
-        file: the file to be replaced.
-        keep: the new name of the old file; None removes it.
+    If writing fails, `file` stays as it was, and the temporary file is removed. `keep` is a new name of the old file.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)  # it may be a link that somebody else made

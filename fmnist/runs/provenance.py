@@ -20,7 +20,6 @@ def now() -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Return the command, code, packages and hardware of this process."""
     return {
         "command": [sys.executable, *sys.argv],
         "working_folder": str(Path.cwd()),
@@ -61,11 +60,8 @@ def git_state(folder: Path, *parts: str) -> dict[str, Any] | None:
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Return the processor's model, followed by its family and model number.
 
-    In a cloud the name may be no more than `AMD EPYC` or `Intel(R) Xeon(R) CPU @ 2.20GHz`, which processors of very
-    different speeds share.
-
-    Args:
-        cpuinfo: Linux's description of each core. Without it the name is what Python knows.
+    In a cloud processors of very different speeds share a name like `AMD EPYC`. Without Linux's `cpuinfo` the name is
+    what Python knows.
     """
     try:
         first_core = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0]

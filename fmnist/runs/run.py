@@ -25,11 +25,7 @@ class RunIsBusy(ValueError):  # noqa: N818 (shown to the user like other invalid
 
 
 class Run:
-    """The files of one run.
-
-    Args:
-        folder: need not exist yet.
-    """
+    """The files of one run, whose folder need not exist yet."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,10 +144,6 @@ class Run:
 def new_run(outputs: Path, name: str) -> Run:
     """Make a folder that no other run has: outputs/name/date_time, with a number if that is taken.
 
-    Args:
-        outputs: the folder of all runs.
-        name: the name of the run.
-
     Raises:
         ValueError: if the name can't be a folder's, or the folder can't be made.
     """
@@ -173,7 +165,7 @@ def new_run(outputs: Path, name: str) -> Run:
 
 
 def check_name(name: str) -> None:
-    """Check that a folder can have the name; raise a ValueError if it can't."""
+    """Raise a ValueError unless a folder can have the name."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         raise ValueError(f"name={name!r}: must be the name of a folder: no '/', not empty, not starting with '.'")
 
@@ -181,12 +173,8 @@ def check_name(name: str) -> None:
 def open_run(key: str, folder: str | Path) -> Run:
     """Return the run in a folder.
 
-    Args:
-        key: the key that the user gave the folder with, for the message.
-        folder: the run folder.
-
     Raises:
-        ValueError: if it isn't a run folder.
+        ValueError: if it isn't a run folder; the message names the key that the user gave the folder with.
     """
     run = Run(Path(folder).absolute())
     if not run.folder.is_dir():
@@ -197,11 +185,7 @@ def open_run(key: str, folder: str | Path) -> Run:
 
 
 def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
-    """Return the checkpoint that the user has named: a file, or the chosen one of a run.
-
-    Raises:
-        ValueError: if both or none are given, or there is no such run.
-    """
+    """Return the checkpoint that the user has named: a file, or the chosen one of a run, which must exist."""
     if run is not None and checkpoint is None:
         return open_run("run", run).chosen_checkpoint
     if checkpoint is not None and run is None:

@@ -52,8 +52,7 @@ class Classifier(QuickHookNames):
         self.optimizer = optimizer
         self.schedule = schedule
         self.classes = tuple(classes)
-        self.log_train_epochs = True
-        """Whether the logger gets the epochs' training metrics; a callback may log them earlier than Lightning does."""
+        self.log_train_epochs = True  # false if a callback logs the epochs' training metrics, earlier than Lightning
         self._metrics = nn.ModuleDict({f"{phase}_metrics": ClassificationMetrics(len(classes)) for phase in PHASES})
 
     @classmethod
@@ -91,16 +90,13 @@ class Classifier(QuickHookNames):
         return loss, logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the loss (), and the logits (N, K) for the callbacks."""
         loss, logits = self.shared_step(batch, "train")
         return {"loss": loss, "logits": logits.detach()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the logits (N, K) for the callbacks."""
         return self.shared_step(batch, "val")[1]
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the logits (N, K) for the callbacks."""
         return self.shared_step(batch, "test")[1]
 
     def on_train_epoch_start(self) -> None:

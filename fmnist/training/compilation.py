@@ -7,10 +7,7 @@ from pathlib import Path
 
 
 def check_compiler(device: str) -> None:
-    """Check that everything is installed that torch.compile would miss in the first step.
-
-    Args:
-        device: type of the device, as torch names it.
+    """Check that everything is installed that torch.compile would miss in the first step on a type of device.
 
     Raises:
         ValueError: naming what is missing.
@@ -41,9 +38,9 @@ def check_cuda_graph(device: str, processes: int, accumulated: int, compiled: bo
 
     Args:
         device: type of the device, as torch names it.
-        processes: number of processes of the training.
-        accumulated: batches whose gradients are accumulated for one step.
-        compiled: True if torch.compile compiles the network.
+        processes: their number.
+        accumulated: number of batches whose gradients are added for one step.
+        compiled: by torch.compile.
 
     Raises:
         ValueError: naming what doesn't go with it.

@@ -27,18 +27,8 @@ class ClassificationMetrics(Metric):
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
         self.add_state("confusion", zeros, dist_reduce_fx="sum", persistent=True)
 
-    def states(self) -> dict[str, Tensor]:
-        """Return the sums so far, by their names in `state_dict()`."""
-        return {"loss_sum": self.loss_sum, "confusion": self.confusion}
-
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            loss: mean loss of the batch ().
-            logits: (N, K).
-            labels: (N), or soft labels (N, K), of which the largest counts.
-        """
+        """Add a batch: its mean loss (), logits (N, K) and labels (N), or soft labels (N, K), whose largest counts."""
         if not len(labels):  # a process may have no part of a batch, whose mean is NaN
             return
         if labels.ndim == 2:
@@ -69,27 +59,25 @@ class ClassificationMetrics(Metric):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence and accuracy in B bins of equal width of the confidence, from 0 to 1."""
+    """Confidence and accuracy in B bins of equal width of the confidence, from 0 to 1; NaN in an empty bin.
+
+    Args:
+        error: expected calibration error: the mean of |confidence - accuracy| of the bins, weighted by their images.
+        confidence: mean probability of the predicted class (B).
+        accuracy: fraction of correct predictions (B).
+        count: number of images (B).
+    """
 
     error: float
-    """Expected calibration error: the mean of |confidence - accuracy| of the bins, weighted by their images."""
     confidence: Tensor
-    """Mean probability of the predicted class (B); NaN in an empty bin."""
     accuracy: Tensor
-    """Fraction of correct predictions (B); NaN in an empty bin."""
     count: Tensor
-    """Number of images (B)."""
 
 
 def calibration(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Calibration:
-    """Return how well the confidence of the predictions agrees with their accuracy.
+    """Return how well the confidence of predictions (N, K) agrees with their accuracy, given the labels (N).
 
     Source: Guo et al., On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599
-
-    Args:
-        probabilities: (N, K).
-        labels: (N).
-        bins: B, the number of bins.
     """
     num_classes = probabilities.shape[1]
     error = multiclass_calibration_error(probabilities, labels, num_classes, n_bins=bins, norm="l1")

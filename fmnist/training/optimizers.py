@@ -15,8 +15,7 @@ FILTER_AXES = 4
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Muon's Newton-Schulz iteration
 EPSILON = 1e-8  # of AdamW
 SMALLEST_NORM = 1e-7
-SMALL = 2**20
-"""Largest number of elements of a matrix that is padded to the shape of others, on a GPU."""
+SMALL = 2**20  # elements, at most, of a matrix that is padded to the shape of others, on a GPU
 
 
 class Muon(Optimizer):
@@ -33,9 +32,7 @@ class Muon(Optimizer):
         momentum: Nesterov momentum of the filters.
         weight_decay: decoupled weight decay of the filters.
         steps: steps of the Newton-Schulz iteration.
-        adam_lr: learning rate of all other parameters.
-        adam_betas: betas of AdamW.
-        adam_weight_decay: weight decay of AdamW.
+        adam_lr, adam_betas, adam_weight_decay: of AdamW, which updates all other parameters.
     """
 
     def __init__(

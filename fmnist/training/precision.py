@@ -9,9 +9,6 @@ class BFloat16MixedPrecision(MixedPrecision):
     """Lightning's bf16-mixed, which refuses to clip the gradients of a fused optimizer.
 
     It takes them for scaled, as those of float16 are; gradients in bfloat16 never are.
-
-    Args:
-        device: "cpu" or "cuda".
     """
 
     def __init__(self, device: str) -> None:

@@ -21,7 +21,7 @@ class RunLogger(TensorBoardLogger):
     """Write TensorBoard's events into a run's folder.
 
     Args:
-        folder: the run's. Lightning itself would replace `$NAME` in it by an environment variable.
+        folder: the run's.
         config_file: the file in it that holds the config, in place of Lightning's hparams.yaml.
         first_step: TensorBoard discards earlier events from this step on, as of a run that was killed. None in a new
             folder.
@@ -35,7 +35,7 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def log_dir(self) -> str:
-        return str(self.folder)
+        return str(self.folder)  # Lightning itself would replace `$NAME` in it by an environment variable
 
     root_dir = log_dir
 
@@ -50,8 +50,8 @@ class RunLogger(TensorBoardLogger):
 class _Writer(SummaryWriter):
     """Start each file under a name that sorts after those of all existing files.
 
-    TensorBoard reads a folder's files in the order of their names, and never goes back. The names hold the second of
-    their beginning, which a clock that was set back repeats, and then a counter, of which as text 10 comes before 9.
+    TensorBoard reads a folder's files in the order of their names, which hold the second of their beginning. A clock
+    that was set back repeats it.
     """
 
     def _get_file_writer(self) -> FileWriter:
@@ -68,33 +68,23 @@ class _Writer(SummaryWriter):
 
 
 def log_charts(logger: Logger | None, classes: Sequence[str]) -> None:
-    """Write the layout of the tab Custom Scalars."""
-    if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_custom_scalars(charts(classes))
-
-
-def charts(classes: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the charts of several curves, by category and title: training with validation, and all classes."""
+    """Write the layout of the tab Custom Scalars: charts of training with validation, and of all classes."""
+    if not isinstance(logger, TensorBoardLogger):
+        return
 
     def multiline(*names: str) -> list[Any]:
         return ["Multiline", [f"^{name}$" for name in names]]
 
     per_class = {phase: multiline(*metric_names(phase, classes)[2:]) for phase in ("train", "val")}
-    return {
+    layout = {
         "training and validation": {name: multiline(f"train/{name}", f"val/{name}") for name in ("loss", "accuracy")},
         "accuracy of each class": {"validation": per_class["val"], "training": per_class["train"]},
     }
+    logger.experiment.add_custom_scalars(layout)
 
 
 def log_hparams(logger: Logger | None, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:
-    """Write a row of the tab HParams.
-
-    Args:
-        logger: the run's.
-        config: as plain values.
-        final: the results by name, written as curves of one point whose names begin with "final/".
-        step: of that point.
-    """
+    """Write a row of the tab HParams, and the final results as curves of one point, at `step`."""
     if not isinstance(logger, TensorBoardLogger):
         return
     for name, value in final.items():

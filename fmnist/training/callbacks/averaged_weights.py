@@ -23,9 +23,8 @@ class AveragedWeights(WeightAveraging):
     the training continues with under another key.
     Source: Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
 
-    It differs from Lightning's callback in what its checkpoints hold (Lightning's have the sums of the metrics as they
-    were at the beginning) and in the device, for which Lightning asks before it is known. A later start isn't offered,
-    as Lightning then validates the initial weights (its issue 21724).
+    Lightning's own callback saves the sums of the metrics as they were at the beginning, and asks for the device before
+    it is known. A later start isn't offered, as Lightning then validates the initial weights (its issue 21724).
 
     Args:
         decay: the largest share that the average keeps of itself in a step.

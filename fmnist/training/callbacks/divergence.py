@@ -1,22 +1,25 @@
-"""The end of a training whose loss or weights are no longer finite."""
+"""Early ends of a training: its loss is no longer finite, or worse than that of others."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from fmnist.runs.checkpoints import CURRENT_KEY, NETWORK
 
-SYNCHRONOUS = {"cpu"}
-"""Devices whose values can be read without waiting."""
+SYNCHRONOUS = {"cpu"}  # devices whose values can be read without waiting
 
 
 class TrainingDiverged(ValueError):  # noqa: N818 (usually the fault of a setting)
     """The loss, or a weight, became infinite or NaN."""
 
 
+@dataclass(eq=False)
 class Divergence(Callback):
     """Stops before the step whose loss isn't finite, and prevents checkpoints with a weight that isn't.
 
@@ -29,9 +32,7 @@ class Divergence(Callback):
         TrainingDiverged: with the step and the learning rate.
     """
 
-    def __init__(self) -> None:
-        self._first: Tensor | None = None
-        """The first step () whose loss isn't finite; -1 while there is none."""
+    _first: Tensor | None = field(default=None, init=False)  # step () whose loss isn't finite; -1 while there is none
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not trainer.is_global_zero:
@@ -66,3 +67,36 @@ class Divergence(Callback):
         raise TrainingDiverged(
             f"{what} in step {step + 1} (epoch {trainer.current_epoch + 1}), at a learning rate of {rate:.3g}"
         )
+
+
+class TrainingPruned(Exception):  # noqa: N818 (not an error)
+    """A training was ended early because its metric was too bad."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"pruned after epoch {epoch}")
+
+
+@dataclass(eq=False)
+class Pruning(Checkpoint):
+    """Asks after each epoch with a validation whether to end the training. (A `Checkpoint`, as `History` is one.)
+
+    Args:
+        monitor: name of the metric that decides.
+        should_prune: takes the number of finished epochs and the metric's value; True ends the training.
+
+    Raises:
+        TrainingPruned: from the training, if it was ended.
+    """
+
+    monitor: str
+    should_prune: Callable[[int, float], bool]
+    _validated: bool = field(default=False, init=False)  # in this epoch: Lightning keeps the last validation's metric
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if self._validated and self.should_prune(epoch, trainer.callback_metrics[self.monitor].item()):
+            raise TrainingPruned(epoch)
+        self._validated = False

@@ -1,4 +1,4 @@
-"""The metrics of each epoch: a table on disk, a line in the terminal."""
+"""Records of a training: the metrics of each epoch, the loss of single steps, the predictions for each image."""
 
 import csv
 import io
@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 
+from fmnist.data.sample_stats import SampleStatsLoader
 from fmnist.runs.files import atomic_write
+from fmnist.training.distributed import batch_weight
 from fmnist.training.metric_names import metric_names
 
 log = logging.getLogger(__name__)
@@ -26,24 +30,16 @@ class History(Checkpoint):
     that is killed between the two would lose them. The rows are part of the checkpoints, so that the table of a resumed
     run has no gap and no epoch twice. (It is a `Checkpoint` because Lightning calls only those after the module has
     logged the epoch's metrics.)
-
-    Args:
-        file: where the table is written after each epoch.
-        classes: names of the K classes.
     """
 
     def __init__(self, file: Path, classes: Sequence[str]) -> None:
         self.file = file
         self.classes = classes
         self.rows: list[Row] = []
-        self.seconds = 0.0
-        """Wall-clock time of the training epochs, validation included, over all parts of a resumed run."""
-        self.batch_seconds = 0.0
-        """Wall-clock time of the training batches alone, without validation, checkpoints and pictures."""
-        self.images = 0
-        """Images trained on by all processes, counted in each epoch."""
-        self.epoch_before = (0.0, 0)
-        """`batch_seconds` and `images` when the epoch began."""
+        self.seconds = 0.0  # of the epochs, validation included, over all parts of a resumed run
+        self.batch_seconds = 0.0  # of the training batches alone, without validation, checkpoints and pictures
+        self.images = 0  # trained on by all processes, counted in each epoch
+        self.epoch_before = (0.0, 0)  # `batch_seconds` and `images` when the epoch began
         self._last_tick = time.perf_counter()
         self._validated = False  # in this epoch: Lightning keeps the metrics of the last validation
 
@@ -63,7 +59,6 @@ class History(Checkpoint):
 
     @property
     def epochs(self) -> int:
-        """The number of complete epochs."""
         return int(self.last.get("epoch", 0))
 
     @property
@@ -72,7 +67,6 @@ class History(Checkpoint):
         return self.rows[-1] if self.rows else {}
 
     def add_untrained(self, metrics: dict[str, float]) -> None:
-        """Add the row of epoch 0."""
         self.rows.append({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
         self._write()
 
@@ -138,7 +132,6 @@ class History(Checkpoint):
 
 
 def epoch_line(row: Row, epochs: int) -> str:
-    """Return the line of an epoch for the terminal."""
     parts = [f"epoch {row['epoch']}/{epochs}" if epochs > 0 else f"epoch {row['epoch']}"]
     for phase in ("train", "val"):
         if f"{phase}/loss" in row:
@@ -146,3 +139,55 @@ def epoch_line(row: Row, epochs: int) -> str:
             parts.append(f"{phase}: loss {row[f'{phase}/loss']:.4f}, accuracy {accuracy:.2%}")
     parts.append(f"{row['seconds']:.1f} s")
     return "  |  ".join(parts)
+
+
+class StepLoss(Callback):
+    """Logs train/loss_step: each `trainer.log_every_n_steps` the mean loss of the batches since the last time.
+
+    `self.log` would write it after the step's checkpoint: a run that is killed between the two would lose it. What has
+    been summed is a part of the checkpoints, so that a resumed run logs the same means.
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._batches = 0
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if weight := batch_weight(trainer, batch_idx):
+            # Lightning has divided the loss by the number of batches whose gradients are added.
+            self._sum = self._sum + outputs["loss"].float() * (weight * trainer.accumulate_grad_batches)
+        self._batches += 1
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        if stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            loss = self._mean(trainer)
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss_step": loss, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+            self._sum, self._batches = 0.0, 0
+
+    def _mean(self, trainer: Trainer) -> float:
+        """Return the mean loss over the batches, and over all processes."""
+        mean = torch.as_tensor(self._sum / max(self._batches, 1), device=trainer.strategy.root_device)
+        return float(trainer.strategy.reduce(mean, reduce_op="mean") if trainer.world_size > 1 else mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": float(self._sum), "batches": self._batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sum, self._batches = state_dict["sum"], state_dict["batches"]
+
+
+class RecordSampleStats(Callback):
+    """Tells a `SampleStatsLoader` the logits of each training batch."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loader = trainer.train_dataloader
+        if isinstance(loader, SampleStatsLoader):  # not where a few batches are overfitted
+            loader.record(batch_idx, outputs["logits"], batch[1])

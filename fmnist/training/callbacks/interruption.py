@@ -10,26 +10,23 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from fmnist.training.callbacks.regular_checkpoint import between_steps
+from fmnist.training.callbacks.checkpointing import between_steps
 
 log = logging.getLogger(__name__)
 
-SYSTEM_SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)}
-"""By which clusters end or announce the end of a job, and terminals that of the processes in them."""
+# By which clusters end or announce the end of a job, and terminals that of the processes in them.
+SYSTEM_SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
     """The user pressed Ctrl-C, or the system asked the process to end.
 
     The last checkpoint holds everything up to the last batch.
-
-    Args:
-        by_system: it was the system, which may start the training again.
     """
 
     def __init__(self, by_system: bool) -> None:
         super().__init__(by_system)
-        self.by_system = by_system
+        self.by_system = by_system  # it may start the training again
 
 
 class Interruption(Checkpoint):
@@ -38,9 +35,6 @@ class Interruption(Checkpoint):
     Handles Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP. Several processes end after the same step, whichever got the signal.
     In the last step of an epoch the epoch is finished, whose own checkpoint is then the last. (It is a `Checkpoint` so
     that it is called after the callbacks whose state it saves.)
-
-    Args:
-        checkpoint: where the state is saved.
 
     Raises:
         TrainingInterrupted: from the training, once the checkpoint is complete.
@@ -78,8 +72,7 @@ class Interruption(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore()
-        if self._agreed(trainer):
-            raise TrainingInterrupted(self.by_system)
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore()

@@ -55,10 +55,8 @@ class Pictures(Callback):
     weights: bool
     graph: bool
     embedding: Annotated[int, Ge(0)]
-    _logits: list[Tensor] = field(default_factory=list, init=False)
-    """Logits of the last validation, by batch: with several processes, this one's part of each."""
-    _drawn_at: int = field(default=0, init=False)
-    """The number of steps at the last drawing."""
+    _logits: list[Tensor] = field(default_factory=list, init=False)  # of the last validation, by batch
+    _drawn_at: int = field(default=0, init=False)  # step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (writer := _writer(trainer)) is None:

@@ -8,9 +8,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 from fmnist.training.classifier import Classifier
 
-SHOWN_EVERY = (
-    0.25  # seconds: Lightning draws the bar after each batch, which takes longer than the step of a small network
-)
+SHOWN_EVERY = 0.25  # seconds: drawing the bar after each batch takes longer than the step of a small network
 
 
 class Progress(RichProgressBar):
