@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from fmnist.runs.checkpoints import CONFIG_KEY, AtomicCheckpointIO, load, load_newest, network_weights
+from fmnist.runs.checkpoints import CONFIG_KEY, AtomicCheckpointIO, load, load_newest
 
 
 def checkpoint(value: float = 1.0) -> dict[str, Any]:
@@ -68,10 +68,9 @@ class Touch:
         return Path.touch, (self.file,)
 
 
-@pytest.mark.parametrize("key", [CONFIG_KEY, "state_dict", "other"])
-def test_call_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, key: str) -> None:
+def test_call_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
     path, victim = tmp_path / "evil.ckpt", tmp_path / "victim"
-    torch.save(checkpoint() | {key: Touch(victim)}, path)
+    torch.save(checkpoint() | {"other": Touch(victim)}, path)
     for weights_only in (None, False):  # Lightning's argument makes no difference
         with pytest.raises(ValueError, match=r"is not a readable checkpoint"):
             AtomicCheckpointIO().load_checkpoint(path, weights_only=weights_only)
@@ -82,14 +81,11 @@ def test_call_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path, key: str) -
 
 DAMAGED = {
     "empty": b"",
-    "text": b"trainer:\n  max_epochs: 3\n",
-    "pickle": pickle.dumps({CONFIG_KEY: {}, "state_dict": {}}),
     "old pickle": pickle.dumps({CONFIG_KEY: {}, "state_dict": {}}, 2),
     "pickle of nonsense": b"\x80\x02\x8a",  # IndexError
     "cut pickle": b"\x80\x02M\x01",  # struct.error
     "zip of nonsense": b"PK\x03\x04" + b"x" * 100,
     "end of a large zip": b"PK\x06\x07" + b"\xff" * 16 + b"PK\x05\x06" + b"\xff" * 16 + b"\0\0",
-    "zeros": bytes(1000),
 }
 
 
@@ -101,7 +97,7 @@ def test_file_that_is_no_checkpoint_is_refused_in_one_line_with_its_name(tmp_pat
         load(path)
 
 
-@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("part", [0.1, 0.99])
 def test_truncated_checkpoint_is_refused(tmp_path: Path, part: float) -> None:
     path = saved(tmp_path)
     content = path.read_bytes()
@@ -119,13 +115,7 @@ def test_archive_with_overlapping_parts_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.ckpt", tmp_path):
-        with pytest.raises(ValueError, match=f"^there is no checkpoint {path}$"):
-            load(path)
-
-
-@pytest.mark.parametrize("content", [{"state_dict": {}}, {CONFIG_KEY: {}}, torch.zeros(3), [1, 2]], ids=str)
+@pytest.mark.parametrize("content", [{CONFIG_KEY: {}}, torch.zeros(3)], ids=str)
 def test_checkpoint_of_another_project_is_refused(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "foreign.ckpt"
     torch.save(content, path)
@@ -133,7 +123,7 @@ def test_checkpoint_of_another_project_is_refused(tmp_path: Path, content: Any) 
         load(path)
 
 
-@pytest.mark.parametrize("reads", range(0, 20, 3))
+@pytest.mark.parametrize("reads", [0, 1, 5, 18])
 def test_error_of_the_disk_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
     last, previous = saved(tmp_path, 2.0), tmp_path / "checkpoints" / "previous.ckpt"
     previous.write_bytes(saved(tmp_path / "older").read_bytes())
@@ -172,15 +162,6 @@ def test_missing_memory_is_not_called_damage(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(type(error)):
         load(saved(tmp_path))
-
-
-def test_network_weights_have_the_networks_own_names() -> None:
-    one, two, three = torch.ones(1), torch.ones(2), torch.ones(3)
-    state = {"network.head.weight": one, "network.network.bias": two, "loss.weight": three, "networks.x": three}
-    weights = network_weights({"state_dict": state})
-    assert list(weights) == ["head.weight", "network.bias"]
-    assert weights["head.weight"] is one
-    assert weights["network.bias"] is two
 
 
 def test_newest_undamaged_checkpoint_is_loaded_wherever_a_save_is_killed(
