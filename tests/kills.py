@@ -52,13 +52,11 @@ def differences(run: Path, expected: Path) -> list[str]:
         found += [f"{name}: {key}" for key in STATES if not equal(a.get(key), b.get(key))]
         if not equal(random_states(a), random_states(b)):
             found.append(f"{name}: random states")
-    found += [
-        name for name in ("metrics.csv", "metrics.json") if untimed_rows(run / name) != untimed_rows(expected / name)
-    ]
+    for name in ("metrics.csv", "metrics.json"):
+        if untimed_rows(run / name) != untimed_rows(expected / name):
+            found.append(name)
     ours, theirs = curves(run), curves(expected)
-    return found + [
-        f"curve {name}" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)
-    ]
+    return found + [f"curve {name}" for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
 
 
 def equal(a: Any, b: Any) -> bool:

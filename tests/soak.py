@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -34,16 +34,15 @@ class Outcome:
     lost: list[str] = field(default_factory=list)
 
 
-def program(folder: Path, name: str, **options: int) -> dict[str, object]:
+def program(folder: Path, name: str, **options: int) -> dict[str, Any]:
     """Run a program of this folder, and return the JSON that it prints."""
     words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
     command = [sys.executable, str(TESTS / name), str(folder), *words]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     try:
-        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        return json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}") from None
-    return found
 
 
 def kills(trials: int, most: int, seed: int) -> Callable[[Path], Outcome]:
@@ -51,7 +50,6 @@ def kills(trials: int, most: int, seed: int) -> Callable[[Path], Outcome]:
 
     def row(folder: Path) -> Outcome:
         lost = program(folder, "kills.py", trials=trials, most=most, seed=seed)["lost"]
-        assert isinstance(lost, dict)
         return Outcome(trials, [f"{trial}: {what}" for trial, what in lost.items()])
 
     return row
@@ -85,8 +83,6 @@ def suites(*files: str, examples: int = 0) -> Callable[[Path], Outcome]:
 
 
 def main(minutes: float, seed: int) -> int:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, too: some tests need to receive it
-
     def part(number: int) -> int:
         """Return the part of a number for half an hour that fits into the minutes."""
         return max(1, round(number * minutes / 30))
