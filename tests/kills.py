@@ -21,6 +21,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
 
 WORDS = [
     "data=folder",
@@ -99,7 +100,7 @@ def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: ran
         if forks.train(command, log, draw.uniform(0, seconds)) == 0:
             break  # it was faster
         found = [config.parent for config in outputs.glob("*/*/config.yaml")]
-        if found and finished(found[0]):
+        if found and Run(found[0]).status == "finished":
             break  # it only hadn't ended yet
         command = [f"resume={found[0]}"] if found else start
     else:
@@ -107,11 +108,6 @@ def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: ran
             raise RuntimeError(f"exit status {status}: {log.read_text()[-2000:]}")
     (config,) = outputs.glob("*/*/config.yaml")
     return config.parent
-
-
-def finished(run: Path) -> bool:
-    record = run / "run.json"
-    return record.is_file() and json.loads(record.read_text()).get("status") == "finished"
 
 
 def main(folder: Path, trials: int, most: int, seed: int) -> int:

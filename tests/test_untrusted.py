@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,10 +81,15 @@ def test_target_in_a_checkpoint_that_does_not_belong_there_is_not_built(
 
 
 def test_call_in_a_checkpoint_is_not_run(finished_run: Path, run_script: RunScript, tmp_path: Path) -> None:
-    change(finished_run, lambda checkpoint: checkpoint.update(evil=Evil(tmp_path / "trace")))
+    file = change(finished_run, lambda checkpoint: checkpoint.update(evil=Evil(tmp_path / "trace")))
     for script, more in (("evaluate", []), ("report", []), ("predict", ["images=run/run.json"])):
         run_script(script, "run=run", *more).assert_refused("best.ckpt is not a readable checkpoint")
-        assert not (tmp_path / "trace").exists()
+    for name in ("last", "previous"):
+        shutil.copy(file, file.with_name(f"{name}.ckpt"))
+    run_script("train", "resume=run", "trainer.max_epochs=3").assert_refused("last.ckpt is not a readable checkpoint")
+    assert not (tmp_path / "trace").exists()
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "trace").exists()  # torch itself would run it
 
 
 @pytest.mark.usefixtures("little_memory")
