@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from conftest import RunScript
@@ -23,7 +22,7 @@ from fmnist import train
 from fmnist.config import build
 from fmnist.config.build import check_parts
 from fmnist.config.command_line import COMMANDS
-from fmnist.config.help import CONF, groups, help_text, options
+from fmnist.config.help import CONF, groups, options
 from fmnist.config.trainer import build_evaluation_trainer, hardware_precision
 from fmnist.models.layers import L2Pool2d
 from fmnist.runs.run import new_run
@@ -180,16 +179,8 @@ def test_help_lists_every_group_and_key_with_a_line(script: str, run_script: Run
             assert f"{group}={option}" in lines
 
 
-@pytest.mark.parametrize("words", [["-m", "model=mlp,cnn", "--help"], ["modle=", "-h"]])
-def test_help_composes_nothing(words: list[str], run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(hydra, "main")
-    done = run_script("train", *words)
-    assert (done.status, done.err) == (0, "")
-    assert done.out == help_text("train") + "\n"
-
-
-@pytest.mark.parametrize("arguments", [["--cfg", "job"], ["-sc", "query=bash"]])
-def test_nothing_heavy_is_imported_for_config_and_completion(arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["modle=", "-h"], ["--cfg", "job"], ["-sc", "query=bash"]])
+def test_nothing_heavy_is_imported_for_help_config_and_completion(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / "scripts" / "train.py"), *arguments],
         env={**os.environ, "COMP_LINE": "train.py optimizer=", "COMP_POINT": "19"},

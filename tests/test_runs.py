@@ -61,12 +61,6 @@ def test_open_run_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
     assert open_run("run", str(tmp_path)).folder == tmp_path
 
 
-def test_config_is_read_back_as_saved(tmp_path: Path) -> None:
-    config = {"name": "a", "none": None, "list": [1, 2.5, "1e-3", True], "nested": {"b": "größe"}}
-    Run(tmp_path).save_config(config)
-    assert Run(tmp_path).load_config() == config
-
-
 @pytest.mark.parametrize("content", [b"a: 1\na: [1\nb: }\n", b"- 1\n- 2\n", b"a: \xff\n"])
 def test_config_that_is_damaged_is_refused_in_one_line_with_its_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
