@@ -31,25 +31,16 @@ def test_outputs_that_cannot_be_written_to_are_refused(tmp_path: Path, outputs: 
         new_run(tmp_path / outputs, name)
 
 
-def test_folder_of_a_job_is_taken_only_if_it_holds_nothing_of_others(tmp_path: Path) -> None:
-    run = claim_run(tmp_path)
-    assert run.folder == tmp_path
-    run.history_file.write_text("epoch\n")
+def test_folder_of_a_job_is_taken_only_if_nobody_else_needs_it(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.update_record(status="failed", error="no space")
+    with run.locked(), pytest.raises(RunIsBusy, match="another process is writing"):
+        claim_run(tmp_path)
+    claim_run(tmp_path).history_file.write_text("epoch\n")  # an earlier attempt is removed
+    assert [*tmp_path.iterdir()] == [run.history_file]
     with pytest.raises(ValueError, match=f"^{tmp_path} is not empty"):
         claim_run(tmp_path)
     assert run.history_file.exists()
-
-
-def test_earlier_attempt_of_a_job_is_removed_unless_another_process_works_on_it(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.update_record(status="failed", error="no space")
-    run.best_checkpoint.parent.mkdir()
-    run.best_checkpoint.write_text("half")
-    with run.locked(), pytest.raises(RunIsBusy, match="another process is writing"):
-        claim_run(tmp_path)
-    assert run.best_checkpoint.exists()
-    claim_run(tmp_path)
-    assert not list(tmp_path.iterdir())  # nor the lock
 
 
 def test_open_run_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
