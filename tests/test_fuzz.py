@@ -85,7 +85,7 @@ def assert_one_line_at_most(done: Done) -> None:
     assert not errors or done.err.splitlines()[-1] == errors[0], done
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """End commands where they would begin their work."""
 
@@ -101,6 +101,7 @@ odd_override = st.builds("++{}={}".format, st.sampled_from(KEYS), st.sampled_fro
 OTHERS = ["evaluate", "report", "predict", "compare", "show_data"]
 
 
+@pytest.mark.usefixtures("stop")
 @pytest.mark.parametrize("scripts", [["train"], OTHERS], ids=["train", "others"])
 @fuzz
 @given(data=st.data(), words=st.lists(overrides, min_size=1, max_size=3) | odd_override)
@@ -111,6 +112,7 @@ def test_overrides(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("stop")
 @pytest.mark.parametrize(("script", "group"), [("train", "experiment"), ("tune", "search")])
 @fuzz
 @given(text=yamls)
@@ -122,6 +124,7 @@ def test_yaml_of_an_option(run_script: RunScript, tmp_path: Path, script: str, g
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
+@pytest.mark.usefixtures("finished_run", "stop")
 @fuzz
 @given(text=yamls | st.tuples(st.sampled_from(KEYS), values))
 def test_config_file_of_a_run(finished_run: Path, run_script: RunScript, text: Any) -> None:
@@ -134,6 +137,7 @@ def test_config_file_of_a_run(finished_run: Path, run_script: RunScript, text: A
     assert_one_line_at_most(run_script("train", f"resume={finished_run}", "trainer.max_epochs=3"))
 
 
+@pytest.mark.usefixtures("finished_run", "stop")
 @fuzz
 @given(key=st.sampled_from([*GROUPS, *KEYS]), value=values)
 def test_config_in_a_checkpoint(finished_run: Path, run_script: RunScript, key: str, value: Any) -> None:
