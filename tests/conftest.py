@@ -18,6 +18,17 @@ from fmnist.data import sources
 
 torch.set_num_threads(1)  # many threads wait for each other over networks as small as the tests'
 SCRIPTS = Path(__file__).parent.parent / "scripts"
+SMALL = (
+    "data=folder",
+    "data.val_size=100",
+    "data.batch_size=50",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=5",
+    "model.channels=[4,8]",
+    "pictures=none",
+    "report=false",
+)
+"""A training of a second on the made-up images, but for their folder and the number of epochs."""
 
 
 @pytest.fixture(scope="session")
@@ -89,18 +100,7 @@ def run_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 @pytest.fixture
 def train(run_script: RunScript, data_root: Path) -> RunScript:
     """Runs scripts/train.py on the made-up images with a small network; more overrides may follow."""
-    small = (
-        "data=folder",
-        f"data.root={data_root}",
-        "data.val_size=100",
-        "data.batch_size=50",
-        "trainer.accelerator=cpu",
-        "trainer.max_epochs=2",
-        "trainer.log_every_n_steps=5",
-        "model.channels=[4,8]",
-        "pictures=none",
-        "report=false",
-    )
+    small = (*SMALL, f"data.root={data_root}", "trainer.max_epochs=2")
 
     def run(*arguments: str) -> Done:
         flags = [argument for argument in arguments if argument.startswith("-")]

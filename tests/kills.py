@@ -21,6 +21,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist.runs import checkpoints
+from fmnist.runs.run import Run
 
 WORDS = [
     "data=folder",
@@ -52,13 +53,11 @@ def differences(run: Path, expected: Path) -> list[str]:
         found += [f"{name}: {key}" for key in STATES if not equal(a.get(key), b.get(key))]
         if not equal(random_states(a), random_states(b)):
             found.append(f"{name}: random states")
-    found += [
-        name for name in ("metrics.csv", "metrics.json") if untimed_rows(run / name) != untimed_rows(expected / name)
-    ]
+    for name in ("metrics.csv", "metrics.json"):
+        if untimed_rows(run / name) != untimed_rows(expected / name):
+            found.append(name)
     ours, theirs = curves(run), curves(expected)
-    return found + [
-        f"curve {name}" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)
-    ]
+    return found + [f"curve {name}" for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -101,7 +100,7 @@ def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: ran
         if forks.train(command, log, draw.uniform(0, seconds)) == 0:
             break  # it was faster
         found = [config.parent for config in outputs.glob("*/*/config.yaml")]
-        if found and finished(found[0]):
+        if found and Run(found[0]).status == "finished":
             break  # it only hadn't ended yet
         command = [f"resume={found[0]}"] if found else start
     else:
@@ -109,11 +108,6 @@ def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: ran
             raise RuntimeError(f"exit status {status}: {log.read_text()[-2000:]}")
     (config,) = outputs.glob("*/*/config.yaml")
     return config.parent
-
-
-def finished(run: Path) -> bool:
-    record = run / "run.json"
-    return record.is_file() and json.loads(record.read_text()).get("status") == "finished"
 
 
 def main(folder: Path, trials: int, most: int, seed: int) -> int:

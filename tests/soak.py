@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -34,72 +34,58 @@ class Outcome:
     lost: list[str] = field(default_factory=list)
 
 
-def program(folder: Path, name: str, **options: int) -> dict[str, object]:
+def program(folder: Path, name: str, **options: int) -> dict[str, Any]:
     """Run a program of this folder, and return the JSON that it prints."""
     words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
     command = [sys.executable, str(TESTS / name), str(folder), *words]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     try:
-        found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        return json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}") from None
-    return found
 
 
-def kills(trials: int, most: int, seed: int) -> Callable[[Path], Outcome]:
+def kills(folder: Path, trials: int, most: int, seed: int) -> Outcome:
     """Kill runs up to `most` times at random moments, and resume them."""
-
-    def row(folder: Path) -> Outcome:
-        lost = program(folder, "kills.py", trials=trials, most=most, seed=seed)["lost"]
-        assert isinstance(lost, dict)
-        return Outcome(trials, [f"{trial}: {what}" for trial, what in lost.items()])
-
-    return row
+    lost = program(folder, "kills.py", trials=trials, most=most, seed=seed)["lost"]
+    return Outcome(trials, [f"{trial}: {what}" for trial, what in lost.items()])
 
 
-def many_runs(runs: int) -> Callable[[Path], Outcome]:
+def many_runs(folder: Path, runs: int) -> Outcome:
     """Run many trainings in one process; if memory, files or threads grow, all count as lost."""
-
-    def row(folder: Path) -> Outcome:
-        found = program(folder, "many_runs.py", runs=runs)
-        return Outcome(runs, [f"grown: {found['a_run']}"] * runs if found["grown"] else ["failed"] * found["failed"])
-
-    return row
+    found = program(folder, "many_runs.py", runs=runs)
+    return Outcome(runs, [f"grown: {found['a_run']}"] * runs if found["grown"] else ["failed"] * found["failed"])
 
 
-def suites(*files: str, examples: int = 0) -> Callable[[Path], Outcome]:
+def suites(folder: Path, *files: str, examples: int = 0) -> Outcome:
     """Run test files, slow tests included; random tests try so many examples each."""
-
-    def row(folder: Path) -> Outcome:
-        report = folder / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "not browser", f"--junitxml={report}"]
-        command += [f"--basetemp={folder / 'files'}", *(str(TESTS / file) for file in files)]
-        environment = ENVIRONMENT | ({"FMNIST_FUZZ_EXAMPLES": str(examples)} if examples else {})
-        subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, check=False)
-        cases = [case for case in ElementTree.parse(report).iter("testcase") if case.find("skipped") is None]
-        failures = [(case, found) for case in cases for found in [*case.findall("failure"), *case.findall("error")]]
-        lost = [f"{case.get('name')}: {(found.text or '')[-2000:]}" for case, found in failures]
-        return Outcome(len(cases) * (examples or 1), lost)
-
-    return row
+    report = folder / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not browser", f"--junitxml={report}"]
+    command += [f"--basetemp={folder / 'files'}", *(str(TESTS / file) for file in files)]
+    environment = ENVIRONMENT | ({"FMNIST_FUZZ_EXAMPLES": str(examples)} if examples else {})
+    subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, check=False)
+    cases = [case for case in ElementTree.parse(report).iter("testcase") if case.find("skipped") is None]
+    failures = [(case, found) for case in cases for found in [*case.findall("failure"), *case.findall("error")]]
+    lost = [f"{case.get('name')}: {(found.text or '')[-2000:]}" for case, found in failures]
+    return Outcome(len(cases) * (examples or 1), lost)
 
 
 def main(minutes: float, seed: int) -> int:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, too: some tests need to receive it
-
     def part(number: int) -> int:
         """Return the part of a number for half an hour that fits into the minutes."""
         return max(1, round(number * minutes / 30))
 
-    rows = {
-        "killed (kill -9) at a random moment, then resumed": kills(part(50), 1, seed),
-        "killed up to three times, each time resumed": kills(part(20), 3, seed + 1),
-        "processes that train one run together, one of them killed": suites("test_distributed.py"),
-        "faults: disk, folder, memory, data, clock, signals, terminal": suites("test_faults.py"),
-        "hostile checkpoints, configs, images, names": suites("test_untrusted.py", "test_checkpoints.py"),
-        "invalid input": suites("test_wrong_input.py"),
-        "random overrides and YAML files": suites("test_fuzz.py", examples=part(120)),
-        "short runs in one process: memory, files and threads stay": many_runs(part(200)),
+    rows: dict[str, Callable[[Path], Outcome]] = {
+        "killed (kill -9) at a random moment, then resumed": lambda at: kills(at, part(50), 1, seed),
+        "killed up to three times, each time resumed": lambda at: kills(at, part(20), 3, seed + 1),
+        "processes that train one run together, one of them killed": lambda at: suites(at, "test_distributed.py"),
+        "faults: disk, folder, memory, data, clock, signals, terminal": lambda at: suites(at, "test_faults.py"),
+        "hostile checkpoints, configs, images, names": lambda at: suites(
+            at, "test_untrusted.py", "test_checkpoints.py"
+        ),
+        "invalid input": lambda at: suites(at, "test_wrong_input.py"),
+        "random overrides and YAML files": lambda at: suites(at, "test_fuzz.py", examples=part(120)),
+        "short runs in one process: memory, files and threads stay": lambda at: many_runs(at, part(200)),
     }
     table = Table("", "tried", "survived", "lost", "minutes", box=None)
     lost = []

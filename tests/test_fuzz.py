@@ -4,7 +4,6 @@ FMNIST_FUZZ_EXAMPLES=1000 lets each test try so many, and others each time.
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,11 @@ import yaml
 from conftest import Done, RunScript
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from run_folders import composed
 
 from fmnist import train
+from fmnist.config.keys import flat_settings
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.evaluation import main as evaluate
 from fmnist.runs import checkpoints
@@ -23,48 +25,28 @@ from fmnist.tune import main as tune
 
 EXAMPLES = os.environ.get("FMNIST_FUZZ_EXAMPLES")
 fuzz = settings(
-    max_examples=int(EXAMPLES or 6),
+    max_examples=int(EXAMPLES or 4),
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-KEYS = {
-    "": "name seed monitor test report cuda_graph compile checkpoint_every_n_steps checkpoint_every_minutes "
-    "stop_on_nan resume",
-    "data": "root batch_size eval_batch_size val_size split_seed prune self_distillation verify _target_",
-    "augment": "flip shift erase alternate mixup cutmix mix until _target_",
-    "model": "channels kernel_size stride padding batch_norm activation pooling hidden dropout _target_",
-    "loss": "label_smoothing _target_ _partial_",
-    "optimizer": "lr weight_decay betas fused _target_ _partial_",
-    "scheduler": "warmup peak _target_ _partial_",
-    "trainer": "max_epochs max_steps max_time accelerator devices num_nodes strategy precision limit_val_batches "
-    "accumulate_grad_batches check_val_every_n_epoch profiler gradient_clip_val deterministic _target_",
-    "callbacks": "x",
-    "pictures": "every_n_epochs predictions embedding _target_",
-}
-GROUPS = [group for group in KEYS if group]
-PATHS = [f"{group}.{key}" if group else key for group, keys in KEYS.items() for key in keys.split()]
-ODD = ["null", "???", "${seed}", "${oc.env:HOME}", "${x", "[]", "{}", "[[1]]", "{a: 1}", "1e400", "nan", "-1", "true"]
-ODD += [
-    "'",
-    '"',
-    "a,b",
-    "range(3)",
-    "{_target_: os.system}",
-    "../..",
-    "",
-    "\0",
-    "9" * 30,
-    "\N{FULLWIDTH DIGIT NINE}",
-    "\\",
-    "=",
-    "@",
+KEYS = [*flat_settings(OmegaConf.to_container(composed(())[0])), "callbacks.x", "trainer.max_time", "trainer.profiler"]
+KEYS += [
+    "resume",
+    "checkpoint_every_n_steps",
+    "checkpoint_every_minutes",
+    "loss._partial_",
+    "trainer.gradient_clip_val",
 ]
+GROUPS = sorted({key.split(".")[0] for key in KEYS if "." in key})
+ODD = ["null", "???", "${seed}", "${oc.env:HOME}", "${x", "[]", "{}", "[[1]]", "{a: 1}", "1e400", "nan", "-1", "true"]
+ODD += ["'", '"', "a,b", "range(3)", "{_target_: os.system}", "../..", "", "\0", "9" * 30, "\N{FULLWIDTH DIGIT NINE}"]
+ODD += ["\\", "=", "@"]
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10) | st.sampled_from(ODD)
-names = st.sampled_from([*GROUPS, *(key for keys in KEYS.values() for key in keys.split()), "_target_", "hydra"])
+names = st.sampled_from([*GROUPS, *(key.split(".")[-1] for key in KEYS), "hydra"])
 values = st.recursive(
     scalars,
     lambda below: st.lists(below, max_size=3) | st.dictionaries(names | st.text(max_size=5), below, max_size=3),
@@ -75,7 +57,7 @@ yamls = st.text(max_size=60) | st.binary(max_size=60) | configs.map(lambda value
 overrides = st.text(max_size=30).filter(lambda word: not word.startswith("-")) | st.builds(
     "{}{}{}".format,
     st.sampled_from(["", "", "", "+", "++", "~"]),
-    st.sampled_from([*GROUPS, *PATHS]) | st.text(max_size=8),
+    st.sampled_from([*GROUPS, *KEYS]) | st.text(max_size=8),
     st.just("") | st.builds("={}".format, st.sampled_from(ODD) | st.text(max_size=10) | st.integers() | st.floats()),
 ).filter(lambda word: not word.startswith("-"))
 
@@ -104,52 +86,37 @@ def assert_one_line_at_most(done: Done) -> None:
 
 
 @pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
-    """End commands where they would call a function."""
+def stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End commands where they would begin their work."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("nothing was wrong with it")
 
-    return lambda module, name: monkeypatch.setattr(module, name, refuse)
+    for module, name in ((train, "prepare_data"), (tune.Configs, "check_free"), (evaluate, "measure")):
+        monkeypatch.setattr(module, name, refuse)
+    monkeypatch.setattr(FashionMNISTDataModule, "prepare_data", refuse)
 
 
-odd_override = st.builds("++{}={}".format, st.sampled_from(PATHS), st.sampled_from(ODD)).map(lambda word: [word])
+odd_override = st.builds("++{}={}".format, st.sampled_from(KEYS), st.sampled_from(ODD)).map(lambda word: [word])
+OTHERS = ["evaluate", "report", "predict", "compare", "show_data"]
 
 
+@pytest.mark.usefixtures("stop")
+@pytest.mark.parametrize("scripts", [["train"], OTHERS], ids=["train", "others"])
 @fuzz
-@given(words=st.lists(overrides, min_size=1, max_size=3) | odd_override)
-def test_overrides(run_script: RunScript, stop: Callable[..., None], tmp_path: Path, words: list[str]) -> None:
-    stop(train, "prepare_data")
-    assert_one_line_at_most(run_script("train", *words))
-    assert not any(tmp_path.iterdir())
-
-
-@fuzz
-@given(script=st.sampled_from(["evaluate", "report", "predict", "compare", "show_data"]), words=st.lists(overrides))
-def test_overrides_of_the_other_commands(
-    run_script: RunScript, stop: Callable[..., None], tmp_path: Path, script: str, words: list[str]
+@given(data=st.data(), words=st.lists(overrides, min_size=1, max_size=3) | odd_override)
+def test_overrides(
+    run_script: RunScript, tmp_path: Path, scripts: list[str], data: st.DataObject, words: list[str]
 ) -> None:
-    stop(FashionMNISTDataModule, "prepare_data")
-    assert_one_line_at_most(run_script(script, *words))
+    assert_one_line_at_most(run_script(data.draw(st.sampled_from(scripts)), *words))
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("script", "group", "last_step"),
-    [("train", "experiment", (train, "prepare_data")), ("tune", "search", (tune.Configs, "check_free"))],
-)
+@pytest.mark.usefixtures("stop")
+@pytest.mark.parametrize(("script", "group"), [("train", "experiment"), ("tune", "search")])
 @fuzz
 @given(text=yamls)
-def test_yaml_of_an_option(
-    run_script: RunScript,
-    stop: Callable[..., None],
-    tmp_path: Path,
-    script: str,
-    group: str,
-    last_step: tuple[Any, str],
-    text: str | bytes,
-) -> None:
-    stop(*last_step)
+def test_yaml_of_an_option(run_script: RunScript, tmp_path: Path, script: str, group: str, text: str | bytes) -> None:
     file = tmp_path / "conf" / group / "odd.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(as_bytes(text))
@@ -157,10 +124,10 @@ def test_yaml_of_an_option(
     assert [path.name for path in tmp_path.iterdir()] == ["conf"]
 
 
+@pytest.mark.usefixtures("finished_run", "stop")
 @fuzz
-@given(text=yamls | st.tuples(st.sampled_from(PATHS), values))
-def test_config_file_of_a_run(finished_run: Path, run_script: RunScript, stop: Callable[..., None], text: Any) -> None:
-    stop(train, "prepare_data")
+@given(text=yamls | st.tuples(st.sampled_from(KEYS), values))
+def test_config_file_of_a_run(finished_run: Path, run_script: RunScript, text: Any) -> None:
     file = finished_run / "config.yaml"
     if isinstance(text, tuple):
         config = checkpoints.load(finished_run / "checkpoints" / "best.ckpt")[checkpoints.CONFIG_KEY]
@@ -170,12 +137,10 @@ def test_config_file_of_a_run(finished_run: Path, run_script: RunScript, stop: C
     assert_one_line_at_most(run_script("train", f"resume={finished_run}", "trainer.max_epochs=3"))
 
 
+@pytest.mark.usefixtures("finished_run", "stop")
 @fuzz
-@given(key=st.sampled_from([*GROUPS, *PATHS]), value=values)
-def test_config_in_a_checkpoint(
-    finished_run: Path, run_script: RunScript, stop: Callable[..., None], key: str, value: Any
-) -> None:
-    stop(evaluate, "measure")
+@given(key=st.sampled_from([*GROUPS, *KEYS]), value=values)
+def test_config_in_a_checkpoint(finished_run: Path, run_script: RunScript, key: str, value: Any) -> None:
     whole = checkpoints.load(finished_run / "checkpoints" / "best.ckpt")
     whole[checkpoints.CONFIG_KEY] = changed(whole[checkpoints.CONFIG_KEY], key, value)
     torch.save(whole, finished_run / "odd.ckpt")

@@ -22,8 +22,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("fmnist", "conf", "tools", "tests", "scripts"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    shutil.copy(ROOT / "pyproject.toml", source)
+    shutil.copy(ROOT / "LICENSE", source)
     subprocess.run([sys.executable, "-c", BUILD, str(folder)], cwd=source, check=True, capture_output=True)
     (file,) = folder.glob("*.whl")
     return file
@@ -46,17 +46,12 @@ def test_wheel_holds_the_package_with_its_configs_and_nothing_else(wheel: Path) 
 def test_help_names_the_installed_command(tmp_path: Path) -> None:
     program = tmp_path / "fmnist"
     program.write_text(MAIN)
-
-    def fmnist(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, str(program), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-    assert "  fmnist train [key=value ...]\n" in fmnist("train", "--help").stdout
-    for arguments in ((), ("trian",), ("--help",), ("results",)):  # whose code is not in the wheel
-        done = fmnist(*arguments)
-        assert done.returncode == 2
-        assert "is not a command; type fmnist and one of train, evaluate, " in done.stderr
+    command, environment = [sys.executable, str(program)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*command, "train", "--help"], env=environment, capture_output=True, text=True, check=True)
+    assert "  fmnist train [key=value ...]\n" in done.stdout
+    done = subprocess.run([*command, "results"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2  # the code of `results` is not in the wheel
+    assert "is not a command; type fmnist and one of train, evaluate, " in done.stderr
 
 
 @pytest.mark.slow

@@ -7,28 +7,10 @@ from typing import Any
 import pytest
 
 from fmnist.runs import provenance
-from fmnist.runs import run as runs
 from fmnist.runs.run import Run, RunIsBusy, claim_run, new_run, open_run
 
 
-@pytest.fixture
-def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every run is made in the same second."""
-
-    class Clock(runs.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> "Clock":
-            return cls(2026, 3, 4, 5, 6, 7, tzinfo=tz)
-
-    monkeypatch.setattr(runs, "datetime", Clock)
-
-
-@pytest.mark.usefixtures("stopped_clock")
-def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    folders = [new_run(Path("outputs"), "lenet").folder for _ in range(3)]
-    stamp = "2026-03-04_05-06-07"
-    assert folders == [tmp_path / "outputs" / "lenet" / name for name in (stamp, f"{stamp}_2", f"{stamp}_3")]
+def test_runs_of_one_second_get_folders_of_their_own(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: new_run(tmp_path, "sweep").folder, range(64)))
     assert set(folders) == set((tmp_path / "sweep").iterdir())
@@ -42,37 +24,23 @@ def test_name_that_no_folder_can_have_is_refused(tmp_path: Path, name: str) -> N
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("name", ["a b", "lr=0.1,seed=2", "größe", "-", "a..b"])
-def test_other_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
-    assert new_run(tmp_path, name).folder.parent.name == name
-
-
-@pytest.mark.parametrize(("outputs", "name"), [("file", "a"), ("file/below", "a"), (".", "file"), (".", "x" * 300)])
+@pytest.mark.parametrize(("outputs", "name"), [("file/below", "a"), (".", "file"), (".", "x" * 300)])
 def test_outputs_that_cannot_be_written_to_are_refused(tmp_path: Path, outputs: str, name: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=f"^outputs={tmp_path / outputs}: can't make a run folder there: "):
         new_run(tmp_path / outputs, name)
 
 
-def test_folder_of_a_job_is_taken_only_if_it_holds_nothing_of_others(tmp_path: Path) -> None:
-    run = claim_run(tmp_path)
-    assert run.folder == tmp_path
-    run.history_file.write_text("epoch\n")
+def test_folder_of_a_job_is_taken_only_if_nobody_else_needs_it(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.update_record(status="failed", error="no space")
+    with run.locked(), pytest.raises(RunIsBusy, match="another process is writing"):
+        claim_run(tmp_path)
+    claim_run(tmp_path).history_file.write_text("epoch\n")  # an earlier attempt is removed
+    assert [*tmp_path.iterdir()] == [run.history_file]
     with pytest.raises(ValueError, match=f"^{tmp_path} is not empty"):
         claim_run(tmp_path)
     assert run.history_file.exists()
-
-
-def test_earlier_attempt_of_a_job_is_removed_unless_another_process_works_on_it(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.update_record(status="failed", error="no space")
-    run.best_checkpoint.parent.mkdir()
-    run.best_checkpoint.write_text("half")
-    with run.locked(), pytest.raises(RunIsBusy, match="another process is writing"):
-        claim_run(tmp_path)
-    assert run.best_checkpoint.exists()
-    claim_run(tmp_path)
-    assert not list(tmp_path.iterdir())  # nor the lock
 
 
 def test_open_run_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
@@ -84,21 +52,7 @@ def test_open_run_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
     assert open_run("run", str(tmp_path)).folder == tmp_path
 
 
-def test_chosen_checkpoint_is_the_best_if_there_is_one(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    assert run.chosen_checkpoint == run.last_checkpoint
-    run.best_checkpoint.parent.mkdir()
-    run.best_checkpoint.touch()
-    assert run.chosen_checkpoint == run.best_checkpoint
-
-
-def test_config_is_read_back_as_saved(tmp_path: Path) -> None:
-    config = {"name": "a", "none": None, "list": [1, 2.5, "1e-3", True], "nested": {"b": "größe"}}
-    Run(tmp_path).save_config(config)
-    assert Run(tmp_path).load_config() == config
-
-
-@pytest.mark.parametrize("content", [b"a: [", b"a: 1\na: [1\nb: }\n", b"- 1\n- 2\n", b"a: \xff\n"])
+@pytest.mark.parametrize("content", [b"a: 1\na: [1\nb: }\n", b"- 1\n- 2\n", b"a: \xff\n"])
 def test_config_that_is_damaged_is_refused_in_one_line_with_its_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=f"^{tmp_path / 'config.yaml'} [^\n]*$"):

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +14,7 @@ import torch
 from conftest import RunScript
 from omegaconf import OmegaConf
 
-from fmnist.runs import checkpoints, untrusted
-
-
-@pytest.fixture
-def run(finished_run: Path) -> Path:
-    return finished_run
+from fmnist.runs import checkpoints
 
 
 @pytest.fixture
@@ -54,48 +50,49 @@ class Evil:
         return (Path.touch, (self.trace,))
 
 
-LOAD = {"_target_": "lightning.pytorch.LightningModule.load_from_checkpoint", "checkpoint_path": "{evil}"}
+WEIGHT = "network.blocks.0.weight"
+LOAD = {"_target_": "lightning.pytorch.LightningModule.load_from_checkpoint", "checkpoint_path": "evil"}
 
 
 @pytest.mark.parametrize(
     ("group", "node"),
     [
-        ("model", {"_target_": "os.system", "command": "touch {trace}"}),
+        ("model", {"_target_": "os.system", "command": "touch trace"}),
         # The loss gets no arguments from the project, so that these would really run.
-        ("loss", {"_target_": "fmnist.runs.run.shutil.rmtree", "path": "{kept}"}),
-        ("loss", {"_target_": "fmnist.runs.files.atomic_write", "file": "{trace}", "text": "x"}),
+        ("loss", {"_target_": "fmnist.runs.run.shutil.rmtree", "path": "kept"}),
+        ("loss", {"_target_": "fmnist.runs.files.atomic_write", "file": "trace", "text": "x"}),
         ("loss", {**LOAD, "weights_only": False}),
         ("loss", {"_target_": "fmnist.training.losses.CrossEntropy", "label_smoothing": {"_target_": "os.getcwd"}}),
-        ("data", {"_target_": "lightning.pytorch.Trainer", "default_root_dir": "{trace}"}),
-        *((group, {"_target_": "os.system"}) for group in ("trainer", "optimizer", "scheduler", "augment")),
+        ("data", {"_target_": "lightning.pytorch.Trainer", "default_root_dir": "trace"}),
+        *((group, {"_target_": "os.system"}) for group in ("trainer", "optimizer", "augment")),
     ],
 )
 def test_target_in_a_checkpoint_that_does_not_belong_there_is_not_built(
-    run: Path, run_script: RunScript, tmp_path: Path, group: str, node: dict[str, Any]
+    finished_run: Path, run_script: RunScript, tmp_path: Path, group: str, node: dict[str, Any]
 ) -> None:
-    paths = {name: tmp_path / name for name in ("trace", "evil", "kept")}
-    paths["kept"].mkdir()
-    torch.save(Evil(paths["trace"]), paths["evil"])
-    named = {key: value.format(**paths) if isinstance(value, str) else value for key, value in node.items()}
-    file = change(run, lambda checkpoint: checkpoint[checkpoints.CONFIG_KEY][group].update(named))
-    run_script("evaluate", f"checkpoint={file}").assert_refused(f"{group}.")
-    assert not paths["trace"].exists()
-    assert paths["kept"].exists()
-
-
-@pytest.mark.parametrize(("script", "more"), [("evaluate", []), ("report", []), ("predict", ["images=run"])])
-def test_call_in_a_checkpoint_is_not_run(
-    run: Path, run_script: RunScript, tmp_path: Path, script: str, more: list[str]
-) -> None:
-    (run / "image.png").touch()
-    change(run, lambda checkpoint: checkpoint.update(evil=Evil(tmp_path / "trace")))
-    run_script(script, f"run={run}", *more).assert_refused("best.ckpt is not a readable checkpoint")
+    (tmp_path / "kept").mkdir()
+    torch.save(Evil(tmp_path / "trace"), tmp_path / "evil")
+    change(finished_run, lambda checkpoint: checkpoint[checkpoints.CONFIG_KEY][group].update(node))
+    run_script("evaluate", "run=run").assert_refused(f"{group}.")
     assert not (tmp_path / "trace").exists()
+    assert (tmp_path / "kept").exists()
+
+
+def test_call_in_a_checkpoint_is_not_run(finished_run: Path, run_script: RunScript, tmp_path: Path) -> None:
+    file = change(finished_run, lambda checkpoint: checkpoint.update(evil=Evil(tmp_path / "trace")))
+    for script, more in (("evaluate", []), ("report", []), ("predict", ["images=run/run.json"])):
+        run_script(script, "run=run", *more).assert_refused("best.ckpt is not a readable checkpoint")
+    for name in ("last", "previous"):
+        shutil.copy(file, file.with_name(f"{name}.ckpt"))
+    run_script("train", "resume=run", "trainer.max_epochs=3").assert_refused("last.ckpt is not a readable checkpoint")
+    assert not (tmp_path / "trace").exists()
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "trace").exists()  # torch itself would run it
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_zip_bomb_is_not_unpacked(run: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = change(run, lambda checkpoint: checkpoint["state_dict"].update(bomb=torch.zeros(2**24)))
+def test_zip_bomb_is_not_unpacked(finished_run: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = change(finished_run, lambda checkpoint: checkpoint["state_dict"].update(bomb=torch.zeros(2**24)))
     with zipfile.ZipFile(file) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -103,7 +100,7 @@ def test_zip_bomb_is_not_unpacked(run: Path, run_script: RunScript, monkeypatch:
             archive.writestr(name, data)
     assert file.stat().st_size < 2**20
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
-    run_script("evaluate", f"run={run}").assert_refused("best.ckpt is not a readable checkpoint")
+    run_script("evaluate", "run=run").assert_refused("best.ckpt is not a readable checkpoint")
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -111,28 +108,21 @@ def test_zip_bomb_is_not_unpacked(run: Path, run_script: RunScript, monkeypatch:
     ("spoil", "fragments"),
     [
         (lambda config, _: config["model"].update(channels=[1_000_000_000]), ["don't fit"]),
-        (lambda config, _: config["model"].update(channels=[4, 10**30]), ["model.channels"]),
         (lambda config, _: config["model"].update(channels=[4] * 100_000), ["more than 16,384 values"]),
         (lambda config, _: config["model"].update(hidden=[2**31 - 1]), ["don't fit", "head"]),
         (lambda _, state: state.update({"network.more": torch.zeros(1).expand(2**40)}), ["only a part", "more"]),
         (lambda _, state: state.update({"network.more": torch.zeros(1)}), ["don't fit", "more"]),
-        (lambda _, state: state.pop("network.blocks.0.weight"), ["don't fit", "Missing", "blocks.0.weight"]),
-        (lambda _, state: state.update({"network.blocks.0.weight": 3}), ["no weights for blocks.0.weight"]),
-        (
-            lambda _, state: state.update({"network.blocks.0.weight": torch.zeros(1).expand(4, 1, 3, 3)}),
-            ["only a part of the weights for blocks.0.weight"],
-        ),
-        (
-            lambda _, state: state.update({"network.blocks.0.weight": torch.zeros(4, 1, 3, 3, device="meta")}),
-            ["no weights for blocks.0.weight"],
-        ),
+        (lambda _, state: state.pop(WEIGHT), ["don't fit", "Missing", "blocks.0.weight"]),
+        (lambda _, state: state.update({WEIGHT: 3}), ["no weights for blocks.0.weight"]),
+        (lambda _, state: state.update({WEIGHT: torch.zeros(1).expand(4, 1, 3, 3)}), ["only a part", "blocks.0"]),
+        (lambda _, state: state.update({WEIGHT: torch.zeros(4, 1, 3, 3, device="meta")}), ["no weights for blocks.0"]),
     ],
 )
 def test_network_that_is_larger_than_its_weights_is_not_built(
-    run: Path, run_script: RunScript, spoil: Callable[..., None], fragments: list[str]
+    finished_run: Path, run_script: RunScript, spoil: Callable[..., None], fragments: list[str]
 ) -> None:
-    change(run, lambda checkpoint: spoil(checkpoint[checkpoints.CONFIG_KEY], checkpoint["state_dict"]))
-    run_script("evaluate", f"run={run}").assert_refused(*fragments)
+    change(finished_run, lambda checkpoint: spoil(checkpoint[checkpoints.CONFIG_KEY], checkpoint["state_dict"]))
+    run_script("evaluate", "run=run").assert_refused(*fragments)
 
 
 def shared() -> list[Any]:
@@ -151,31 +141,25 @@ def endless() -> list[Any]:
 
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize(
-    ("spoil", "fragments"),
+    ("new", "fragments"),
     [
-        (lambda config: config.update(name="${oc.env:HOME}"), ["'${oc.env:HOME}' would be looked up"]),
-        (lambda config: config["data"].update({"${oc.env:HOME}": 1}), ["'${oc.env:HOME}' would be looked up"]),
-        (lambda config: config.update(many=shared()), ["occurs more than once"]),
-        (lambda config: config.update(many=endless()), ["occurs more than once"]),
-        (lambda config: config.update(many=torch.zeros(3)), ["it holds a Tensor"]),
-        (lambda config: config.update(many={1, 2}), ["it holds a set"]),
-        (lambda config: config.clear(), ["has no trainer"]),
-        (lambda config: config.pop("model"), ["model: is required"]),
-        (lambda config: config.update(model="fmnist.models.CNN"), ["model=fmnist.models.CNN", "_target_"]),
-        (lambda config: config["trainer"].update(precision="17"), ["trainer.precision=17"]),
+        ({"name": "${oc.env:HOME}"}, ["'${oc.env:HOME}' would be looked up"]),
+        ({"many": {"${oc.env:HOME}": 1}}, ["'${oc.env:HOME}' would be looked up"]),
+        ({"many": shared()}, ["occurs more than once"]),
+        ({"many": endless()}, ["occurs more than once"]),
+        ({"many": torch.zeros(3)}, ["it holds a Tensor"]),
+        ({"many": {1, 2}}, ["it holds a set"]),
+        ({"model": None}, ["model"]),
+        ({"model": "fmnist.models.CNN"}, ["model=fmnist.models.CNN", "_target_"]),
+        *((config, ["best.ckpt", "is not a mapping"]) for config in ("trainer: {a: 1}", [1, 2], None)),
     ],
 )
-def test_config_in_a_checkpoint_holds_plain_values(
-    run: Path, run_script: RunScript, spoil: Callable[..., None], fragments: list[str]
+def test_config_in_a_checkpoint_is_a_mapping_of_plain_values(
+    finished_run: Path, run_script: RunScript, new: Any, fragments: list[str]
 ) -> None:
-    change(run, lambda checkpoint: spoil(checkpoint[checkpoints.CONFIG_KEY]))
-    run_script("evaluate", f"run={run}").assert_refused(*fragments)
-
-
-@pytest.mark.parametrize("config", ["trainer: {a: 1}", [1, 2], 3, None])
-def test_config_in_a_checkpoint_is_a_mapping(run: Path, run_script: RunScript, config: Any) -> None:
-    change(run, lambda checkpoint: checkpoint.update({checkpoints.CONFIG_KEY: config}))
-    run_script("evaluate", f"run={run}").assert_refused("best.ckpt", "is not a mapping")
+    key = checkpoints.CONFIG_KEY
+    change(finished_run, lambda all: all.update({key: all[key] | new if isinstance(new, dict) else new}))
+    run_script("evaluate", "run=run").assert_refused(*fragments)
 
 
 def nested(template: str, first: str) -> str:
@@ -189,7 +173,6 @@ HOSTILE = {
     "laughs": nested("{0}: &{0} [{1}]", "a: &a [x, x]\n"),
     "merged laughs": nested("{0}: &{0} {{<<: [{1}]}}", "a: &a {x: 1}\n"),
     "deep": "a: " + "[" * 100_000,
-    "deep and closed": "a: " + "[" * 1000 + "]" * 1000,
     "deep blocks": "".join(f"{' ' * level}a:\n" for level in range(1000)),
     "long": "a: [" + "x," * 2**20 + "x]\n",
     "environment": "name: ${oc.env:HOME}\n",
@@ -201,32 +184,18 @@ HOSTILE = {
 
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_config_file_is_refused(run: Path, run_script: RunScript, tmp_path: Path, text: str | bytes) -> None:
-    (run / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    record = json.loads((run / "run.json").read_text())
+def test_hostile_config_file_is_refused(
+    finished_run: Path, run_script: RunScript, tmp_path: Path, text: str | bytes
+) -> None:
+    (finished_run / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    record = json.loads((finished_run / "run.json").read_text())
     del record["settings"]  # as in runs of earlier versions, of which compare reads config.yaml
-    (run / "run.json").write_text(json.dumps(record))
-    before = contents(run)
-    for command in (
-        ["compare", str(run)],
-        ["train", f"resume={run}", "trainer.max_epochs=3"],
-        ["report", f"run={run}"],
-    ):
+    (finished_run / "run.json").write_text(json.dumps(record))
+    before = contents(finished_run)
+    for command in (["compare", "run"], ["train", "resume=run", "trainer.max_epochs=3"], ["report", "run=run"]):
         run_script(*command).assert_refused("config.yaml")
-        assert before == contents(run)
+        assert before == contents(finished_run)
     assert not (tmp_path / "trace").exists()
-
-
-def test_references_and_links_are_found_wherever_they_are(tmp_path: Path) -> None:
-    untrusted.check_yaml("a: {b: [1, 2.5, true, null, x]}\n# ${oc.env:HOME}\n")
-    for text in ("a: ${b}", "${a}: b", "a: [x, {b: 'c ${d}'}]"):
-        with pytest.raises(ValueError, match="would be looked up"):
-            untrusted.check_yaml(text)
-    (tmp_path / "folder").mkdir()
-    untrusted.check_links(tmp_path)
-    (tmp_path / "folder" / "more").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="folder/more is a link"):
-        untrusted.check_links(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -248,54 +217,49 @@ EVIL_NODE = {"_target_": "os.system", "command": "touch trace"}
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        *(
-            (key, EVIL_NODE, f"{key}._target_=os.system")
-            for key in ("model", "loss", "optimizer", "scheduler", "trainer", "augment", "data", "pictures")
-        ),
-        ("callbacks.x", EVIL_NODE, "callbacks.x._target_=os.system"),
-        *((key, [], f"{key}=[]") for key in ("trainer.max_steps", "trainer.max_epochs", "seed", "optimizer.lr")),
-        ("hydra", {"launcher": EVIL_NODE, "run": {"dir": "elsewhere"}}, None),
-        ("name", "../../../x", None),
-        ("outputs", "../../../y", None),
+        *((key, EVIL_NODE, f"{key}._target_=os.system") for key in ("model", "trainer", "pictures", "callbacks.x")),
+        *((key, [], f"{key}=[]") for key in ("trainer.max_steps", "seed", "optimizer.lr")),
     ],
 )
-def test_config_file_of_a_resumed_run(
-    run: Path, run_script: RunScript, tmp_path: Path, key: str, value: Any, message: str | None
+def test_config_file_of_a_resumed_run_builds_only_what_belongs_there(
+    finished_run: Path, run_script: RunScript, tmp_path: Path, key: str, value: Any, message: str
 ) -> None:
-    """It builds only what belongs there, and writes only in the run's folder."""
-    cfg = OmegaConf.load(run / "config.yaml")
-    OmegaConf.update(cfg, key, value, force_add=True)
-    OmegaConf.save(cfg, run / "config.yaml")
-    around = {path for path in tmp_path.rglob("*") if run not in path.parents}
+    change_file(finished_run, {key: value})
     limit = "trainer.max_time=00:01:00:00" if value == [] else "trainer.max_epochs=3"
-    done = run_script("train", f"resume={run}", limit)
-    if message is None:
-        assert done.status == 0, done.err
-        assert run_script("report", f"run={run}", "split=val").status == 0
-    else:
-        done.assert_refused(message)
-    assert {path for path in tmp_path.rglob("*") if run not in path.parents} == around
+    run_script("train", "resume=run", limit).assert_refused(message)
+    assert not (tmp_path / "trace").exists()
+
+
+def change_file(run: Path, values: dict[str, Any]) -> None:
+    cfg = OmegaConf.load(run / "config.yaml")
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    OmegaConf.save(cfg, run / "config.yaml")
+
+
+def test_resumed_run_writes_only_in_its_folder(finished_run: Path, run_script: RunScript, tmp_path: Path) -> None:
+    elsewhere = {"name": "../../../x", "outputs": "../../../y"}
+    change_file(finished_run, {"hydra": {"launcher": EVIL_NODE, "run": {"dir": "elsewhere"}}, **elsewhere})
+    around = {path for path in tmp_path.rglob("*") if finished_run not in path.parents}
+    for command in (["train", "resume=run", "trainer.max_epochs=3"], ["report", "run=run", "split=val"]):
+        assert run_script(*command).status == 0
+    assert {path for path in tmp_path.rglob("*") if finished_run not in path.parents} == around
 
 
 @pytest.mark.parametrize("name", ["run.log", ".lock", "metrics.csv", "checkpoints/last.ckpt", "report.html"])
 def test_link_in_a_run_folder_is_not_written_through(
-    run: Path, run_script: RunScript, tmp_path: Path, name: str
+    finished_run: Path, run_script: RunScript, tmp_path: Path, name: str
 ) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
-    (run / name).unlink(missing_ok=True)
-    (run / name).symlink_to(precious)
-    run_script("train", f"resume={run}", "trainer.max_epochs=3").assert_refused(name, "is a link")
+    (finished_run / name).unlink(missing_ok=True)
+    (finished_run / name).symlink_to(precious)
+    run_script("train", "resume=run", "trainer.max_epochs=3").assert_refused(name, "is a link")
     if name == "report.html":
-        (run / f".report.html.{os.getpid()}").symlink_to(precious)
-        assert run_script("report", f"run={run}", "split=val").status == 0
+        (finished_run / f".report.html.{os.getpid()}").symlink_to(precious)
+        assert run_script("report", "run=run", "split=val").status == 0
     if name == "checkpoints/last.ckpt":
-        (run / "checkpoints" / f".last.ckpt.{os.getpid()}").symlink_to(precious)
-        checkpoints.AtomicCheckpointIO().save_checkpoint({"a": 1}, run / name)
-        assert not (run / name).is_symlink()
+        (finished_run / "checkpoints" / f".last.ckpt.{os.getpid()}").symlink_to(precious)
+        checkpoints.AtomicCheckpointIO().save_checkpoint({"a": 1}, finished_run / name)
+        assert not (finished_run / name).is_symlink()
     assert precious.read_text() == "mine"
-
-
-def test_deeply_nested_record_is_refused(run: Path, run_script: RunScript) -> None:
-    (run / "run.json").write_text("[" * 100_000)
-    run_script("train", f"resume={run}", "trainer.max_epochs=3").assert_refused("run.json")

@@ -12,35 +12,26 @@ from fmnist.config.validation import check_arguments, check_value, did_you_mean
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.models.cnn import CNN
-from fmnist.models.mlp import MLP
 from fmnist.training import schedules
 from fmnist.training.callbacks import AveragedWeights, Pictures
 
-SGD, ADAMW, CROSS_ENTROPY = torch.optim.SGD, torch.optim.AdamW, torch.nn.CrossEntropyLoss
+ADAMW = torch.optim.AdamW
 
 
 @pytest.mark.parametrize(
     ("target", "argument", "value", "message"),
     [
         (CNN, "dropout", 1.0, "k.dropout=1.0: must be less than 1"),
-        (CNN, "dropout", "0.4", "k.dropout=0.4: must be a number"),
         (CNN, "dropout", True, "k.dropout=true: must be a number"),
-        (CNN, "dropout", None, "k.dropout=null: must be a number"),
         (CNN, "dropout", math.nan, "k.dropout=NaN: must be finite"),
         (CNN, "batch_norm", 1, "k.batch_norm=1: must be true or false"),
         (CNN, "channels", [], "k.channels=[]: must have at least 1 item, not 0"),
-        (CNN, "channels", [32, 0], "k.channels=[32, 0]: must be greater than or equal to 1"),
         (CNN, "channels", [32, True], "k.channels=[32, true]: must be an integer"),
-        (CNN, "channels", 32, "k.channels=32: must be a list"),
-        (CNN, "kernel_size", 2.5, "k.kernel_size=2.5: must be an integer or a list"),
         (CNN, "padding", "sane", "k.padding=sane: must be 'same' or an integer or a list"),
         (CNN, "image_shape", [1, 28], "k.image_shape=[1, 28]: must have more items"),
         (CNN, "pooling", ["mix"], "k.pooling=[\"mix\"]: must be 'max', 'average', 'l2' or 'none'"),
         (FashionMNISTDataModule, "root", 3, "k.root=3: must be a string"),
         (FashionMNISTDataModule, "root", "a\0b", r"k.root='a\x00b': must not contain NUL"),
-        (schedules.step, "factor", 0, "k.factor=0: must be greater than 0"),
-        # Annotations of libraries.
-        (SGD, "nesterov", 1, "k.nesterov=1: must be true or false"),
         (ADAMW, "betas", [0.9, 0.99, 0.999], "k.betas=[0.9, 0.99, 0.999]: must have at most 2 items, not 3"),
         (Trainer, "limit_train_batches", "a", "k.limit_train_batches=a: must be an integer or a number"),
         (CNN, "dropot", 1, "k.dropot: there is no such argument; did you mean dropout?"),
@@ -80,27 +71,21 @@ def test_values_outside_the_bounds_are_refused(target: Any, arguments: dict[str,
     [
         (CNN, {"image_shape": [1, 28, 28], "channels": [32, 64], "hidden": [], "dropout": 0}),
         (CNN, {"kernel_size": 3, "stride": [1, 2], "padding": ["same", 2], "pooling": ["max", "none"]}),
-        (SGD, {"lr": 1, "momentum": 0.9, "nesterov": True}),
         (ADAMW, {"betas": [0.9, 0.999], "eps": 1e-8}),
         (Trainer, {"max_epochs": None, "max_time": {"hours": 1}, "limit_train_batches": 7, "gradient_clip_val": None}),
-        (CROSS_ENTROPY, {"weight": [1.0] * 10}),  # a Tensor, which the target itself has to refuse
+        (torch.nn.CrossEntropyLoss, {"weight": [1.0] * 10}),  # a Tensor, which the target itself has to refuse
     ],
 )
 def test_values_that_the_annotations_allow_pass(target: Any, arguments: dict[str, Any]) -> None:
     check_arguments("k", target, arguments)
 
 
-def test_without_a_key_the_argument_stands_alone() -> None:
-    with pytest.raises(ValueError, match=r"^dropout=3: must be less than 1$"):
-        check_arguments("", MLP, {"dropout": 3})
-
-
 def test_target_with_kwargs_takes_unknown_arguments_and_the_others_are_checked() -> None:
     def target(known: int, **others: Any) -> None: ...
 
     check_arguments("k", target, {"known": 1, "unknown": "x"})
-    with pytest.raises(ValueError, match=r"^k\.known=x: must be an integer$"):
-        check_arguments("k", target, {"known": "x"})
+    with pytest.raises(ValueError, match=r"^known=x: must be an integer$"):
+        check_arguments("", target, {"known": "x"})
 
 
 def test_annotation_that_no_plain_value_fits_is_left_to_the_target() -> None:
@@ -111,4 +96,3 @@ def test_annotation_that_no_plain_value_fits_is_left_to_the_target() -> None:
 def test_did_you_mean_names_near_candidates_or_else_all() -> None:
     assert did_you_mean("colour", ["color", "width", "height"]) == "; did you mean color?"
     assert did_you_mean("xyz", ["width", "height"]) == "; there are height, width"
-    assert did_you_mean("xyz", []) == ""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,31 +21,18 @@ def assert_one_line(done: Done, *fragments: str) -> None:
 TRAIN = [
     # Names.
     (["optimzer=sgd"], ["optimzer", "did you mean optimizer"]),
-    (["model.dropuot=0.4"], ["model.dropuot", "did you mean model.dropout"]),
     (["optimizer=sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
-    (["sweep=batchsize"], ["sweep=batchsize", "did you mean batch_size?"]),
     (["colour=red"], ["colour", "there are", "optimizer"]),
-    (["optimizer={momentum:0.9}"], ["optimizer.momentum: there is no such key", "optimizer.lr"]),
-    (["+model.colour=red"], ["model.colour", "no such argument"]),
     (["+optimizer.momentun=0.9", "optimizer=sgd"], ["optimizer.momentun", "did you mean momentum"]),
     (["+trainer.max_epoch=3"], ["trainer.max_epoch", "max_epochs"]),
     (["model=mlp", "model.channels=[3]"], ["model.channels", "model.hidden"]),
     (["model=null"], ["model=null: there is no such option", "cnn"]),
-    (["data=3"], ["data=3: there is no such option", "folder"]),
     (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
     (["monitor=test/accuracy"], ["monitor=test/accuracy", "validation"]),
     (["-m", "model.dropuot=0.1,0.2"], ["model.dropuot", "did you mean model.dropout"]),
     (["--nope"], ["--nope", "--help"]),
-    (["--cfg", "x"], ["--cfg", "'job'"]),
     # Types.
     (["model.dropout=abc"], ["model.dropout=abc: must be a number"]),
-    (["model.channels={a:1}"], ["model.channels={a:1}"]),
-    (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "more items"]),
-    (["data.batch_size=1.5"], ["data.batch_size=1.5: must be an integer"]),
-    (["seed={}"], ["seed={}: must be an integer"]),
-    (["name=[a]"], ['name=["a"]: must be a string']),
-    (["test=perhaps"], ["test=perhaps: must be true or false"]),
-    (["trainer.max_epochs=abc"], ["trainer.max_epochs=abc", "integer"]),
     (["trainer.max_time=abc"], ["trainer", "abc", "DD:HH:MM:SS"]),
     (["trainer.accelerator=toaster"], ["toaster", "cpu"]),
     (["trainer.precision=bf17"], ["trainer.precision=bf17", "bf16-mixed"]),
@@ -55,28 +43,15 @@ TRAIN = [
     (["model.channels=[100000000000000000000]"], ["model.channels=[100000000000000000000]", "2147483647"]),
     (["optimizer.lr=-1"], ["optimizer", "-1"]),
     (["optimizer.lr=1e400"], ["optimizer.lr=Infinity: must be finite"]),
-    (["seed=4294967296"], ["seed=4294967296", "4294967295"]),
-    (["seed=-1"], ["seed=-1"]),
-    (["callbacks=ema", "callbacks.ema.decay=1"], ["callbacks.ema.decay=1", "less than 1"]),
     (["trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
-    (["trainer.max_steps=-2"], ["trainer.max_steps=-2", "-1"]),
-    (["trainer.limit_val_batches=0"], ["trainer.limit_val_batches=0", "greater than 0"]),
-    (["trainer.gradient_clip_val=-1"], ["trainer.gradient_clip_val=-1", "greater than or equal to 0"]),
-    (["trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0"]),
-    (["trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0"]),
-    (["checkpoint_every_minutes=nan"], ["checkpoint_every_minutes=NaN", "finite"]),
     (["-m", "seed=range(0,100000000000)"], ["100,000,000,000 jobs", "100,000"]),
     (["-m", "seed=glob(*)"], ["a sweep of 0 jobs"]),
     (["sweep=parallel", "hydra.launcher.n_jobs=0", "seed=0,1"], ["hydra.launcher.n_jobs=0", "at least 1"]),
     # Combinations.
     (["model.channels=[8,8,8,8,8,8]"], ["shrinks to nothing", "convolution 5 of 6", "2x2", "1x1"]),
-    (["model.kernel_size=[3,3]"], ["kernel_size has 2 values for 3 blocks"]),
     (["+optimizer.foreach=true"], ["optimizer", "`fused` and `foreach` cannot be `True` together"]),
     (["augment.alternate=true", "augment.flip=0.4"], ["augment: flip=0.4: must be 0.5", "alternate=true"]),
-    (
-        ["augment=mixup", "loss=mean_squared_error", "loss._target_=torch.nn.MultiMarginLoss"],
-        ["MultiMarginLoss", "mixup"],
-    ),
+    (["augment=mixup", "loss=mean_squared_error", "loss._target_=torch.nn.MultiMarginLoss"], ["MarginLoss", "mixup"]),
     (["loss=mean_squared_error", "loss._target_=torch.nn.BCEWithLogitsLoss"], ["BCEWithLogitsLoss", "labels (N)"]),
     (["callbacks=early_stopping", "data.val_size=0"], ["callbacks.early_stopping", "data.val_size=0"]),
     (["callbacks=ema", "trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "callbacks=ema"]),
@@ -87,11 +62,9 @@ TRAIN = [
     ),
     (["trainer.max_epochs=null", "trainer.max_time=00:00:00:02"], ["trainer.max_epochs=null", "needs an end"]),
     (["seed=0,1"], ["seed=0,1", "-m", "[1,2]"]),
-    (["seed=0,1", "optimizer=sgdd"], ["optimizer=sgdd", "did you mean sgd?"]),
     (["-m", "model.dropout=1.5,1.7", "seed=0,1"], ["model.dropout=1.5", "less than 1", "1 more such"]),
     (["-m", "resume=a,b"], ["resume", "leave out -m"]),
     # Several processes.
-    (["trainer=ddp_cpu", "trainer.devices=0"], ["trainer.devices=0", "greater than or equal to 1"]),
     (["trainer=ddp_cpu", "trainer.devices=4097"], ["trainer.devices=4097: must be at most ", "four for each core"]),
     (["trainer=ddp_cpu", "trainer.num_nodes=2"], ["trainer.num_nodes=2", "torchrun or srun", "docs/scale.md"]),
     (["trainer=ddp_cpu", "trainer.strategy=dp"], ["trainer.strategy=dp", "'fsdp'"]),
@@ -103,21 +76,15 @@ TRAIN = [
     (["model.hidden={_target_:os.system,command:ls}"], ["model.hidden"]),
     (["loss._target_=lightning.pytorch.LightningModule.load_from_checkpoint"], ["loss._target_", "Module"]),
     (["scheduler._target_=fmnist.runs.files.atomic_write"], ["scheduler._target_", "fmnist.training.schedules"]),
-    (["+callbacks.x={_target_:os.system,command:ls}"], ["callbacks.x._target_=os.system"]),
     (["-m", "hydra.launcher._target_=os.system", "seed=0,1"], ["os.system"]),
     (["-m", "hydra.sweeper._target_=os.system"], ["os.system"]),
     (["+loss._partial_=true"], ["loss._partial_=true: must be false"]),
     (["+trainer.logger=false"], ["trainer.logger: cannot be set"]),
     (["+model.num_classes=5"], ["model.num_classes: cannot be set"]),
     # Nothing, and keys that are removed or given twice.
-    *(([word], [f"{word} can't be read: must be key=value"]) for word in ("nonsense", "=3", "=", "++=", "+@x=", "~")),
-    ([""], ["can't be read", "key=value"]),
-    (["name="], ["name=''"]),
+    *(([word], [f"{word} can't be read: must be key=value"]) for word in ("nonsense", "=3", "++=", "+@x=", "~")),
     (["data.root="], ["data.root=", "at least 1 character"]),
-    (["data=folder", "data.root=null"], ["data.root=null"]),
-    (["seed=???"], ["seed"]),
     (["~model"], ["model: is required"]),
-    (["~seed"], ["seed: is required"]),
     (["~data.root"], ["'root'"]),
     (["~nothing"], ["nothing: there is no such key"]),
     (["~resume"], ["resume: it is null"]),
@@ -125,65 +92,43 @@ TRAIN = [
     # References.
     (["seed=${nope}"], ["'nope' not found"]),
     (["seed=${seed}"], ["Recursive", "seed"]),
-    (["seed=${oc.env:NOPE}"], ["NOPE"]),
     # Paths.
-    (["name=a/b"], ["name='a/b'"]),
     (["outputs=/dev/null"], ["outputs=/dev/null", "Not a directory"]),
     (["-m", "outputs=/proc/nope", "seed=0,1"], ["outputs=/proc/nope"]),
-    (["outputs=photo.png"], ["outputs=photo.png"]),
     (["data.root=photo.png"], ["data.root"]),
     (["resume=nowhere"], ["resume=nowhere", "no such folder"]),
-    (["resume=."], ["resume=.", "not a run folder"]),
     ([f"resume={'x' * 5000}"], ["x"]),
     # Letters: look-alikes, halves of some, none at all; numbers and lists without end.
     (["name=größe"], ["name=größe", "quoted"]),
     (["\N{CYRILLIC SMALL LETTER O}ptimizer=sgd"], ["ptimizer=sgd can't be read"]),
     (["optimizer\N{FULLWIDTH EQUALS SIGN}sgd"], ["can't be read"]),
     (["data.batch_size=\N{FULLWIDTH DIGIT NINE}"], ["can't be read"]),
-    (["data.root='a\0b'"], [r"data.root='a\x00b'", "NUL"]),
     (["name=\udcff"], [r"name=\udcff can't be read"]),
     ([f"seed={'9' * 5000}"], ["a number is too long"]),
     ([f"model.channels={'[' * 200}{']' * 200}"], ["nested too deeply"]),
 ]
 OTHERS = [
     (["evaluate"], ["run=", "checkpoint="]),
-    (["evaluate", "run=[]"], ["run=[]", "at least 1 item"]),
     (["evaluate", "run=a", "checkpoint=b"], ["either"]),
-    (["evaluate", "run=[.,nowhere]"], ["run=.", "not a run folder"]),
     (["evaluate", "run=*.ckpt"], ["run=*.ckpt", "no run folder"]),
     (["evaluate", "checkpoint=nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),
     (["evaluate", "checkpoint=/dev/zero"], ["no checkpoint /dev/zero"]),
     (["evaluate", "checkpoint=photo.png"], ["photo.png", "not a readable checkpoint"]),
     (["evaluate", "checkpoint=photo.png", "split=train"], ["split=train", "'val' or 'test'"]),
-    (["evaluate", "checkpont=photo.png"], ["checkpont", "did you mean checkpoint"]),
-    (["evaluate", "~split", "checkpoint=x"], ["split: is required"]),
     (["evaluate", "checkpoint=photo.png", "tta=flop"], ["tta=flop", "'none', 'flip' or 'flip_shift'"]),
     (["report"], ["give run="]),
-    (["report", "run=nowhere"], ["run=nowhere", "no such folder"]),
-    (["predict"], ["images"]),
-    (["predict", "images=nowhere"], ["images=nowhere", "no such file"]),
-    (["predict", "images=.", "top=0"], ["top=0", "greater than or equal to 1"]),
-    (["predict", "images=photo.png", "output=nowhere/x"], ["output=nowhere/x", "no folder nowhere"]),
     (["predict", "images=photo.png", "output=photo.png"], ["output=photo.png is one of the images"]),
-    (["predict", "images=.", "preview=x.png", "output=x.png"], ["preview=x.png", "output"]),
     (["compare"], ["name the folders"]),
-    (["compare", ".", "runs=x"], ["runs=", "not both"]),
     (["compare", "nowhere"], ["runs=nowhere", "no such folder"]),
     (["compare", "\udcff"], ["runs=", "Unicode"]),
     (["show_data", "images=257"], ["images=257", "less than or equal to 256"]),
-    (["show_data", "~images"], ["images: is required"]),
-    (["get_data", "root="], ["root=", "at least 1 character"]),
     (["get_data", "root='a\0b'"], [r"root='a\x00b'", "NUL"]),
     (["get_data", "root=/proc/nope"], ["data.root=/proc/nope cannot be written to"]),
     (["tune", "max_seconds=nan"], ["max_seconds=NaN", "finite"]),
     (["tune", "+search.augment.shift={low:2,high:1}"], ["search.augment.shift.low=2", "less than"]),
-    (["tune", "~trials"], ["trials: is required"]),
     (["tune", "sampler=nope"], ["sampler=nope", "did you mean tpe?"]),
-    (["tune", "search=null"], ["search=null: there is no such option", "default"]),
     (["tune", "resume=x"], ["resume=x", "own command"]),
-    (["tune", "name=x"], ["name=x", "study=x"]),
     (["tune", "study=a/b"], ["study=a/b", "letters"]),
-    (["tune", "-m", "seed=0,1"], ["-m"]),
 ]
 
 
@@ -199,25 +144,18 @@ def test_commands_refuse(run_script: RunScript, command: list[str], fragments: l
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("trainer", ["gpu", "ddp", "fsdp"])
-def test_gpu_that_is_missing_is_refused(run_script: RunScript, trainer: str) -> None:
-    assert_one_line(run_script("train", f"trainer={trainer}"), "trainer", "gpu")
+def test_gpu_that_is_missing_is_refused(run_script: RunScript) -> None:
+    assert_one_line(run_script("train", "trainer=ddp"), "trainer", "gpu")
 
 
 def test_data_that_no_source_has_is_refused(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(_: Path) -> tuple[Path, ...]:
-        raise sources.DataUnavailableError("not today")
-
-    for source in ("_torchvision_download", "_debian_package"):
-        monkeypatch.setattr(sources, source, nothing)
     monkeypatch.setattr(sources, "SYSTEM_FOLDER", Path("nowhere"))
     done = run_script("train", "data.root=empty")
     assert done.status == 2
+    assert done.err.count("error: ") == 1
+    for fragment in ("tests are offline", "system folder nowhere: it has none", "apt install"):
+        assert fragment in done.err
     assert "Traceback" not in done.err
-    message = done.err[done.err.index("error: ") :]
-    assert message.count("not today") == 2
-    assert "system folder nowhere: it has none" in message
-    assert "apt install" in message
     assert not (done.folder / "outputs").exists()
 
 
@@ -226,25 +164,17 @@ def test_data_that_no_source_has_is_refused(run_script: RunScript, monkeypatch: 
     [
         ("data.val_size=600", ["data.val_size=600: must be less than 600"]),
         *((f"trainer.limit_{split}_batches=0.0001", ["leaves nothing"]) for split in ("train", "val", "test")),
+        ("+trainer.val_check_interval=1000", ["val_check_interval"]),  # only Lightning checks it
     ],
 )
-def test_override_that_leaves_no_images_is_refused(train: RunScript, override: str, fragments: list[str]) -> None:
+def test_override_that_does_not_fit_the_data_is_refused(train: RunScript, override: str, fragments: list[str]) -> None:
     assert_one_line(train(override), *fragments)
-
-
-def test_argument_that_only_the_trainer_checks_leaves_no_run(train: RunScript) -> None:
-    done = train("+trainer.val_check_interval=1000")
-    assert done.status == 2
-    assert "val_check_interval" in done.err.splitlines()[-1]
-    assert "Traceback" not in done.err
-    assert not (done.folder / "outputs").exists()
 
 
 def test_sweep_that_is_refused_touches_nothing(train: RunScript, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("precious")
-    done = train("-m", "hydra.sweep.dir=mine", "hydra.sweep.subdir=.", "model.dropout=1.5")
-    assert done.status == 2
+    assert train("-m", "hydra.sweep.dir=mine", "hydra.sweep.subdir=.", "model.dropout=1.5").status == 2
     assert (tmp_path / "mine" / "precious.txt").read_text() == "precious"
 
 
@@ -264,36 +194,31 @@ def config(text: str) -> Callable[[Path], object]:
     return lambda run: (run / "config.yaml").write_text(text)
 
 
+RESUME = ["train", "resume=run"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "command", "fragments"),
     [
         (change_network, ["evaluate", "run=run"], ["weights don't fit"]),
         (truncate, ["evaluate", "run=run"], ["not a readable checkpoint"]),
-        (truncate, ["train", "resume=run"], ["not a readable checkpoint"]),
-        (config(""), ["train", "resume=run"], ["config.yaml has no trainer.accelerator"]),
-        (
-            config("trainer: {max_epochs: 1, max_steps: -1}"),
-            ["train", "resume=run"],
-            ["config.yaml has no trainer.accelerator", "another version", "trainer=default"],
-        ),
+        (truncate, RESUME, ["not a readable checkpoint"]),
+        (config(""), RESUME, ["config.yaml has no trainer.accelerator", "another version", "trainer=default"]),
         (
             config("trainer: {accelerator: cpu, devices: 1, num_nodes: 1, strategy: auto}"),
-            ["train", "resume=run"],
+            RESUME,
             ["config.yaml has no trainer.max_epochs"],
         ),
-        (lambda _: None, ["train", "resume=run", "trainer.max_epochs=1"], ["trainer.max_epochs=1: the run has done"]),
-        (lambda _: None, ["train", "resume=run", "trainer.max_steps=1"], ["trainer.max_steps=1: the run has done"]),
-        (
-            lambda _: None,
-            ["train", "resume=run", "optimizer=sgd", "trainer.max_epochs=3"],
-            ["optimizer=sgd", "trainer.<key>"],
-        ),
+        (None, [*RESUME, "trainer.max_epochs=1"], ["trainer.max_epochs=1: the run has done"]),
+        (None, [*RESUME, "trainer.max_steps=1"], ["trainer.max_steps=1: the run has done"]),
+        (None, [*RESUME, "optimizer=sgd", "trainer.max_epochs=3"], ["optimizer=sgd", "trainer.<key>"]),
     ],
 )
 def test_run_that_cannot_be_used_is_refused_and_left_as_it_was(
-    finished_run: Path, run_script: RunScript, spoil: Callable[[Path], object], command: list[str], fragments: list[str]
+    finished_run: Path, run_script: RunScript, spoil: Any, command: list[str], fragments: list[str]
 ) -> None:
-    spoil(finished_run)
+    if spoil:
+        spoil(finished_run)
     before = {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
     run_script(*command).assert_refused(*fragments)
     assert before == {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
