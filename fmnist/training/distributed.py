@@ -23,7 +23,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch import Tensor, distributed
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -135,7 +135,7 @@ def _run_worker(port: int, worker: Callable[..., T], args: tuple[Any, ...]) -> t
     rank = find_rank()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // rank.world_size))
     store = TCPStore(LOOPBACK, port, None, False, timeout=STORE_TIMEOUT)
-    with process_group(rank, PrefixStore(f"attempt_{rank.restarts}", store)):
+    with process_group(rank, store):
         try:
             return rank.restarts, worker(*args)
         except BaseException as error:
@@ -179,6 +179,10 @@ def process_group(rank: RankInfo, store: Store | None = None) -> Iterator[None]:
     threads = torch.get_num_threads()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
+        if store is None:
+            store, _, _ = next(rendezvous("env://", rank.rank, rank.world_size, timeout=TIMEOUT))
+        # torchrun's store outlives its processes: after a restart they must not find the addresses of those before.
+        store = PrefixStore(f"attempt_{rank.restarts}", store)
         distributed.init_process_group(
             backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=TIMEOUT
         )
