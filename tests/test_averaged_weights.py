@@ -1,4 +1,4 @@
-"""callbacks=ema: an average of the weights is validated, kept and tested, and the training goes on as without it."""
+"""callbacks=ema: an average of the weights is validated, kept and tested, and the training itself doesn't change."""
 
 import contextlib
 import copy
@@ -33,7 +33,7 @@ def finished(done: Done, name: str = "train") -> Run:
 
 
 def current(checkpoint: State) -> dict[str, Tensor]:
-    """The weights that a checkpoint goes on with, under the network's own names."""
+    """The weights that a checkpoint continues with, under the network's own names."""
     return checkpoints.network_weights({"state_dict": checkpoint[checkpoints.CURRENT_KEY]})
 
 
@@ -101,7 +101,7 @@ def test_pictures_are_of_the_network_that_was_validated(data_root: Path, monkeyp
 def assert_resumed_as(
     run: Run, train: RunScript, run_script: RunScript, undo: pytest.MonkeyPatch, *overrides: str
 ) -> None:
-    """A training that is cut off in its second epoch and resumed ends as the run did."""
+    """A training that is interrupted in its second epoch and resumed ends as the run did."""
     with contextlib.suppress(RuntimeError):
         train(*overrides, "name=cut")
     undo.undo()

@@ -123,7 +123,7 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, overrides: list[str
         (["trainer.precision=64-true", "trainer.accumulate_grad_batches=3", "data.batch_size=18"], 1e-9),
         # Parts of one image and of none: 499 = 83 * 6 + 1.
         (["trainer.precision=64-true", "trainer.max_steps=84", "data.batch_size=6"], 1e-9),
-        # Flips in turns, of which each process has to know the same.
+        # Alternating flips, which must be the same in all processes.
         (["trainer.precision=64-true", "augment.flip=0.5", "augment.alternate=true"], 1e-9),
         (["trainer.precision=64-true", "model=mlp", "loss=mean_squared_error", "~model.channels"], 1e-9),
     ],

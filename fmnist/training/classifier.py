@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fmnist.training.metric_names import PHASES
+from fmnist.training.metric_names import PHASES, SCALARS, metric_names
 from fmnist.training.metrics import ClassificationMetrics
 from fmnist.training.schedules import constant
 from fmnist.training.speed import QuickHookNames
@@ -118,11 +118,10 @@ class Classifier(QuickHookNames):
         self._log_epoch("test")
 
     def _log_epoch(self, phase: str) -> None:
-        """Log loss, accuracy, and the accuracy of each class by its name: `self.log` would average a vector."""
+        """Log the metrics of an epoch, the accuracy of each class by its name: `self.log` would average a vector."""
         result = self.metrics(phase).compute()
-        metrics = {f"{phase}/{name}": result[name] for name in ("loss", "accuracy")}
-        per_class = zip(self.classes, result["accuracy_per_class"], strict=True)
-        metrics |= {f"{phase}/accuracy_per_class/{name}": accuracy for name, accuracy in per_class}
+        values = [*(result[name] for name in SCALARS), *result["accuracy_per_class"]]
+        metrics = dict(zip(metric_names(phase, self.classes), values, strict=True))
         self.log_dict(metrics, logger=None if phase != "train" or self.log_train_epochs else False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

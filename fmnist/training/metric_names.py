@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 
 PHASES = ("train", "val", "test")
+SCALARS = ("loss", "accuracy")
+"""What `fmnist.training.metrics` computes as one number for a phase."""
 
 
 def metric_names(phase: str, classes: Sequence[str]) -> list[str]:
     """Return the names of the scalars that a phase logs: val/loss, val/accuracy, val/accuracy_per_class/Trouser, ..."""
-    return [f"{phase}/loss", f"{phase}/accuracy", *(f"{phase}/accuracy_per_class/{name}" for name in classes)]
+    names = (*SCALARS, *(f"accuracy_per_class/{name}" for name in classes))
+    return [f"{phase}/{name}" for name in names]
 
 
 def direction(metric: str) -> str:
