@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist.config import logs
 from fmnist.config.build import Training, build_training
 from fmnist.config.errors import explain_out_of_memory
-from fmnist.config.keys import TrainKeys, can_change_on_resume, flat_settings
+from fmnist.config.keys import TrainKeys, flat_settings
+from fmnist.config.resume import changes_of, check_dataset, check_progress, check_version
 from fmnist.config.settings import read_settings
 from fmnist.data.sources import check_root
 from fmnist.report.page import write_report
@@ -23,8 +24,6 @@ from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
 from fmnist.training.train import disk_errors_explained, train
 
 log = logging.getLogger(__name__)
-PLACE = ("accelerator", "devices", "num_nodes", "strategy")
-"""The keys of the choice trainer=... that a resumed run takes over."""
 KEPT_METRICS = ("parameters", "untrained/accuracy")
 """The entries of metrics.json that a resumed run doesn't measure again."""
 
@@ -112,17 +111,11 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
         file, checkpoint = newest_checkpoint(run) or (None, {"global_step": 0})
         if file is not None and checkpoints.DATASET_KEY not in checkpoint:
             raise ValueError(f"{file} was written by an older version: it can be evaluated, but not resumed")
-        limits = {name: OmegaConf.select(cfg, f"trainer.{name}") for name in ("max_epochs", "max_steps")}
-        check_progress(
-            run,
-            limits,
-            checkpoint["global_step"],
-            longer=any(f"trainer.{name}" in changes for name in (*limits, "max_time")),
-        )
+        check_progress(run, cfg, checkpoint["global_step"], changes)
         training = build_training(cfg, run, first_step=checkpoint["global_step"])
         training.metrics = {name: value for name, value in run.load_metrics().items() if name in KEPT_METRICS}
         prepare_data(training)
-        check_dataset(run, training)
+        check_dataset(run, training.datamodule)
         run.remove_temp_files()
         part = {**provenance.environment(), "overrides": list(overrides), "start": provenance.now()}
         run.update_record(resumed=[*run.load_record().get("resumed", []), part], error=None)
@@ -152,26 +145,6 @@ def train_and_report(training: Training, checkpoint: Path | None = None) -> floa
     all_runs = outputs if run.folder.is_relative_to(outputs.absolute()) else run.folder.parent  # a sweep lies anywhere
     log.info("curves:     tensorboard --logdir %s", all_runs)
     return trained.monitored
-
-
-def changes_of(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the values, by key, that the overrides change in the config of a resumed run.
-
-    Raises:
-        ValueError: if they would make another run of it.
-    """
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        key = override.lstrip("+").split("=")[0]
-        if key == "trainer":  # the choice of a place, as trainer=ddp_cpu
-            changes |= {f"trainer.{name}": cfg.trainer[name] for name in PLACE}
-        elif key != "resume" and not can_change_on_resume(key):
-            known = [name for name in (*TrainKeys.__dataclass_fields__, "data.root") if can_change_on_resume(name)]
-            allowed = ", ".join(("trainer=<where>", "trainer.<key>", *known))
-            raise ValueError(f"{override}: a run is resumed with its own config; only {allowed} can change")
-        elif key != "resume":
-            changes[key] = OmegaConf.select(cfg, key)
-    return changes
 
 
 def earlier_attempt(folder: Path, rank: RankInfo) -> Run | None:
@@ -207,47 +180,3 @@ def can_resume(run: Run) -> bool:
         log.warning("%s; the job restarts", error)
         return False
     return True
-
-
-def check_version(cfg: DictConfig, run: Run) -> None:
-    """Refuse the config of a run that another version has written, as far as that shows in its trainer.
-
-    Raises:
-        ValueError: naming the key that is missing.
-    """
-    for name in (*PLACE, "max_epochs", "max_steps"):
-        if name not in (cfg.get("trainer") or {}):
-            way = "; trainer=default gives it" if name in PLACE else ""
-            raise ValueError(f"{run.config_file} has no trainer.{name}: it is damaged or of another version{way}")
-
-
-def check_dataset(run: Run, training: Training) -> None:
-    """Refuse to resume with other images than the run began with.
-
-    Raises:
-        ValueError: naming the files that differ.
-    """
-    known, found = run.load_record().get("dataset") or {}, training.datamodule.hashes
-    if changed := [name for name, digest in found.items() if known.get(name, digest) != digest]:
-        root = training.datamodule.root
-        raise ValueError(f"data.root={root}: {', '.join(changed)} changed since the run began: it can't be resumed")
-
-
-def check_progress(run: Run, limits: Mapping[str, Any], step: int, *, longer: bool) -> None:
-    """Refuse to resume where nothing is left to train, before anything in the folder is touched.
-
-    Args:
-        run: its folder.
-        limits: the Trainer's max_epochs and max_steps.
-        step: of the last checkpoint.
-        longer: whether the user has given a new limit.
-
-    Raises:
-        ValueError: naming what would let the run continue.
-    """
-    done = {"max_epochs": run.epochs, "max_steps": step}
-    for name, limit in limits.items():
-        if isinstance(limit, int) and 0 <= limit < done[name]:  # other values are refused with the Trainer's arguments
-            raise ValueError(f"trainer.{name}={limit}: the run has done {done[name]} already")
-    if run.status == "finished" and not longer:
-        raise ValueError(f"{run.folder} is finished; trainer.max_epochs=N lets it continue to N epochs")

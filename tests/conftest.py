@@ -67,7 +67,7 @@ class Done:
         return config.parent
 
     def assert_refused(self, *fragments: str) -> None:
-        """It ended with the status of a mistake and one line, in which the fragments stand."""
+        """It exited with the status of a user error and one line, in which the fragments stand."""
         assert self.status == 2
         (line,) = self.err.splitlines()
         assert line.startswith("error: ")
@@ -147,12 +147,12 @@ class AtBatch(Callback):
 @pytest.fixture
 def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]], pytest.MonkeyPatch]:
     """Lets something happen in the next runs."""
-    from fmnist.config import build as session
+    from fmnist.config import build
 
-    original = session.build_callbacks
+    original = build.build_callbacks
 
     def arrange(batch: int, what: Callable[[], None]) -> pytest.MonkeyPatch:
-        monkeypatch.setattr(session, "build_callbacks", lambda cfg: [*original(cfg), AtBatch(batch, what)])
+        monkeypatch.setattr(build, "build_callbacks", lambda cfg: [*original(cfg), AtBatch(batch, what)])
         return monkeypatch
 
     return arrange

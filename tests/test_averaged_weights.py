@@ -113,7 +113,7 @@ def assert_resumed_as(
     assert metrics(Run(folder))["test/loss"] == metrics(run)["test/loss"]
 
 
-def test_training_goes_as_without_it_also_if_cut_off_and_its_results_are_those_of_the_average(
+def test_training_is_unchanged_also_if_killed_and_its_results_are_those_of_the_average(
     train: RunScript, run_script: RunScript, at_batch: Callable[..., pytest.MonkeyPatch]
 ) -> None:
     overrides = (*RANDOM, "trainer.accumulate_grad_batches=2", "trainer.precision=64-true")
@@ -137,7 +137,7 @@ def test_training_goes_as_without_it_also_if_cut_off_and_its_results_are_those_o
     assert_resumed_as(run, train, run_script, at_batch(14, press_ctrl_c), *overrides, "callbacks=ema")
 
 
-def test_a_run_without_validation_that_was_cut_off_ends_the_same(
+def test_a_run_without_validation_that_was_killed_ends_the_same(
     train: RunScript, run_script: RunScript, at_batch: Callable[..., pytest.MonkeyPatch]
 ) -> None:
     def break_down() -> None:
@@ -170,7 +170,7 @@ def test_weights_that_are_no_numbers_are_seen_beside_their_average(
         (lambda checkpoint: checkpoint[checkpoints.CURRENT_KEY].update(more=torch.ones(3)), "don't fit"),
     ],
 )
-def test_a_checkpoint_without_weights_to_go_on_with_is_refused(spoil: Callable[[State], Any], said: str) -> None:
+def test_a_checkpoint_without_the_weights_to_resume_is_refused(spoil: Callable[[State], Any], said: str) -> None:
     callback, trainer, model = AveragedWeights(), quiet_trainer(), linear()
     callback.setup(trainer, model, "fit")
     checkpoint = {"state_dict": model.state_dict()}

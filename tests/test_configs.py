@@ -20,7 +20,7 @@ from torch import nn
 
 from fmnist import train
 from fmnist.config import build
-from fmnist.config.build import check_parts
+from fmnist.config.checks import check_parts
 from fmnist.config.command_line import COMMANDS
 from fmnist.config.help import CONF, groups, options
 from fmnist.config.trainer import build_evaluation_trainer, hardware_precision
@@ -164,7 +164,7 @@ def test_other_choices_go_with_every_experiment(experiment: str) -> None:
 
 
 @pytest.mark.parametrize("script", [file.stem for file in sorted((ROOT / "scripts").glob("*.py"))])
-def test_help_lists_every_group_and_key_with_a_line(script: str, run_script: RunScript) -> None:
+def test_help_lists_every_group_and_key(script: str, run_script: RunScript) -> None:
     done = run_script(script, "--help")
     assert done.status == 0
     described = [line[3:].split(maxsplit=1) for line in done.out.splitlines() if "=" in line]

@@ -95,7 +95,7 @@ def test_at_least_one_image_must_be_left_to_train_on(data_root: Path) -> None:
         data(data_root, val_size=TRAINING)
 
 
-def test_batches_have_the_sizes_and_the_order_asked_for(data_root: Path) -> None:
+def test_batches_have_the_given_sizes_and_order(data_root: Path) -> None:
     module = data(data_root, batch_size=64, eval_batch_size=90, seed=5)
     images, labels = module.splits["train"]
     served = [batch_labels for _, batch_labels in module.train_dataloader()]

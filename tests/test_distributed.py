@@ -214,9 +214,9 @@ def test_processes_that_are_started_again_resume_from_the_last_checkpoint(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("asked", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, REQUEUE)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, REQUEUE)])
 def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
-    tmp_path: Path, overrides: list[str], asked: int, status: int
+    tmp_path: Path, overrides: list[str], number: int, status: int
 ) -> None:
     long = [*overrides, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
     long.append("callbacks=ema")
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
     process = train(tmp_path / "cut", *long)
     wait_for(lambda: has_checkpoint(tmp_path / "cut"))
     workers = workers_of(process)
-    os.kill(process.process.pid, asked)
+    os.kill(process.process.pid, number)
     assert process.status(GONE) == status
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
     assert process.err == []

@@ -13,7 +13,7 @@ from fmnist.compare.statistics import holm, sample, welch
 def test_welch_equals_scipy_on_the_values(sizes: tuple[int, int]) -> None:
     draw = np.random.default_rng(sum(sizes))
     a, b = draw.normal(0.92, 0.003, sizes[0]), draw.normal(0.925, 0.01, sizes[1])
-    assert sample(a.tolist()).sd == pytest.approx(a.std(ddof=1))
+    assert sample(a.tolist()).std == pytest.approx(a.std(ddof=1))
     expected = stats.ttest_ind(a, b, equal_var=False)
     low, high = expected.confidence_interval(0.95)
     found = welch(sample(a.tolist()), sample(b.tolist()))

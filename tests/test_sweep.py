@@ -250,7 +250,9 @@ def test_a_job_that_another_process_runs_is_left_alone(sweep: Path, train: RunSc
     assert run.status == "running"
 
 
-def test_a_killed_worker_ends_the_sweep_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_worker_ends_the_sweep_with_a_one_line_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcomes = tmp_path / ".outcomes"
     outcomes.mkdir()
     (outcomes / "0.json").write_text('{"folder": "seed=0", "status": "finished"}')

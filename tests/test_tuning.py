@@ -182,7 +182,7 @@ def test_the_median_pruner_waits_for_two_thirds_of_the_epochs(run_script: RunScr
         assert f"n_warmup_steps: {wait}\n" in run_script("tune", *words).out
 
 
-def test_pruning_is_asked_after_each_validation_and_ends_the_run(data_root: Path, tmp_path: Path) -> None:
+def test_the_pruner_is_called_after_each_validation_and_ends_the_run(data_root: Path, tmp_path: Path) -> None:
     seen: dict[int, float] = {}
 
     def should_prune(epoch: int, value: float) -> bool:

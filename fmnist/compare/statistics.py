@@ -21,7 +21,7 @@ class Sample:
 
     n: int
     mean: float
-    sd: float
+    std: float
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def welch(a: Sample, b: Sample) -> Difference:
     Two samples that don't vary at all, as two seeds that tie, have no known variance: they aren't tested.
     """
     difference = a.mean - b.mean
-    if min(a.n, b.n) < 2 or math.isnan(difference) or max(a.sd, b.sd) <= ROUNDING * max(abs(a.mean), abs(b.mean)):
+    if min(a.n, b.n) < 2 or math.isnan(difference) or max(a.std, b.std) <= ROUNDING * max(abs(a.mean), abs(b.mean)):
         return Difference(difference)
-    p = stats.ttest_ind_from_stats(a.mean, a.sd, a.n, b.mean, b.sd, b.n, equal_var=False).pvalue
-    va, vb = a.sd**2 / a.n, b.sd**2 / b.n
+    p = stats.ttest_ind_from_stats(a.mean, a.std, a.n, b.mean, b.std, b.n, equal_var=False).pvalue
+    va, vb = a.std**2 / a.n, b.std**2 / b.n
     freedom = (va + vb) ** 2 / (va**2 / (a.n - 1) + vb**2 / (b.n - 1))
     low, high = stats.t.interval(1 - LEVEL, freedom, loc=difference, scale=math.sqrt(va + vb))
     return Difference(difference, float(low), float(high), float(p))

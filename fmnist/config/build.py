@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
-from lightning.pytorch.strategies import FSDPStrategy
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
+from fmnist.config.checks import check_loss, check_monitor, check_parts
 from fmnist.config.errors import one_line
 from fmnist.config.instantiate import build, plain_config
 from fmnist.config.trainer import build_evaluation_trainer, build_trainer, hardware_precision
-from fmnist.config.validation import did_you_mean
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
@@ -45,15 +44,12 @@ from fmnist.training.classifier import Classifier
 from fmnist.training.compilation import check_compiler, check_cuda_graph
 from fmnist.training.cuda_graph import ReplayedNetwork
 from fmnist.training.distributed import SummedMetrics
-from fmnist.training.metric_names import direction, metric_names
-from fmnist.training.rank_info import check_processes
+from fmnist.training.metric_names import direction
 from fmnist.training.speed import run_network, use_in_training
 from fmnist.training.tensorboard import RunLogger
 
 DOUBLE = ("64", "64-true")
 """Lightning's names of double precision."""
-COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
-"""Precisions of weights whose last digit is larger than a step of their average."""
 
 
 @dataclass
@@ -76,7 +72,7 @@ class Training:
 def build_training(
     cfg: DictConfig, run: Run, first_step: int | None = None, extra_callbacks: Sequence[Callback] = ()
 ) -> Training:
-    """Build everything that one training needs. Nothing is read or written, so that a mistake shows at once.
+    """Build everything that one training needs. Nothing is read or written, so that invalid input shows at once.
 
     Args:
         cfg: as conf/train.yaml composes it.
@@ -148,50 +144,6 @@ def accelerate(cfg: DictConfig, classifier: Classifier, trainer: Trainer) -> Non
     if cfg.get("cuda_graph"):
         check_cuda_graph(device, trainer.world_size, trainer.accumulate_grad_batches, compiled)
         use_in_training(classifier, ReplayedNetwork())
-
-
-def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
-    """Refuse keys that exclude each other, above all in several processes.
-
-    Raises:
-        ValueError: naming the key.
-    """
-    check_processes(trainer.num_devices, trainer.num_nodes)
-    if cfg.data.batch_size < trainer.world_size:
-        raise ValueError(
-            f"data.batch_size={cfg.data.batch_size}: must be at least {trainer.world_size}, "
-            "the processes that share a batch"
-        )
-    if trainer.precision == "16-mixed" and trainer.gradient_clip_val and cfg.optimizer.get("fused"):
-        raise ValueError(
-            f"trainer.gradient_clip_val={trainer.gradient_clip_val}: with trainer.precision=16-mixed it needs "
-            "optimizer.fused=false"
-        )
-    averages = any(isinstance(callback, AveragedWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    if averages and trainer.precision in COARSE:
-        raise ValueError(
-            f"trainer.precision={trainer.precision}: too coarse for callbacks=ema, whose average moves by less than "
-            "the last digit: take bf16-mixed or 32-true"
-        )
-    if isinstance(trainer.strategy, FSDPStrategy) and averages:
-        raise ValueError("trainer.strategy=fsdp: no process has the whole network to average: callbacks=none")
-    if isinstance(trainer.strategy, FSDPStrategy) and cfg.pictures:
-        raise ValueError("trainer.strategy=fsdp: no process has the whole network to draw: pictures=none")
-
-
-def check_loss(cfg: DictConfig, loss: nn.Module, augment: Augmentation, dataset: DatasetInfo) -> None:
-    """Try the loss on labels as training has them: soft labels where images are mixed.
-
-    Raises:
-        ValueError: if it doesn't accept them.
-    """
-    classes, labels = len(dataset.classes), torch.zeros(2, dtype=torch.long)
-    _, labels = augment.mixed(torch.zeros(2, *dataset.image_shape), labels, classes, torch.Generator())
-    try:
-        loss(torch.zeros(2, classes), labels)
-    except (ValueError, TypeError, RuntimeError) as error:
-        kind = "labels (N)" if labels.ndim == 1 else "soft labels (N, K), which augment.mixup and augment.cutmix make"
-        raise ValueError(f"loss._target_={cfg.loss._target_}: it doesn't accept {kind}: {one_line(error)}") from error
 
 
 def build_classifier(
@@ -278,14 +230,3 @@ def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
         return last
     watched = {"monitor": cfg.monitor, "mode": direction(cfg.monitor)}
     return [KeepCheckpoint(run.best_checkpoint, save_on_train_epoch_end=False, **watched), *last]
-
-
-def check_monitor(cfg: DictConfig, dataset: DatasetInfo) -> None:
-    """Refuse a monitored metric that isn't one of the validation images: test images are for the result alone.
-
-    Raises:
-        ValueError: naming the nearest metrics.
-    """
-    names = metric_names("val", dataset.classes)
-    if cfg.monitor not in names:
-        raise ValueError(f"monitor={cfg.monitor}: is no validation metric{did_you_mean(cfg.monitor, names)}")

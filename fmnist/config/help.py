@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from fmnist.config.overrides import program
 
-CONF = (Path(__file__).parents[1] / "conf").resolve()
-"""In a checkout fmnist/conf is a link to conf/, in an installed package the folder itself."""
+PACKAGE = Path(__file__).parents[1]
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir()).resolve()
+"""In an installed package fmnist/conf is a folder, in a checkout a link to conf/, of which Windows makes a file."""
 
 
 def groups(job: str) -> list[str]:

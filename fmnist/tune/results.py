@@ -170,7 +170,7 @@ def compare_with_base(retrained: Mapping[str, Sequence[float]], metric: str) -> 
     p_values = dict(zip(gaps, holm([gap.p for gap in gaps.values()]), strict=True))
     rows = []
     for name in order:
-        spread = f" ± {format_value(samples[name].sd, metric)}" if samples[name].n > 1 else ""
+        spread = f" ± {format_value(samples[name].std, metric)}" if samples[name].n > 1 else ""
         mean = format_value(samples[name].mean, metric)
         row = {"setting": name, metric: f"{mean}{spread}", "seeds": str(samples[name].n)}
         if name in gaps:
