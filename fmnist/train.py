@@ -1,6 +1,7 @@
 """Train a classifier, choose its checkpoint and test it; or resume a run."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def train_and_report(training: Training, checkpoint: Path | None = None) -> floa
     log.info("run folder: %s", run.folder)
     outputs = Path(training.config["outputs"])
     all_runs = outputs if run.folder.is_relative_to(outputs.absolute()) else run.folder.parent  # a sweep lies anywhere
-    log.info("curves:     tensorboard --logdir %s", all_runs)
+    log.info("curves:     tensorboard --logdir %s", shlex.quote(str(all_runs)))
     return trained.monitored
 
 

@@ -3,4 +3,4 @@
 from fmnist.config.command_line import run
 
 if __name__ == "__main__":
-    run("compare", paths_key="runs")
+    run("compare")

@@ -17,7 +17,7 @@ from fmnist.compare import PAGE_FILE, read_runs, write_comparison
 from fmnist.compare.ranking import compare
 from fmnist.compare.reading import RunResult
 from fmnist.compare.terminal import terminal_text
-from fmnist.config.overrides import paths_as_list
+from fmnist.config.overrides import paths_as_value
 
 ACCURACIES = {"sgd": (0.91, 0.92, 0.93), "adam": (0.922, 0.931, 0.933), "momentum": (0.80, 0.81, 0.83)}
 
@@ -181,8 +181,8 @@ def test_arguments_are_folders_of_any_name_unless_they_are_overrides(run_script:
     assert "by val/loss" in done.out
     assert f"only the newest counts: {len(names) - 1} left out." in " ".join(done.out.split())
     words = ["-m", "metric=val/loss", "+new=1", "~output", "--config-dir", "somewhere"]
-    assert paths_as_list("runs", [*words[:2], "a b", *words[2:]])[:-1] == words
-    assert paths_as_list("runs", ["metric=val/loss"]) == ["metric=val/loss"]
+    assert paths_as_value("runs", [*words[:2], "a b", *words[2:]])[:-1] == words
+    assert paths_as_value("runs", ["metric=val/loss"]) == ["metric=val/loss"]
 
 
 def test_markup_in_names_and_settings_is_text(tmp_path: Path) -> None:

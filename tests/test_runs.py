@@ -52,6 +52,16 @@ def test_open_run_refuses_what_is_no_run_folder(tmp_path: Path) -> None:
     assert open_run("run", str(tmp_path)).folder == tmp_path
 
 
+def test_a_folder_of_several_runs_is_none_of_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Run(tmp_path / "train" / name).folder.mkdir(parents=True)
+        Run(tmp_path / "train" / name).config_file.write_text("name: a\n")
+        Run(tmp_path / "train" / name).update_record(status="finished")
+    assert open_run("run", tmp_path / "train" / "a" / "config.yaml").folder == tmp_path / "train" / "a"
+    with pytest.raises(ValueError, match=f"^run={tmp_path} holds several runs: name one of them, as {tmp_path}/train"):
+        open_run("run", tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"a: 1\na: [1\nb: }\n", b"- 1\n- 2\n", b"a: \xff\n"])
 def test_config_that_is_damaged_is_refused_in_one_line_with_its_name(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.yaml").write_bytes(content)

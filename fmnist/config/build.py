@@ -181,7 +181,8 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
     if checkpoint:
         checkpoints.restore_network(sketch, checkpoint, assign=True)
     needed = sum(weights.nbytes for weights in sketch.state_dict().values())
-    if needed > (there := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else needed  # Windows
+    if needed > there:
         raise ValueError(
             f"model: its weights need {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}"
         )

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config.help import CONF, help_text
 from fmnist.config.messages import USER_ERRORS, explain, fail, unreadable
-from fmnist.config.overrides import flags_first, key_of, paths_as_list
+from fmnist.config.overrides import expand_home, flags_first, key_of, paths_as_value
 from fmnist.config.processes import INTERRUPTED, REQUEUE, QuickEnd, Terminated, at_end
 
 COMMANDS = {
@@ -33,6 +33,8 @@ COMMANDS = {
     "get_data": "fmnist.data.get_data",
 }
 """The module with the `main` of each command."""
+PATHS_KEYS = {"evaluate": "run", "report": "run", "predict": "images", "compare": "runs"}
+"""The key of a command that takes the paths among its arguments, as in `compare.py outputs/train`."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
@@ -45,10 +47,10 @@ def main() -> None:
         sys.argv.insert(1, "-cn")
     if (name := "".join(sys.argv[2:3])) not in COMMANDS:
         fail(f"{name!r} is not a command; type fmnist and one of {', '.join(COMMANDS)}")
-    run(name, paths_key="runs" if name == "compare" else None)
+    run(name)
 
 
-def run(command: str, paths_key: str | None = None) -> None:
+def run(command: str) -> None:
     """Run a command with the config `conf/<command>.yaml` and the overrides of the command line.
 
     Invalid input and faults of the system end in one line on stderr and the exit status 2; with HYDRA_FULL_ERROR=1 in
@@ -56,10 +58,9 @@ def run(command: str, paths_key: str | None = None) -> None:
 
     Args:
         command: its name.
-        paths_key: the key of a list that takes the paths among the arguments, as in `compare.py outputs/train`.
     """
     try:
-        arguments = paths_as_list(paths_key, sys.argv[1:]) if paths_key else sys.argv[1:]
+        arguments = paths_as_value(PATHS_KEYS.get(command), sys.argv[1:])
     except ValueError as error:
         fail(str(error))
     sys.argv[1:] = flags_first(arguments)
@@ -72,12 +73,17 @@ def run(command: str, paths_key: str | None = None) -> None:
     for override in given.overrides:
         if not key_of(override):  # Hydra fails on some of them
             fail(unreadable(override))
+    if given.multirun and (given.cfg or given.info):
+        fail("--cfg and --info show one config: leave out -m, and give one value to each key")
+    if given.hydra_help:  # Hydra would look for the overrides among its own keys
+        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in given.overrides]
     raises = os.environ.get(FULL_ERROR) == "1"
     end = QuickEnd()
     OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
 
     def task(cfg: DictConfig) -> Any:
         settings: Any = HydraConfig.get()
+        expand_home(cfg)
         if settings.mode == RunMode.MULTIRUN:
             return importlib.import_module("fmnist.sweep.job").run_in_sweep(command, cfg, settings, raises)
         try:
@@ -128,6 +134,7 @@ def load(command: str) -> Any:
     if name in sys.modules:
         return sys.modules[name]
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns of a home folder that it can't write to
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a notebook sets a backend that isn't here
     # A million objects, none of which is garbage: searching them makes an import take 1.35 times as long.
     atexit.register(gc.unfreeze)
     gc.disable()

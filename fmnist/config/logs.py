@@ -1,6 +1,8 @@
 """The project's log: plain lines on the terminal, lines with time and level in the run's file."""
 
+import codecs
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -16,8 +18,11 @@ IGNORED_WARNINGS = (
     r"Total length of `list` across ranks is zero",  # no validation images: data.val_size=0
     r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # all processes log the same values
     r"Checkpoint directory .* exists and is not empty",  # every resumed run
+    r"The `srun` command is available",  # where SLURM is installed; one process needs no srun
 )
 """Patterns of warnings that the user can do nothing about."""
+SIMILAR = {"─": "-", "━": "-", "│": "|", "┃": "|", "±": "+-", "…": "..."}
+"""What a stream shows that has only ASCII characters."""
 
 
 class _TerminalHandler(logging.Handler):
@@ -57,6 +62,7 @@ def to_terminal(*, errors_only: bool = False) -> None:
     Args:
         errors_only: for all but one of several processes, whose lines are the same.
     """
+    show_any_text()
     PROJECT.setLevel(logging.INFO)
     LIGHTNING.setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's report
@@ -67,6 +73,20 @@ def to_terminal(*, errors_only: bool = False) -> None:
     for logger in LOGGERS:
         logger.propagate = False  # to the handlers of Hydra and Lightning
         logger.handlers = [_TerminalHandler(logging.ERROR if errors_only else logging.NOTSET)]
+
+
+def show_any_text() -> None:
+    """Let streams show a character that they haven't got, as in a terminal that isn't UTF-8, by similar ones."""
+    codecs.register_error("similar", _similar)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="similar")
+
+
+def _similar(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    letters = error.object[error.start : error.end]
+    return "".join(SIMILAR.get(letter) or ascii(letter)[1:-1] for letter in letters), error.end
 
 
 @contextlib.contextmanager

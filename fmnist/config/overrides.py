@@ -3,10 +3,14 @@
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
 
 FLAGS_WITH_A_VALUE = {"-cp", "-cn", "-cd", "-p", "-c", "-i"}
+INFO = {"-i", "--info"}
 FLAGS_WITH_A_VALUE |= {"--config-path", "--config-name", "--config-dir", "--package", "--cfg", "--info"}
 
 
@@ -15,16 +19,27 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     flags: list[str] = []
     overrides: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
-        is_override = "=" in argument and argument[0] != "-" and before not in FLAGS_WITH_A_VALUE
+        is_override = "=" in argument and argument[0] != "-" and before not in FLAGS_WITH_A_VALUE - INFO
         (overrides if is_override else flags).append(argument)
-    return flags + overrides
+    # Without a value it would take the first override for one.
+    return [*flags[:-1], "--info=all", *overrides] if flags[-1:] and flags[-1] in INFO else flags + overrides
 
 
-def paths_as_list(key: str, arguments: list[str]) -> list[str]:
-    """Return the arguments with all paths as one override, `key=[...]`, at the end.
+def paths_as_value(key: str | None, arguments: list[str]) -> list[str]:
+    """Return the arguments with paths quoted for Hydra's grammar, and the plain ones as one override at the end.
 
-    An argument is a path if it has no '=', or if it exists: a folder may be called optimizer=sgd,seed=0.
+    A value that has special characters is a path if it exists. A plain argument is one if it has no '=', or if it
+    exists: a folder may be called optimizer=sgd,seed=0.
+
+    Args:
+        key: of the override: key=path for one plain path, key=[...] for several. None takes none.
+
+    Raises:
+        ValueError: if the key is given, too.
     """
+    arguments = [quoted_path(argument) for argument in arguments]
+    if key is None:
+        return arguments
     rest: list[str] = []
     paths: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
@@ -36,7 +51,33 @@ def paths_as_list(key: str, arguments: list[str]) -> list[str]:
         return rest
     if any(argument.startswith(f"{key}=") for argument in rest):
         raise ValueError(f"{key}=...: give either that or paths, not both")
-    return [*rest, f"{key}=[{','.join(map(quoted, paths))}]"]
+    listed = ",".join(map(quoted, paths))
+    return [*rest, f"{key}={listed}" if len(paths) == 1 else f"{key}=[{listed}]"]
+
+
+def quoted_path(argument: str) -> str:
+    """Return key=value with a path in Hydra's quotes: one that exists, or begins with `~/`; all else as it is."""
+    key, equals, value = argument.partition("=")
+    if key[:1] == "-" or not equals or os.path.exists(argument):  # noqa: PTH110 (any length)
+        return argument
+    if os.path.exists(value) and not re.fullmatch(r"[\w/.+-]*", value):  # noqa: PTH110
+        return f"{key}={quoted(value)}"
+    return f"{key}=" + re.sub(r"(?<![^\[,])~/[^,\]]*", lambda path: quoted(path[0]), value)
+
+
+def expand_home(cfg: DictConfig) -> None:
+    """Replace `~/` at the beginning of a value of the config by the home folder."""
+    for key, path in home_paths(OmegaConf.to_container(cfg)):
+        OmegaConf.update(cfg, key, str(Path(path).expanduser()))
+
+
+def home_paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the text of each value that begins with `~/`."""
+    if isinstance(value, str) and value.startswith("~/"):
+        yield key, value
+    if isinstance(value, dict | list):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from home_paths(item, f"{key}.{name}" if key else str(name))
 
 
 def program(command: str) -> str:

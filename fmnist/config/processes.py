@@ -13,6 +13,8 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C."""
 REQUEUE = 75
 """The exit status that asks for another try later: EX_TEMPFAIL of sysexits.h."""
+SYSTEM_SIGNALS = {getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)}
+"""By which clusters end or announce the end of a job, and terminals that of the processes in them."""
 SECONDS_BETWEEN_LOOKS = 1.0
 
 at_end = contextlib.ExitStack()
@@ -40,12 +42,12 @@ def end_with(parent: int) -> None:
 
 @contextlib.contextmanager
 def interrupted_by_hangup() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGTERM and SIGHUP, as for Ctrl-C, unless they are ignored, as under nohup."""
+    """Raise KeyboardInterrupt for the signals of the system, as for Ctrl-C, unless they are ignored, as under nohup."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    names = [name for name in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(name) != signal.SIG_IGN]
+    names = [name for name in SYSTEM_SIGNALS if signal.getsignal(name) != signal.SIG_IGN]
     previous = {name: signal.signal(name, interrupt) for name in names}
     try:
         yield

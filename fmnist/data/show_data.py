@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -68,7 +69,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     except BaseException:
         run.discard()
         raise
-    log.info("all of them: tensorboard --logdir %s", run.folder)
+    log.info("all of them: tensorboard --logdir %s", shlex.quote(str(run.folder)))
 
 
 def write(run: Run, drawn: Iterable[tuple[str, str, Figure]]) -> None:

@@ -6,13 +6,13 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
@@ -40,7 +40,7 @@ class Settings:
 
     run: str | None
     checkpoint: str | None
-    images: str | None
+    images: str | Annotated[list[str], MinLen(1)] | None
     background: Background
     top: Annotated[int, Ge(1)]
     format: Literal["table", "json", "csv"]
@@ -61,16 +61,17 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # harmless damage
     options = read_settings(Settings, cfg)
     if options.images is None:
-        raise ValueError("images: give a file, a folder or a pattern, as images='photos/*.png'")
-    files = find_images(options.images)
+        raise ValueError("give image files, a folder or a pattern: predict.py run=<run folder> photo.png")
+    names = [options.images] if isinstance(options.images, str) else options.images
+    files = [file for name in names for file in find_images(name)]
     check_output(options, files)
     predictor = Predictor(checkpoint_file(options.run, options.checkpoint), options.accelerator)
     classes = predictor.dataset.classes
     if options.top > len(classes):
         raise ValueError(f"top={options.top}: must be at most {len(classes)}, the number of classes")
     classifier = FileClassifier(predictor, options.background, options.top, options.batch_size)
-    with open_output(options.output) as stream, progress(files, to_file=options.output is not None) as names:
-        FORMATS[options.format](stream, classifier.predictions(names), options.top, classes)
+    with open_output(options.output) as stream, progress(files, to_file=options.output is not None) as shown:
+        FORMATS[options.format](stream, classifier.predictions(shown), options.top, classes)
     if options.preview is not None and classifier.first:
         draw_preview(classifier, Path(options.preview))
     if classifier.inverted and options.background == "auto":
@@ -84,7 +85,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
         sys.exit(1)
 
 
-def check_output(options: Settings, files: list[str]) -> None:
+def check_output(options: Settings, files: Sequence[str]) -> None:
     """Refuse output files that can't be written, or would replace one of the images or each other.
 
     Raises:
@@ -112,7 +113,7 @@ def check_output(options: Settings, files: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def progress(files: list[str], *, to_file: bool) -> Iterator[Iterator[str]]:
+def progress(files: Sequence[str], *, to_file: bool) -> Iterator[Iterator[str]]:
     """Yield the files one by one, with a progress bar if the terminal shows nothing else."""
     shown = sys.stderr.isatty() and (to_file or not sys.stdout.isatty())
     # Redirected, the result would end up on the standard error.

@@ -25,7 +25,7 @@ def atomic_path(file: Path, keep: Path | None = None) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)  # it may be a link that somebody else made
     try:
         yield temporary
-        with temporary.open("rb") as written:
+        with temporary.open("rb+") as written:  # Windows syncs no file that is open for reading alone
             os.fsync(written.fileno())
         if keep and file.is_file():
             file.replace(keep)

@@ -1,6 +1,7 @@
 """The folder of a run: its config, checkpoints, metrics and record."""
 
 import contextlib
+import itertools
 import re
 import shlex
 import shutil
@@ -18,6 +19,8 @@ from fmnist.config.overrides import program, quoted
 from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, write_json
 from fmnist.runs.moved_targets import update_targets
+
+CHECKPOINT_SUFFIX = ".ckpt"
 
 
 class RunIsBusy(ValueError):  # noqa: N818 (shown to the user like other invalid input)
@@ -170,27 +173,34 @@ def check_name(name: str) -> None:
         raise ValueError(f"name={name!r}: must be the name of a folder: no '/', not empty, not starting with '.'")
 
 
-def open_run(key: str, folder: str | Path) -> Run:
-    """Return the run in a folder.
+def open_run(key: str, path: str | Path) -> Run:
+    """Return the run that a path means: the run folder, a file or folder in it, or a folder that holds no other run.
 
     Raises:
-        ValueError: if it isn't a run folder; the message names the key that the user gave the folder with.
+        ValueError: if there is no run; the message names the key that the user gave the path with.
     """
-    run = Run(Path(folder).absolute())
-    if not run.folder.is_dir():
-        raise ValueError(f"{key}={folder}: there is no such folder")
-    if not run.config_file.is_file():
-        raise ValueError(f"{key}={folder} is not a run folder: it has no {run.config_file.name}")
-    return run
+    place = Path(path).absolute()
+    if not place.exists():
+        raise ValueError(f"{key}={path}: there is no such folder")
+    for folder in (place, *place.parents[:2]):
+        if Run(folder).config_file.is_file():
+            return Run(folder)
+    records = (file for depth in ("*", "*/*", "*/*/*") for file in place.glob(f"{depth}/run.json"))
+    runs = list(itertools.islice((Run(file.parent) for file in records if Run(file.parent).config_file.is_file()), 2))
+    if not runs:
+        raise ValueError(f"{key}={path} is not a run folder: it has no {Run(place).config_file.name}")
+    if len(runs) > 1:
+        raise ValueError(f"{key}={path} holds several runs: name one of them, as {runs[0].folder}")
+    return runs[0]
 
 
 def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
     """Return the checkpoint that the user has named: a file, or the chosen one of a run, which must exist."""
-    if run is not None and checkpoint is None:
+    if (run is None) == (checkpoint is None):
+        raise ValueError("give either run=<run folder> or checkpoint=<file>")
+    if run is not None and not (run.endswith(CHECKPOINT_SUFFIX) and Path(run).is_file()):
         return open_run("run", run).chosen_checkpoint
-    if checkpoint is not None and run is None:
-        return Path(checkpoint)
-    raise ValueError("give either run=<run folder> or checkpoint=<file>")
+    return Path(checkpoint or run or "")
 
 
 def claim_run(folder: Path) -> Run:

@@ -116,6 +116,8 @@ def check(hydra: Any) -> None:
         raise ValueError("-m and sweep=... don't go with tuning, which chooses the values itself: see search=...")
     if hydra.sweep.subdir != AUTO:
         raise ValueError("hydra.sweep.subdir: must not be given: the folder of a job is named by its overrides")
+    if uses_joblib(hydra.launcher) and not hasattr(os, "fork"):
+        raise ValueError("sweep=parallel: it needs Linux or macOS; without it the jobs run one after the other")
     jobs_at_once = hydra.launcher.get("n_jobs", 1)
     if jobs_at_once == 0 or jobs_at_once < -1:
         raise ValueError(f"hydra.launcher.n_jobs={jobs_at_once}: must be at least 1, or -1 for one on each GPU or core")

@@ -116,6 +116,8 @@ def check_settings(given: Settings, val_size: int) -> None:
         )
     if given.study in known_options("experiment"):
         raise ValueError(f"study={given.study}: there is an experiment of that name; take study=<another name>")
+    if given.n_jobs > 1 and not hasattr(os, "setsid"):  # which Windows hasn't got
+        raise ValueError(f"n_jobs={given.n_jobs}: more than one needs Linux or macOS")
     if not val_size:
         raise ValueError(f"data.val_size={val_size}: trials are compared on validation images")
     if given.test:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import joblib
 import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -98,7 +99,7 @@ def start_workers(count: int) -> int:
     Raises:
         KeyboardInterrupt: if the user pressed Ctrl-C, after all of them have ended.
     """
-    threads = max(1, len(os.sched_getaffinity(0)) // count)
+    threads = max(1, joblib.cpu_count() // count)
     log.info("%d workers with %d thread%s each", count, threads, "s" if threads > 1 else "")
     environment = {**os.environ, WORKER: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
     environment.pop("HYDRA_FULL_ERROR", None)  # command_line sets it for this process alone

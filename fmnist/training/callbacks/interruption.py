@@ -10,12 +10,10 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from fmnist.config.processes import SYSTEM_SIGNALS
 from fmnist.training.callbacks.checkpointing import between_steps
 
 log = logging.getLogger(__name__)
-
-# By which clusters end or announce the end of a job, and terminals that of the processes in them.
-SYSTEM_SIGNALS = {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
 
 
 class TrainingInterrupted(Exception):  # noqa: N818 (it is no error)
