@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback
 
 from fmnist.data import sources
+from fmnist.data.idx import DataUnavailableError
 
 torch.set_num_threads(1)  # many threads wait for each other over networks as small as the tests'
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -162,9 +163,9 @@ def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Non
 def no_download(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests offline: no source but the folders of a machine has the data."""
 
-    def unavailable(_: Path) -> tuple[Path, ...]:
-        raise sources.DataUnavailableError("tests are offline")
+    def unavailable() -> None:
+        raise DataUnavailableError("tests are offline")
 
     if request.module.__name__ != "test_sources":
-        for name in ("_torchvision_download", "_debian_package"):
+        for name in ("torchvision_download", "debian_package"):
             monkeypatch.setattr(sources, name, unavailable)

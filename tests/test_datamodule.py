@@ -1,5 +1,7 @@
 """The splits, the batches that a Trainer gets, and resuming within an epoch."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,41 @@ def test_splits_are_those_of_torchvision(data_root: Path) -> None:
     assert torch.equal(module.splits["test"][1], test.targets)
     files = {file.name for file in (data_root / "FashionMNIST" / "raw").iterdir()}
     assert files == module.hashes.keys()
+
+
+@pytest.mark.parametrize("content", ["other", "truncated"])
+def test_the_files_of_old_versions_of_torchvision_are_not_read(data_root: Path, tmp_path: Path, content: str) -> None:
+    root = shutil.copytree(data_root, tmp_path / "data")
+    processed = root / "FashionMNIST" / "processed"
+    processed.mkdir()
+    for name, count in (("training.pt", TRAINING), ("test.pt", TEST)):
+        torch.save((torch.zeros(count, 28, 28, dtype=torch.uint8), torch.randint(10, (count,))), processed / name)
+        if content == "truncated":
+            os.truncate(processed / name, 1000)
+    assert_same_splits(data(root), data(data_root))
+
+
+def test_the_files_are_read_once(data_root: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(data_root, tmp_path / "data")
+    module = FashionMNISTDataModule(root, Augmentation(), batch_size=64, val_size=100, verify=False)
+    module.prepare_data()
+    for file in root.rglob("*ubyte"):
+        file.write_bytes(file.read_bytes()[:16] + bytes(784 * TRAINING))
+    module.setup()
+    assert_same_splits(module, data(data_root))
+    assert module.hashes == data(data_root).hashes
+
+
+def test_setup_alone_reads_the_files(data_root: Path) -> None:
+    """As Lightning does in each process but the first one of a machine."""
+    module = FashionMNISTDataModule(data_root, Augmentation(), batch_size=64, val_size=100, verify=False)
+    module.setup()
+    assert_same_splits(module, data(data_root))
+
+
+def assert_same_splits(one: FashionMNISTDataModule, other: FashionMNISTDataModule) -> None:
+    for split in ("train", "val", "test"):
+        assert all(torch.equal(a, b) for a, b in zip(one.splits[split], other.splits[split], strict=True))
 
 
 def test_splits_depend_on_the_split_seed_only(data_root: Path) -> None:

@@ -1,5 +1,6 @@
 """Files that are replaced as a whole."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -53,6 +54,25 @@ def test_json_has_null_for_nan(tmp_path: Path) -> None:
     write_json(file, {"loss": float("nan"), "classes": {"Bag": float("inf"), "Coat": 0.5}, "all": [1.0]})
     expected = {"loss": None, "classes": {"Bag": None, "Coat": 0.5}, "all": [1.0]}
     assert json.loads(file.read_text()) == load_json(file) == expected
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOTDIR])
+def test_json_that_the_system_cannot_read_is_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    file = tmp_path / "run.json"
+    write_json(file, {"seed": 1})
+    reads = iter([OSError(code, os.strerror(code)), '{"seed": 1}'])
+
+    def read_text(*_: object, **__: object) -> str:
+        if isinstance(result := next(reads), OSError):
+            raise result
+        return result
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(OSError, match=f"{os.strerror(code)}: '{file}'"):
+        load_json(file)
+    assert load_json(file) == {"seed": 1}
 
 
 @pytest.mark.parametrize("content", [b'{"status": ', b"[1]", b"\xff", b"[" * 100_000])

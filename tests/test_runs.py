@@ -1,5 +1,6 @@
 """The folder of a run."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -81,18 +82,43 @@ def test_record_is_updated_entry_by_entry(tmp_path: Path) -> None:
     assert (tmp_path / "run.json.damaged").read_text() == '{"status": '
 
 
-def test_record_that_the_disk_cannot_read_now_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("run.json", lambda run: run.status),
+        ("run.json", lambda run: run.update_record(seed=4)),
+        ("metrics.json", Run.load_metrics),
+        ("metrics.csv", lambda run: run.epochs),
+        ("config.yaml", Run.load_config),
+    ],
+)
+def test_file_that_the_system_cannot_read_now_is_neither_missing_nor_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, use: Callable[[Run], object]
+) -> None:
     run = Run(tmp_path)
     run.update_record(status="running")
+    run.save_metrics({"epochs": 2})
+    run.save_config({"name": "a"})
+    run.history_file.write_text("epoch\n1\n2\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Path, "read_text", fail)
-    with pytest.raises(ValueError, match=r"run\.json can't be read"):
-        run.update_record(seed=4)
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path / name}'"):
+        use(run)
     monkeypatch.undo()
-    assert run.load_record() == {"status": "running"}
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert run.epochs == 2
+
+
+def test_table_that_is_damaged_is_refused_with_its_name(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    assert run.epochs == 0
+    run.history_file.write_bytes(b"epoch\n\xff\n")
+    with pytest.raises(ValueError, match=f"^{run.history_file} is damaged: "):
+        _ = run.epochs
 
 
 def test_discard_removes_the_run_and_the_empty_folders_above_it(tmp_path: Path) -> None:

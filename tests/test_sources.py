@@ -1,9 +1,12 @@
 """The sources of the data, offline: four small files, a fake apt, and servers on this machine only."""
 
+import builtins
 import errno
+import fcntl
 import gzip
 import hashlib
 import http.server
+import io
 import json
 import logging
 import os
@@ -21,8 +24,9 @@ from typing import Any
 import pytest
 from torchvision.datasets import FashionMNIST
 
-from fmnist.data import sources
-from fmnist.data.sources import DataUnavailableError, ensure_files
+from fmnist.data import downloads, idx, sources
+from fmnist.data.idx import DataUnavailableError
+from fmnist.data.sources import load_files
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES = tuple(sources.CHECKSUMS)
 Lines = Callable[[], list[str]]
@@ -54,9 +58,29 @@ def raw_of(root: Path) -> Path:
     return root / "FashionMNIST" / "raw"
 
 
+def assert_loaded(root: Path, checksums: Mapping[str, str] | None = SUMS) -> None:
+    """Load the four files, and check their contents and hashes."""
+    files = load_files(root, checksums)
+    assert {name: file.data for name, file in files.items()} == FILES
+    assert {name: file.sha256 for name, file in files.items()} == SUMS
+
+
 def assert_in_place(root: Path) -> None:
     """Check that the four files are right and nothing else was left beside them."""
     assert {path.name: path.read_bytes() for path in raw_of(root).iterdir() if path.suffix != ".gz"} == FILES
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refusal(root: Path, checksums: Mapping[str, str] | None = SUMS) -> str:
+    """Return the one line with which the files are refused."""
+    with pytest.raises(DataUnavailableError) as caught:
+        load_files(root, checksums)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.fixture
@@ -148,121 +172,247 @@ def apt(tmp_path: Path) -> Apt:
     return Apt(tmp_path)
 
 
-def test_the_sources_are_tried_in_order_with_one_line_each(
+def test_the_sources_are_tried_in_order_and_one_line_names_the_one_that_has_the_files(
     root: Path, system: Path, mirror: Path, apt: Apt, lines: Lines, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    everything, none = ", ".join(NAMES), "it has none of the missing files"
-    root_line, system_line = f"WARNING data.root={root}: {none}", f"WARNING system folder {system}: {none}"
-
-    def ensured() -> list[str]:
-        assert ensure_files(root, SUMS) == SUMS
+    def origin() -> str:
+        assert_loaded(root)
         assert_in_place(root)
-        return lines()
+        (line,) = lines()
+        return line
 
+    everything = ", ".join(NAMES)
     write(system)
-    assert ensured() == [root_line, f"INFO {everything} verified from system folder {system}"]
-    assert ensured() == [f"INFO 4 verified files in data.root={root}"]
+    assert origin() == f"INFO {everything} verified from system folder {system}"
+    assert origin() == f"INFO 4 verified files in data.root={root}"
     for path in (*raw_of(root).iterdir(), *system.iterdir()):
         path.unlink()
-    assert ensured() == [root_line, system_line, f"INFO {everything} verified from torchvision's download"]
+    assert origin() == f"INFO {everything} verified from torchvision's download"
     assert apt.commands() == []
-    assert capfd.readouterr() == ("", "")
     for path in raw_of(root).iterdir():
         path.unlink()
     for path in mirror.iterdir():
         path.write_bytes(b"?")
-    *earlier, torchvision_line, last = ensured()
-    assert earlier == [root_line, system_line]
-    assert torchvision_line.startswith("WARNING torchvision's download: Error downloading train-images")
-    assert torchvision_line.endswith("File not found or corrupted.")
-    assert last == f"INFO {everything} verified from Debian's package dataset-fashion-mnist"
+    assert origin() == f"INFO {everything} verified from Debian's package dataset-fashion-mnist"
     assert sorted(path.name for path in root.iterdir()) == [".fmnist.lock", "FashionMNIST"]
+    assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [None, b"", FILES[TEST_IMAGES][:-1] + b"?", FILES[TRAIN_IMAGES]],
-    ids=["missing", "empty", "damaged", "swapped"],
-)
-def test_only_a_bad_file_is_fetched_again(root: Path, system: Path, lines: Lines, content: bytes | None) -> None:
+def test_files_of_several_sources_are_named_in_one_line(root: Path, system: Path, apt: Apt, lines: Lines) -> None:
+    write(system)
+    (system / f"{TEST_LABELS}.gz").unlink()
+    assert_loaded(root)
+    others = ", ".join(name for name in NAMES if name != TEST_LABELS)
+    package = f"{TEST_LABELS} verified from Debian's package dataset-fashion-mnist"
+    assert lines() == [f"INFO {others} verified from system folder {system}; {package}"]
+    assert len(apt.commands()) == 2
+
+
+BROKEN = {
+    "empty": b"",
+    "truncated": FILES[TEST_IMAGES][:-1],
+    "too long": FILES[TEST_IMAGES] + b"?",
+    "other type": b"\0\0\x0d\3" + FILES[TEST_IMAGES][4:],
+    "no IDX": b"<html>Not found</html>",
+}
+
+
+@pytest.mark.parametrize("content", [None, *BROKEN.values()], ids=["missing", *BROKEN])
+def test_only_a_bad_file_is_fetched_again_and_is_set_aside(
+    root: Path, system: Path, lines: Lines, content: bytes | None
+) -> None:
     raw = write(raw_of(root), packed=False, changed={TEST_IMAGES: content or b""})
     if content is None:
         (raw / TEST_IMAGES).unlink()
     write(system)
+    (raw / f"{TEST_IMAGES}.damaged").write_text("of an earlier day")
     good = {name: (raw / name).stat().st_ino for name in NAMES if name != TEST_IMAGES}
-    assert ensure_files(root, SUMS) == SUMS
-    assert_in_place(root)
+    assert_loaded(root)
     assert {name: (raw / name).stat().st_ino for name in good} == good
-    bad, fetched = lines()
-    assert TEST_IMAGES in bad
-    assert not any(name in bad for name in good)
+    aside = raw / f"{TEST_IMAGES}.damaged2"
+    earlier = {f"{TEST_IMAGES}.damaged": b"of an earlier day"}
+    assert contents(raw) == FILES | earlier | ({} if content is None else {aside.name: content})
+    *told, fetched = lines()
+    if content is None:
+        assert told == []
+    else:
+        reason = f"damaged (no complete IDX file, {len(content):,} bytes)"
+        assert told == [f"WARNING {raw / TEST_IMAGES} is {reason}; it is now {aside.name}"]
     assert fetched == f"INFO {TEST_IMAGES} verified from system folder {system}"
+
+
+OTHER = {
+    "Fashion-MNIST's other images": FILES[TRAIN_IMAGES],
+    "as many images": images(20, 3),
+    "one pixel": FILES[TEST_IMAGES][:-1] + b"?",
+    "larger images": bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 32, 0, 0, 0, 32]) + bytes(1024),
+    "float32": bytes([0, 0, 13, 1, 0, 0, 0, 2]) + bytes(8),
+    "too large": bytes([0, 0, 8, 1]) + (50_000).to_bytes(4) + bytes(50_000),
+}
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
+@pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
+@pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
+def test_files_of_another_data_set_are_refused_and_stay(
+    root: Path, system: Path, monkeypatch: pytest.MonkeyPatch, place: str, packed: bool, content: bytes
+) -> None:
+    monkeypatch.setattr(idx, "LARGEST_FILE", 40_000)
+    write(system)
+    write(root / place, packed, changed={TEST_IMAGES: gzip.compress(content) if packed else content})
+    before = contents(root)
+    line = refusal(root)
+    assert line.startswith(f"{root / place / TEST_IMAGES}{'.gz' if packed else ''} is ")
+    assert f"data=folder data.root={root} trains on files of your own" in line
+    assert "another folder by data.root=<folder>" in line
+    assert contents(root) == before
+
+
+def test_a_good_file_beside_one_of_another_data_set_is_taken(root: Path) -> None:
+    raw = write(write(raw_of(root)), packed=False, changed={TEST_IMAGES: images(20, 3)})
+    before = contents(raw)
+    assert_loaded(root)
+    assert contents(raw) == before
 
 
 @pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
 @pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
 @pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
-def test_files_may_lie_in_either_folder_of_root(
-    root: Path, lines: Lines, place: str, packed: bool, checksums: dict[str, str] | None
+def test_a_complete_folder_is_only_read(
+    root: Path,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    packed: bool,
+    checksums: dict[str, str] | None,
 ) -> None:
+    """As on a read-only file system, which stops root, too."""
     write(root / place, packed)
-    assert ensure_files(root, checksums) == SUMS
-    assert_in_place(root)
-    if checksums is None:
-        assert lines() == [f"INFO the files in data.root={root} are used unverified"]
+    before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, *rest: refuse() if flags & 3 else opened(path, flags, *rest))
+    for function in ("mkdir", "rename", "replace", "unlink"):
+        monkeypatch.setattr(Path, function, refuse)
+    assert_loaded(root, checksums)
+    assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
+    unpacked = " (.gz, unpacked in memory)" if packed else ""
+    verified = f"INFO 4 verified files in data.root={root}{unpacked}"
+    assert lines() == [verified if checksums else f"INFO the files in data.root={root} are used unverified"]
+
+
+PASSING = [
+    *(OSError(code, os.strerror(code)) for code in (errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE)),
+    MemoryError(),
+]
 
 
 @pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
-def test_a_complete_folder_is_only_read(root: Path, checksums: dict[str, str] | None) -> None:
-    write(raw_of(root), packed=False)
-    before = {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))}
-    assert ensure_files(root, checksums) == SUMS
-    assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
+@pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
+@pytest.mark.parametrize("function", ["stat", "open", "read"])
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: getattr(error, "strerror", None) or "memory")
+def test_a_file_that_cannot_be_read_now_is_neither_missing_nor_damaged(
+    root: Path,
+    system: Path,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    function: str,
+    packed: bool,
+    checksums: Any,
+) -> None:
+    write(system)
+    raw = write(raw_of(root), packed)
+    before = contents(root)
+    file = raw / f"{TEST_IMAGES}{'.gz' if packed else ''}"
+    original = {"stat": Path.stat, "open": io.open, "read": io.open}[function]
+
+    class Unreadable(io.FileIO):
+        def readinto(self, _: object) -> int:
+            raise error
+
+        def readall(self) -> bytes:
+            raise error
+
+    def fail(path: Path | str, *rest: Any, **options: Any) -> Any:
+        if Path(path) != file:
+            return original(path, *rest, **options)
+        if function == "read":
+            return io.BufferedReader(Unreadable(path))
+        raise error
+
+    if function == "stat":
+        monkeypatch.setattr(Path, "stat", fail)
+    else:
+        monkeypatch.setattr(io, "open", fail)
+        monkeypatch.setattr(builtins, "open", fail)
+    line = refusal(root, checksums)
+    monkeypatch.undo()
+    reason = getattr(error, "strerror", None) or "too little memory"
+    assert line == f"{file} can't be read: {reason}; it is left as it is"
+    assert lines() == []
+    assert contents(root) == before
 
 
 PACKED = gzip.compress(FILES[TRAIN_IMAGES])
 BAD_GZ = {
-    "truncated": (PACKED[:-100], "unreadable (Compressed file ended before"),
-    "crc": (PACKED[:-8] + bytes(8), "unreadable (CRC check failed"),
-    "stream": (PACKED[:10] + b"\xff" * 500, "unreadable (Error -3 while decompressing"),
-    "no gzip": (FILES[TRAIN_IMAGES], "unreadable (Not a gzipped file"),
-    "empty": (b"", "damaged (0 bytes"),
-    "other file": (gzip.compress(FILES[TEST_IMAGES]), "damaged (15,696 bytes"),
-    "bomb": (gzip.compress(bytes(50_000_000)), "damaged (more than 3,000,000 bytes)"),
+    "truncated": (PACKED[:-100], "damaged (Compressed file ended before"),
+    "crc": (PACKED[:-8] + bytes(8), "damaged (CRC check failed"),
+    "stream": (PACKED[:10] + b"\xff" * 500, "damaged (Error -3 while decompressing"),
+    "no gzip": (FILES[TRAIN_IMAGES], "damaged (Not a gzipped file"),
+    "empty": (b"", "damaged (no complete IDX file, 0 bytes)"),
+    "other file": (gzip.compress(FILES[TEST_IMAGES]), "an IDX file, but not Fashion-MNIST's (SHA-256 "),
+    "bomb": (gzip.compress(bytes(50_000_000)), "none of Fashion-MNIST's files (more than 3,000,000 bytes)"),
 }
 
 
-@pytest.mark.usefixtures("apt")
 @pytest.mark.parametrize(("content", "reason"), BAD_GZ.values(), ids=BAD_GZ)
-def test_a_bad_gz_of_a_source_is_named_and_the_next_source_tried(
-    root: Path, system: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
+def test_a_bad_gz_of_a_source_is_not_taken_and_named_where_no_other_has_it(
+    root: Path, system: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
 ) -> None:
-    monkeypatch.setattr(sources, "LARGEST_FILE", 3_000_000)
+    monkeypatch.setattr(idx, "LARGEST_FILE", 3_000_000)
     write(system, changed={TRAIN_IMAGES: content})
-    assert ensure_files(root, SUMS) == SUMS
+    assert f"system folder {system} ({system / TRAIN_IMAGES}.gz is {reason}" in refusal(root)
+    assert not (raw_of(root) / TRAIN_IMAGES).exists()
+
+
+@pytest.mark.usefixtures("apt")
+def test_the_next_source_is_tried_for_a_bad_file(root: Path, system: Path, lines: Lines) -> None:
+    write(system, changed={TRAIN_IMAGES: PACKED[:-100]})
+    assert_loaded(root)
     assert_in_place(root)
-    _, from_system, _, from_apt = lines()
-    assert from_system.startswith(f"WARNING system folder {system}: {system / TRAIN_IMAGES}.gz {reason}")
-    assert from_apt == f"INFO {TRAIN_IMAGES} verified from Debian's package dataset-fashion-mnist"
+    (line,) = lines()
+    assert line.endswith(f"; {TRAIN_IMAGES} verified from Debian's package dataset-fashion-mnist")
 
 
-# A new process with sources.py alone, which starts much sooner than with the package.
-ALONE = {**os.environ, "PYTHONPATH": str(Path(sources.__file__).parent)}
+def test_a_damaged_gz_of_the_user_stays_where_it_is(root: Path, system: Path) -> None:
+    write(system)
+    write(root, changed={TRAIN_IMAGES: PACKED[:-100]})
+    before = contents(root)
+    assert_loaded(root)
+    assert contents(root) == before | {f"FashionMNIST/raw/{TRAIN_IMAGES}": FILES[TRAIN_IMAGES], ".fmnist.lock": b""}
+
+
 PROGRAM = """if True:
-    import json, logging, os, sys, time
+    import json, logging, sys, time
     from pathlib import Path
-    import sources
+    from fmnist.data import sources
     root, system, sums, go = sys.argv[1:]
     logging.basicConfig(level="INFO")
     sources.SYSTEM_FOLDER, sources.LOCK_NOTICE = Path(system), 0.1
-    fsync = os.fsync
-    def slow(file):
-        fsync(file)
+    rename = Path.rename
+    def slow(file, target):
         print("copying", file=sys.stderr, flush=True)
         while not Path(go).exists():
             time.sleep(0.01)
-    os.fsync = slow
-    print(json.dumps(sources.ensure_files(Path(root), json.loads(sums))))
+        return rename(file, target)
+    Path.rename = slow
+    files = sources.load_files(Path(root), json.loads(sums))
+    print(json.dumps({name: file.sha256 for name, file in files.items()}))
+    assert "torch" not in sys.modules
 """
 
 
@@ -270,7 +420,7 @@ def started(root: Path, system: Path, log: Path, sign: str) -> subprocess.Popen[
     """Start a process that gets the files, and wait until it logs the sign."""
     command = [sys.executable, "-c", PROGRAM, str(root), str(system), json.dumps(SUMS), str(log.parent / "go")]
     with log.open("w") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=ALONE, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     deadline = time.monotonic() + 30
     while sign not in log.read_text():
         assert time.monotonic() < deadline, log.read_text()
@@ -282,12 +432,48 @@ def test_a_killed_attempt_leaves_nothing_that_is_used(root: Path, system: Path, 
     process = started(root, write(system), tmp_path / "log", "copying")
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    scratch = raw_of(root) / ".incoming"
-    assert [path.name for path in scratch.iterdir()] == [TRAIN_IMAGES]
-    assert [path.name for path in raw_of(root).iterdir()] == [".incoming"]
-    (scratch / "dataset-fashion-mnist_0_all.deb").write_bytes(b"half")
-    assert ensure_files(root, SUMS) == SUMS
+    (left,) = raw_of(root).iterdir()
+    assert left.name == f".{TRAIN_IMAGES}.{socket.gethostname()}.{process.pid}"
+    assert_loaded(root)
     assert_in_place(root)
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(
+    root: Path, system: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Another process has stored a file meanwhile, and is about to store the next one."""
+    write(system)
+
+    def no_lock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    fetch = sources._fetch
+    beside = raw_of(root) / f".{TEST_LABELS}.{socket.gethostname()}.1"
+
+    def overtaken(*arguments: Any) -> dict[str, idx.DataFile]:
+        beside.write_bytes(b"half")
+        (raw_of(root) / TRAIN_IMAGES).write_bytes(FILES[TRAIN_IMAGES])
+        return fetch(*arguments)
+
+    monkeypatch.setattr(sources, "_fetch", overtaken)
+    assert_loaded(root)
+    assert lines() == [f"INFO {', '.join(NAMES)} verified from system folder {system}"]
+    assert beside.read_bytes() == b"half"
+    beside.unlink()
+    assert_in_place(root)
+
+
+def test_a_lock_that_is_held_too_long(root: Path, system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(system)
+    root.mkdir()
+    monkeypatch.setattr(sources, "LOCK_NOTICE", 0.0)
+    monkeypatch.setattr(sources, "LOCK_TIMEOUT", 0.06)
+    with (root / ".fmnist.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        line = refusal(root)
+    assert line.startswith(f"data.root={root}: another process has held {root}/.fmnist.lock for 0.001 minutes: end it")
 
 
 def test_a_second_process_waits_for_the_first(root: Path, system: Path, tmp_path: Path) -> None:
@@ -309,45 +495,46 @@ def test_a_second_process_waits_for_the_first(root: Path, system: Path, tmp_path
     assert "copying" not in logs[1].read_text()
 
 
-def test_when_every_source_fails_one_message_says_why_and_what_to_do(root: Path, system: Path, lines: Lines) -> None:
+def test_when_every_source_fails_one_line_says_what_was_tried_and_what_to_do(
+    root: Path, system: Path, lines: Lines
+) -> None:
     raw = write(raw_of(root), packed=False, changed={TRAIN_LABELS: b""})
     write(system, changed={TRAIN_LABELS: b"?"})
     for missing in (system / f"{TEST_LABELS}.gz", raw / TEST_LABELS):
         missing.unlink()
-    with pytest.raises(DataUnavailableError, match=f"no source has {TRAIN_LABELS}, {TEST_LABELS}:") as caught:
-        ensure_files(root, SUMS)
-    _, *reasons, advice = str(caught.value).split("\n")
-    expected = {
-        f"data.root={root}": f"{TRAIN_LABELS} damaged (0 bytes, SHA-256 e3b0c4429..., not {SUMS[TRAIN_LABELS][:9]}...)",
-        f"system folder {system}": f"{system / TRAIN_LABELS}.gz unreadable (",
-        "torchvision's download": "Connection refused",
-        "Debian's package dataset-fashion-mnist": "no apt-get and no dpkg-deb here",
-    }
-    for line, (source, reason) in zip(reasons, expected.items(), strict=True):
-        assert line.startswith(f"  {source}: ")
-        assert reason in line
-    assert "apt install dataset-fashion-mnist" in advice
-    assert f" (plain or .gz) into {raw}, or give a folder that holds them by data.root=..." in advice
-    assert lines() == [f"WARNING {line.strip()}" for line in reasons]
-    assert {path.name for path in raw.iterdir()} == {TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES}
+    before = contents(raw)
+    line = refusal(root)
+    damaged = f"{raw / TRAIN_LABELS} is damaged (no complete IDX file, 0 bytes)"
+    packed = f"{system / TRAIN_LABELS}.gz is damaged (Not a gzipped file (b'?'))"
+    assert line == (
+        f"Fashion-MNIST: no source has {TRAIN_LABELS}, {TEST_LABELS}. Tried: data.root={root} ({damaged}; no "
+        f"{TEST_LABELS}), system folder {system} ({packed}; no {TEST_LABELS}), torchvision's download "
+        f"({FashionMNIST.mirrors[0]}: Connection refused), Debian's package dataset-fashion-mnist (no apt-get and no "
+        "dpkg-deb here). Connect to the internet, install Debian's package (apt install dataset-fashion-mnist), put "
+        f"the files (plain or .gz) into {raw}, or give a folder that holds them by data.root=<folder>"
+    )
+    assert lines() == []
+    assert contents(raw) == before
 
 
 def test_other_files_are_not_taken_for_the_published_ones(root: Path) -> None:
     write(root)
-    with pytest.raises(DataUnavailableError, match=f"no source has {', '.join(NAMES)}:"):
-        ensure_files(root)
-    assert list(raw_of(root).iterdir()) == []
+    before = contents(root)
+    with pytest.raises(
+        DataUnavailableError, match=f"^{root / TRAIN_IMAGES}.gz is an IDX file, but not Fashion-MNIST's"
+    ):
+        load_files(root)
+    assert contents(root) == before
 
 
-@pytest.mark.usefixtures("apt")
-def test_a_server_that_never_answers(root: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SOCKET_TIMEOUT", 0.2)
+def test_a_server_that_never_answers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "SOCKET_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{mute.getsockname()[1]}/"])
         start = time.monotonic()
-        ensure_files(root, SUMS)
+        line = refusal(root)
     assert time.monotonic() - start < 5
-    assert "timed out" in lines()[2]
+    assert f"torchvision's download ({FashionMNIST.mirrors[0]}: timed out)" in line
     assert socket.getdefaulttimeout() is None
 
 
@@ -361,7 +548,7 @@ def test_apt_without_package_lists_downloads_its_own(root: Path, apt: Apt) -> No
                 : >dataset-fashion-mnist_1_all.deb;;
         esac"""
     apt.program("apt-get", script)
-    assert ensure_files(root, SUMS) == SUMS
+    assert_loaded(root)
     assert_in_place(root)
     first, update, second, unpack = apt.commands()
     assert first == second == "apt-get download dataset-fashion-mnist"
@@ -373,24 +560,21 @@ def test_apt_without_package_lists_downloads_its_own(root: Path, apt: Apt) -> No
     ("program", "script", "reason"),
     [
         ("apt-get", "echo 'W: hm' >&2; echo 'E: No such repository' >&2; exit 100", "apt-get failed (100): E: No such"),
-        ("apt-get", "exec sleep 30", "timed out after 0.5 seconds"),
-        ("apt-get", "exit 0", "it has none of the missing files"),
+        ("apt-get", "exec sleep 30", "apt-get took more than 0.5 seconds"),
+        ("apt-get", "exit 0", "it has none of them"),
         ("dpkg-deb", "echo 'dpkg-deb: error: not a package' >&2; exit 2", "failed (2): dpkg-deb: error: not a package"),
     ],
 )
 def test_apt_fails(
     root: Path, apt: Apt, monkeypatch: pytest.MonkeyPatch, program: str, script: str, reason: str
 ) -> None:
-    monkeypatch.setattr(sources, "COMMAND_TIMEOUT", 0.5)
+    monkeypatch.setattr(downloads, "COMMAND_TIMEOUT", 0.5)
     apt.program(program, script)
-    with pytest.raises(DataUnavailableError) as caught:
-        ensure_files(root, SUMS)
-    line = str(caught.value).split("\n")[4]
-    assert line.startswith("  Debian's package dataset-fashion-mnist: ")
+    _, _, line = refusal(root).partition("Debian's package dataset-fashion-mnist (")
     assert reason in line
 
 
-@pytest.mark.parametrize("blocked", [".", "FashionMNIST", "FashionMNIST/raw/.incoming", ".fmnist.lock"])
+@pytest.mark.parametrize("blocked", [".", "FashionMNIST", ".fmnist.lock"])
 def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_fetched(
     root: Path, system: Path, apt: Apt, lines: Lines, blocked: str
 ) -> None:
@@ -402,25 +586,44 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_fetche
         path.mkdir()
     else:
         path.write_bytes(b"")
-    with pytest.raises(DataUnavailableError) as caught:
-        ensure_files(root, SUMS)
-    assert str(caught.value).startswith(f"data.root={root} cannot be written to: ")
-    assert "\n" not in str(caught.value)
+    line = refusal(root)
+    assert line.startswith(f"data.root={root} cannot be written to: ")
+    assert f"; it has no undamaged {', '.join(NAMES)}: give another folder by data.root=<folder>" in line
     assert lines() == []
     assert apt.commands() == []
 
 
-def test_a_full_disk(root: Path, system: Path, apt: Apt, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_no_file_is_not_replaced(root: Path, system: Path, kind: str) -> None:
     write(system)
-    with pytest.raises(DataUnavailableError) as caught:
-        ensure_files(root, SUMS)
-    assert str(caught.value) == f"data.root={root} cannot be written to: [Errno 28] No space left on device"
-    assert list(raw_of(root).iterdir()) == []
+    path = raw_of(root) / TEST_LABELS
+    path.parent.mkdir(parents=True)
+    path.mkdir() if kind == "folder" else path.symlink_to("a disk that is not mounted")
+    assert refusal(root) == f"{path} is no file, or a link to none: move it away"
+    assert [*path.parent.iterdir()] == [path]
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk(root: Path, system: Path, apt: Apt, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(system)
+    raw = write(raw_of(root), packed=False, changed={TEST_LABELS: b""})
+    before = contents(raw)
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode, *rest: full() if mode == "xb" else opened(path, mode, *rest))
+    line = refusal(root)
+    assert line.startswith(f"data.root={root} cannot be written to: [Errno 28] No space left on device; ")
+    assert contents(raw) == before
     assert apt.commands() == []
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_full_disk_of_downloads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FashionMNIST, "download", full)
+    reason = "[Errno 28] No space left on device (TMPDIR=<folder> names the folder of downloads)"
+    assert f"torchvision's download ({reason}), " in refusal(root)
 
 
 @pytest.mark.usefixtures("mirror", "apt")
@@ -428,10 +631,10 @@ def test_a_missing_own_file_is_not_fetched(root: Path, system: Path) -> None:
     write(root)
     write(system)
     (root / f"{TEST_LABELS}.gz").unlink()
-    with pytest.raises(DataUnavailableError) as caught:
-        ensure_files(root, checksums=None)
     raw = raw_of(root)
-    assert str(caught.value) == f"data.root={root} has no {TEST_LABELS} (plain or .gz, there or in {raw})"
+    line = refusal(root, None)
+    assert line.startswith(f"data.root={root} has no {TEST_LABELS} (plain or .gz, there or in {raw}): put ")
+    assert line.endswith("or give another folder by data.root=<folder>")
     assert not raw.exists()
 
 
@@ -452,13 +655,11 @@ WRONG = {
 @pytest.mark.parametrize(("name", "content", "reason"), WRONG.values(), ids=WRONG)
 def test_malformed_own_files_are_named(root: Path, name: str, content: bytes, reason: str, packed: bool) -> None:
     write(root, packed, changed={name: gzip.compress(content) if packed else content})
-    with pytest.raises(DataUnavailableError) as caught:
-        ensure_files(root, checksums=None)
-    assert str(caught.value) == f"{root / name}{'.gz' if packed else ''} {reason}"
+    assert refusal(root, None) == f"{root / name}{'.gz' if packed else ''} {reason}"
     assert not raw_of(root).exists()
 
 
 def test_own_images_and_labels_must_be_equally_many(root: Path) -> None:
     write(root, packed=False, changed={TEST_LABELS: labels(21)})
     with pytest.raises(DataUnavailableError, match=f"must hold as many images as labels, but .*'{TEST_LABELS}': 21"):
-        ensure_files(root, checksums=None)
+        load_files(root, None)

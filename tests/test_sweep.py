@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from fmnist.runs.run import Run
 from fmnist.sweep.callback import check
-from fmnist.sweep.folders import MAX_NAME, job_name, same_settings, sweep_name
+from fmnist.sweep.folders import MAX_NAME, belongs, job_name, same_settings, sweep_name
 from fmnist.sweep.overrides import SweepOverrides
 from fmnist.sweep.summary import Sweep
 
@@ -237,6 +237,23 @@ def test_damaged_files_of_a_job_stop_neither_it_nor_the_others(sweep: Path, trai
     assert last.status == 0, last.err
     assert statuses(sweep)["seed=1"] == "finished"
     assert (sweep / "seed=1" / "run.json.damaged").is_file()
+
+
+def test_a_job_whose_config_cannot_be_read_now_is_not_taken_for_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    run.save_config({"seed": 1})
+    assert belongs(run, {"seed": 1}, [])
+    run.config_file.write_bytes(b"seed: [")
+    assert not belongs(run, {"seed": 1}, [])
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    with pytest.raises(OSError, match=f"Input/output error: '{run.config_file}'"):
+        belongs(run, {"seed": 1}, [])
 
 
 def test_a_job_that_another_process_runs_is_left_alone(sweep: Path, train: RunScript) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torchvision.datasets import FashionMNIST
 from fmnist.config.build import build_classifier
 from fmnist.data.augment import Augmentation
 from fmnist.data.info import FASHION_MNIST
+from fmnist.data.sources import load_files
 from tools.trainings import compose_train
 
 TUTORIAL = "experiment=intro_lenet"
@@ -29,6 +31,21 @@ class Timed(NamedTuple):
 
     images: int
     seconds: float
+
+
+def torchvision_dataset(root: Path, **options: Any) -> FashionMNIST:
+    """Return torchvision's dataset of the files in a folder, plain or .gz, and of nothing else that lies there.
+
+    Args:
+        root: the folder of the data.
+        options: arguments of the dataset.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder, "FashionMNIST", "raw")
+        raw.mkdir(parents=True)
+        for name, file in load_files(root, checksums=None).items():
+            (raw / name).write_bytes(file.data)
+        return FashionMNIST(folder, **options)
 
 
 def tutorial_loader(
@@ -48,7 +65,7 @@ def tutorial_loader(
     if augment is not None and augment.flip:
         steps.append(transforms.RandomHorizontalFlip(augment.flip))
     transform = transforms.Compose([*steps, transforms.ToTensor()])
-    return DataLoader(FashionMNIST(str(root), train=train, transform=transform), batch_size, shuffle=train)
+    return DataLoader(torchvision_dataset(root, train=train, transform=transform), batch_size, shuffle=train)
 
 
 def train_tutorial(

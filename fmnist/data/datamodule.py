@@ -1,5 +1,7 @@
 """The LightningDataModule: the three splits, their data loaders, and the preprocessing of a batch."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,26 +9,26 @@ import torch
 from annotated_types import Ge, Le, MinLen
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torchvision.datasets import FashionMNIST
 
 from fmnist.config.keys import MAX_SEED
+from fmnist.data import idx
 from fmnist.data.augment import Augmentation
 from fmnist.data.info import FASHION_MNIST
 from fmnist.data.loader import BatchLoader
 from fmnist.data.sample_stats import Distillation, Prune, SampleStatsLoader
-from fmnist.data.sources import CHECKSUMS, ensure_files
+from fmnist.data.sources import CHECKSUMS, load_files
 
 TRAINING_IMAGES = 60_000
 
 
 class FashionMNISTDataModule(LightningDataModule):
-    """Split torchvision's FashionMNIST into training, validation and test images.
+    """Split the images of four IDX files into training, validation and test images.
 
     The pixels stay in memory as uint8, on the Trainer's device. Normalisation, and the augmentation of training
     batches, act on whole batches there. Labels (N) become soft labels (N, K) with mixed images or self-distillation.
 
     Args:
-        root: folder of the four files; missing ones are put there.
+        root: folder of the four files, each of which is read once; missing ones are put there.
         batch_size: images in a training batch, over all processes.
         eval_batch_size: images in a validation or test batch. It affects speed and memory, not results.
         val_size: number of training images that are used for validation instead, stratified by class; 0 trains on all.
@@ -75,6 +77,7 @@ class FashionMNISTDataModule(LightningDataModule):
         self.seed = seed
         self.hashes: dict[str, str] = {}
         """SHA-256 of each file, after `prepare_data`."""
+        self._files: Mapping[str, idx.DataFile] = {}
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         """Images (N, C, H, W) and labels (N) of "train", "val" and "test", after `setup`."""
         self._train_loader: BatchLoader | None = None
@@ -82,22 +85,25 @@ class FashionMNISTDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         if not self.hashes:
-            self.hashes = ensure_files(self.root, CHECKSUMS if self.verify else None)
+            self._files = load_files(self.root, CHECKSUMS if self.verify else None)
+            self.hashes = {name: file.sha256 for name, file in self._files.items()}
 
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit":  # each training has a loader of its own, and a position only if it is resumed
             self._train_loader = self._position = None
         if self.splits:
             return
-        images, labels = _read(self.root, train=True)
+        self.prepare_data()  # which Lightning calls in one of several processes
+        images, labels = _tensors(self._files, "train")
         if self.val_size >= len(images):
             raise ValueError(f"data.val_size={self.val_size}: must be less than {len(images)}, the training images")
         train, val = stratified_split(labels, self.val_size, self.split_seed)
         self.splits = {
             "train": (images[train], labels[train]),
             "val": (images[val], labels[val]),
-            "test": _read(self.root, train=False),
+            "test": _tensors(self._files, "t10k"),
         }
+        self._files = {}  # the tensors are copies
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the training batches, which Lightning saves with each checkpoint."""
@@ -204,7 +210,14 @@ def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, 
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
-def _read(root: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """Return images (N, 1, H, W), uint8, and labels (N), int64."""
-    dataset = FashionMNIST(str(root), train=train)
-    return dataset.data.unsqueeze(1), dataset.targets
+def _tensors(files: Mapping[str, idx.DataFile], part: str) -> tuple[Tensor, Tensor]:
+    """Return images (N, 1, H, W), uint8, and labels (N), int64, of the part "train" or "t10k"."""
+    images, labels = (_tensor(files[f"{part}-{kind}-ubyte"].data) for kind in ("images-idx3", "labels-idx1"))
+    return images.unsqueeze(1), labels.long()
+
+
+def _tensor(data: bytes) -> Tensor:
+    """Return the values of an IDX file of bytes."""
+    sizes = idx.dimensions(data)
+    assert sizes is not None
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)[-math.prod(sizes) :].view(sizes)

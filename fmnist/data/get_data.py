@@ -1,4 +1,4 @@
-"""The get_data command: put the four Fashion-MNIST files in place."""
+"""The get_data command: find or fetch the four Fashion-MNIST files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from fmnist.config import logs
 from fmnist.config.settings import read_settings
-from fmnist.data.sources import ensure_files
+from fmnist.data.sources import load_files
 
 
 @dataclass
@@ -26,4 +26,4 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
         ValueError: if no source has them.
     """
     logs.to_terminal()
-    ensure_files(Path(read_settings(Settings, cfg).root))
+    load_files(Path(read_settings(Settings, cfg).root), key="root")

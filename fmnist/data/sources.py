@@ -1,23 +1,24 @@
 """The four Fashion-MNIST files: found on the machine or downloaded, and verified by their contents.
 
-They are stored uncompressed in `root/FashionMNIST/raw/`, where `torchvision.datasets.FashionMNIST` looks for them.
+A folder that has all four is only read, plain or .gz. Missing files are stored uncompressed in
+`root/FashionMNIST/raw/`, where `torchvision.datasets.FashionMNIST` looks for them, too.
 """
 
 import contextlib
 import errno
-import gzip
-import hashlib
-import io
+import itertools
 import logging
 import os
-import shutil
 import socket
-import subprocess
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
+
+from fmnist.data import idx
+from fmnist.data.downloads import PACKAGE, PACKAGE_FOLDER, debian_package, torchvision_download
+from fmnist.data.idx import DamagedFileError, DataFile, DataUnavailableError, OtherDataError
 
 log = logging.getLogger(__name__)
 
@@ -29,39 +30,60 @@ CHECKSUMS: Mapping[str, str] = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-LARGEST_FILE = 47_040_016  # bytes, of the training images; a .gz that unpacks to more is none of the four files
-PACKAGE = "dataset-fashion-mnist"
-PACKAGE_FOLDER = "usr/share/datasets/fashion-mnist"
 SYSTEM_FOLDER = Path("/", PACKAGE_FOLDER)
-SOCKET_TIMEOUT, COMMAND_TIMEOUT = 5.0, 300.0  # seconds; a machine without a network fails soon
 LOCK_NOTICE, LOCK_TIMEOUT = 2.0, 1800.0  # seconds of waiting for another process until it is logged, and until it fails
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # of a file system without them
+
+Problems = dict[str, list[DataUnavailableError]]
+"""What is wrong with the files of a name, by name; nothing where there is none."""
 
 
-class DataUnavailableError(ValueError):
-    """A file, a source or the dataset can't be read or stored. The message is for the user."""
+@dataclass(frozen=True)
+class _UserFolder:
+    """The folder that the user gives, and the key that names it."""
+
+    key: str
+    root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "FashionMNIST" / "raw"
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.root}"
 
 
-def ensure_files(root: Path, checksums: Mapping[str, str] | None = CHECKSUMS) -> dict[str, str]:
-    """Put missing or damaged files in place, and return each file's SHA-256.
+def load_files(
+    root: Path, checksums: Mapping[str, str] | None = CHECKSUMS, key: str = "data.root"
+) -> dict[str, DataFile]:
+    """Return the four files by name. Missing and damaged ones are fetched and stored.
 
     Several processes may call it at once. Without checksums it takes the user's own files from `root/FashionMNIST/raw/`
     or `root`, plain or .gz, unverified if they are well-formed, and downloads nothing.
 
+    Args:
+        root: folder of the files.
+        checksums: SHA-256 of the uncompressed files, by name.
+        key: what the user types to give another folder.
+
     Raises:
-        DataUnavailableError: if no source has a good file, or a file must be written to `root` and can't be.
+        DataUnavailableError: if no source has a file, one must be written to `root` and can't be, or one there can't be
+            read or is another data set's. That file stays as it is.
     """
-    root = root.absolute()
-    raw = root / "FashionMNIST" / "raw"
+    folder = _UserFolder(key, root.absolute())
     if checksums is None:
-        return _own_files(root, raw)
-    with contextlib.suppress(DataUnavailableError):  # before the lock, as a complete folder may be read-only
-        for name, checksum in checksums.items():
-            _verified(raw / name, checksum)
-        log.info("Fashion-MNIST: %d verified files in data.root=%s", len(checksums), root)
-        return dict(checksums)
-    with _locked(root, raw) as scratch:
-        _gather(root, raw, scratch, checksums)
-    return dict(checksums)
+        return _own_files(folder)
+    files, missing = _look_in(folder, checksums)  # before the lock, as a complete folder may be read-only
+    if missing:
+        with _locked(folder, missing):
+            more, missing = _look_in(folder, {name: checksums[name] for name in missing})  # filled by another process?
+            files |= more
+            if missing:
+                files |= _fetch(folder, {name: checksums[name] for name in missing}, _reason(missing))
+                return {name: files[name] for name in checksums}
+    packed = " (.gz, unpacked in memory)" if any(file.path.suffix == ".gz" for file in files.values()) else ""
+    log.info("Fashion-MNIST: %d verified files in %s%s", len(files), folder, packed)
+    return {name: files[name] for name in checksums}
 
 
 def check_root(key: str, root: object) -> None:
@@ -74,184 +96,162 @@ def check_root(key: str, root: object) -> None:
         raise DataUnavailableError(f"the run's data folder {root} isn't here: {key}=<folder> says where its files are")
 
 
-def _gather(root: Path, raw: Path, scratch: Path, checksums: Mapping[str, str]) -> None:
-    """Take the missing files from each source in turn; good files are kept."""
-    sources: dict[str, Callable[[Path], tuple[Path, ...]]] = {
-        f"data.root={root}": lambda _: (raw, root),
-        f"system folder {SYSTEM_FOLDER}": lambda _: (SYSTEM_FOLDER,),
-        "torchvision's download": _torchvision_download,
-        f"Debian's package {PACKAGE}": _debian_package,
-    }
-    missing = dict(checksums)
-    failures = []
-    for label, find_folders in sources.items():
-        try:
-            folders = find_folders(scratch)
-            if not any(_candidates(name, folders) for name in missing):
-                raise DataUnavailableError("it has none of the missing files")
-            reasons = {name: _take(name, checksum, folders, raw, scratch) for name, checksum in missing.items()}
-            problems = {name: reason for name, reason in reasons.items() if reason}
-        except DataUnavailableError as error:
-            problems = dict.fromkeys(missing, str(error))
-        if not problems:
-            log.info("Fashion-MNIST: %s verified from %s", ", ".join(missing), label)
-            return
-        failures.append(f"{label}: {'; '.join(dict.fromkeys(problems.values()))}")
-        log.warning("Fashion-MNIST: %s", failures[-1])
-        missing = {name: missing[name] for name in problems}
-    lines = [f"Fashion-MNIST is not available, no source has {', '.join(missing)}:", *failures]
-    advice = f"Install Debian's package (apt install {PACKAGE}), or put {', '.join(checksums)} (plain or .gz)"
-    advice += f" into {raw}, or give a folder that holds them by data.root=..."
-    raise DataUnavailableError("\n  ".join(lines) + "\n" + advice)
-
-
-def _torchvision_download(scratch: Path) -> tuple[Path, ...]:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SOCKET_TIMEOUT)
-    try:
-        from torchvision.datasets import FashionMNIST
-
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
-            FashionMNIST(str(scratch), download=True)
-    except Exception as error:  # proxies and servers cause errors of many kinds; the next source is tried
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise  # a full disk would fail every source
-        raise DataUnavailableError(" ".join(str(error).split()) or type(error).__name__) from error
-    finally:
-        socket.setdefaulttimeout(before)
-    return (scratch / "FashionMNIST" / "raw",)
-
-
-def _debian_package(scratch: Path) -> tuple[Path, ...]:
-    if missing := [program for program in ("apt-get", "dpkg-deb") if shutil.which(program) is None]:
-        raise DataUnavailableError(f"no {' and no '.join(missing)} here")
-    # As root, apt would download as another user, who may have no access to this folder.
-    apt = ["apt-get", "-qq", "-oAPT::Sandbox::User=root", "-oAPT::Update::Error-Mode=any"]
-    apt += ["-oAcquire::Retries=1", "-oAcquire::http::Timeout=10"]
-    try:
-        _run(scratch, *apt, "download", PACKAGE)
-    except DataUnavailableError:  # perhaps for missing or old package lists; lists in a folder of ours need no root
-        (scratch / "lists" / "partial").mkdir(parents=True)
-        apt += [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache"]
-        _run(scratch, *apt, "update")
-        _run(scratch, *apt, "download", PACKAGE)
-    for package in scratch.glob(f"{PACKAGE}_*.deb"):
-        _run(scratch, "dpkg-deb", "-x", str(package), "unpacked")
-    return (scratch / "unpacked" / PACKAGE_FOLDER,)
-
-
-def _run(cwd: Path, *command: str) -> None:
-    env = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, env=env, input="", capture_output=True, errors="replace", timeout=COMMAND_TIMEOUT
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DataUnavailableError(f"{command[0]}: {error}") from error
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("E:")] or [done.stderr]
-        raise DataUnavailableError(f"{command[0]} failed ({done.returncode}): {errors[0].strip()[:300]}")
-
-
-def _take(name: str, checksum: str, folders: tuple[Path, ...], raw: Path, scratch: Path) -> str:
-    """Put a file in place, and return "", or what is wrong with it in all folders."""
-    reasons = []
-    for path in _candidates(name, folders):
-        try:
-            data = _verified(path, checksum)
-        except DataUnavailableError as error:
-            reasons.append(str(error))
-            continue
-        if path != raw / name:
-            _write(data, raw / name, scratch)
-        return ""
-    return ", ".join(reasons) or f"{name} missing"
-
-
-def _candidates(name: str, folders: tuple[Path, ...]) -> list[Path]:
-    """Return the plain and .gz files with that name."""
-    paths = [path for folder in folders for path in (folder / name, folder / f"{name}.gz")]
-    return [path for path in paths if os.path.isfile(path)]  # noqa: PTH113 - Path.is_file raises in a closed folder
-
-
-def _verified(path: Path, checksum: str) -> bytes:
-    """Return the uncompressed contents of a file that must have the checksum."""
-    data = _read(path, LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise DataUnavailableError(f"{path} damaged (more than {LARGEST_FILE:,} bytes)")
-    found = hashlib.sha256(data).hexdigest()
-    if found != checksum:
+def _own_files(folder: _UserFolder) -> dict[str, DataFile]:
+    found = {name: idx.find(name, folder.raw, folder.root) for name in CHECKSUMS}
+    if missing := [name for name, paths in found.items() if not paths]:
         raise DataUnavailableError(
-            f"{path} damaged ({len(data):,} bytes, SHA-256 {found[:9]}..., not {checksum[:9]}...)"
+            f"{folder} has no {', no '.join(missing)} (plain or .gz, there or in {folder.raw}): put them there, or "
+            f"give another folder by {folder.key}=<folder>"
         )
-    return data
+    files = {name: idx.read(paths[0]) for name, paths in found.items()}
+    counts = {name: idx.count_items(file) for name, file in files.items()}
+    if list(counts.values())[::2] != list(counts.values())[1::2]:
+        raise DataUnavailableError(f"{folder}: must hold as many images as labels, but holds {counts}")
+    log.info("Fashion-MNIST: the files in %s are used unverified", folder)
+    return files
 
 
-def _read(path: Path, limit: int = -1) -> bytes:
-    """Return the first `limit` bytes of the uncompressed contents; all of them by default."""
+def _look(checksums: Mapping[str, str], *folders: Path) -> tuple[dict[str, DataFile], Problems]:
+    """Return the files that have their checksums, and what is wrong with those of the other names."""
+    files: dict[str, DataFile] = {}
+    problems: Problems = {name: [] for name in checksums}
+    for name, checksum in checksums.items():
+        for path in idx.find(name, *folders):
+            try:
+                files[name] = idx.read_verified(path, checksum)
+                break
+            except DataUnavailableError as error:
+                problems[name].append(error)
+    return files, {name: found for name, found in problems.items() if name not in files}
+
+
+def _look_in(folder: _UserFolder, checksums: Mapping[str, str]) -> tuple[dict[str, DataFile], Problems]:
+    """Return the user's files that have their checksums, and those of the others that are missing or damaged.
+
+    Raises:
+        DataUnavailableError: if a file can't be read or is another data set's: it must not be replaced.
+    """
+    files, problems = _look(checksums, folder.raw, folder.root)
+    for problem in itertools.chain(*problems.values()):
+        if isinstance(problem, OtherDataError):
+            raise OtherDataError(
+                f"{problem}: it stays as it is; data=folder data.root={folder.root} trains on files of your own; "
+                f"for Fashion-MNIST give another folder by {folder.key}=<folder>, or move the file away"
+            )
+        if not isinstance(problem, DamagedFileError):
+            raise problem
+    for path in (folder.raw / name for name in problems):
+        if os.path.lexists(path) and not path.is_file():
+            raise DataUnavailableError(f"{path} is no file, or a link to none: move it away")
+    return files, problems
+
+
+def _fetch(folder: _UserFolder, missing: Mapping[str, str], reason: str) -> dict[str, DataFile]:
+    """Return the missing files from the first sources that have them, and store them in the user's folder.
+
+    Args:
+        folder: the user's.
+        missing: their checksums by name.
+        reason: why they are missing there.
+
+    Raises:
+        DataUnavailableError: if no source has one of them.
+    """
+    sources: dict[str, Callable[[], contextlib.AbstractContextManager[Path]]] = {
+        f"system folder {SYSTEM_FOLDER}": lambda: contextlib.nullcontext(SYSTEM_FOLDER),
+        "torchvision's download": torchvision_download,
+        f"Debian's package {PACKAGE}": debian_package,
+    }
+    files: dict[str, DataFile] = {}
+    origins, failures = [], [f"{folder} ({reason})"]
+    for source, opened in sources.items():
+        found: dict[str, DataFile] = {}
+        try:
+            with opened() as place:
+                found, problems = _look({name: missing[name] for name in missing if name not in files}, place)
+            reason = _reason(problems)
+        except DataUnavailableError as error:
+            reason = " ".join(str(error).split())
+        for name, file in found.items():
+            _store(file, folder.raw / name)
+        files |= found
+        origins += [f"{', '.join(found)} verified from {source}"] if found else []
+        if len(files) == len(missing):
+            log.info("Fashion-MNIST: %s", "; ".join(origins))
+            return files
+        failures.append(f"{source} ({reason})")
+    raise DataUnavailableError(
+        f"Fashion-MNIST: no source has {', '.join(name for name in missing if name not in files)}. "
+        f"Tried: {', '.join(failures)}. Connect to the internet, install Debian's package (apt install {PACKAGE}), "
+        f"put the files (plain or .gz) into {folder.raw}, or give a folder that holds them by {folder.key}=<folder>"
+    )
+
+
+def _reason(problems: Problems) -> str:
+    """Return why files are missing in a place."""
+    absent = [name for name, found in problems.items() if not found]
+    if len(absent) == len(problems):
+        return "it has none of them"
+    return "; ".join([*map(str, itertools.chain(*problems.values())), *(f"no {name}" for name in absent)])
+
+
+def _store(file: DataFile, target: Path) -> None:
+    """Write a file so that `target` is complete whenever it exists. A damaged one in its place gets another name."""
+    temporary = target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # it may be a link that somebody else made
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read(limit)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataUnavailableError(f"{path} unreadable ({error})") from error
+        with temporary.open("xb") as stream:
+            stream.write(file.data)
+        if target.is_file():
+            idx.read_verified(target, file.sha256)  # of another process, where the file system has no locks
+        else:
+            temporary.rename(target)
+    except DamagedFileError as error:
+        log.warning("Fashion-MNIST: %s; it is now %s", error, _set_aside(target).name)
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _write(data: bytes, target: Path, scratch: Path) -> None:
-    """Write a file so that `target` is complete whenever it exists."""
-    with (scratch / target.name).open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    (scratch / target.name).replace(target)
+def _set_aside(path: Path) -> Path:
+    """Give a file a new name, and return that."""
+    numbers = itertools.chain([""], itertools.count(2))
+    names = (path.with_name(f"{path.name}.damaged{number}") for number in numbers)
+    return path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 @contextlib.contextmanager
-def _locked(root: Path, raw: Path) -> Iterator[Path]:
-    """Lock `root`, and yield an empty scratch folder on the file system of `raw`."""
-    scratch = raw / ".incoming"
+def _locked(folder: _UserFolder, missing: Iterable[str]) -> Iterator[None]:
+    """Let one process at a time fill the folder, if its file system has locks."""
     try:
-        raw.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / ".fmnist.lock")
+        folder.raw.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.root / ".fmnist.lock")
+        with _acquired(lock, folder):
+            if lock.is_locked:
+                for left in folder.raw.glob(f".*.{socket.gethostname()}.*"):  # of a process that was killed
+                    left.unlink(missing_ok=True)
+            yield
+    except Timeout as error:
+        raise DataUnavailableError(
+            f"{folder}: another process has held {error.lock_file} for {LOCK_TIMEOUT / 60:g} minutes: end it, or give "
+            f"another folder by {folder.key}=<folder>"
+        ) from error
+    except OSError as error:
+        raise DataUnavailableError(
+            f"{folder} cannot be written to: {error}; it has no undamaged {', '.join(missing)}: give another folder by "
+            f"{folder.key}=<folder>"
+        ) from error
+
+
+def _acquired(lock: BaseFileLock, folder: _UserFolder) -> contextlib.AbstractContextManager[object]:
+    """Return a lock that is held; nothing to hold where the file system has no locks."""
+    try:
         try:
-            held = lock.acquire(timeout=LOCK_NOTICE)
+            return lock.acquire(timeout=LOCK_NOTICE)
         except Timeout:
-            log.info("Fashion-MNIST: waiting for another process that is preparing data.root=%s", root)
-            held = lock.acquire(timeout=LOCK_TIMEOUT)
-        with held:
-            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
-            scratch.mkdir()
-            try:
-                yield scratch
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:  # also filelock's Timeout
-        raise DataUnavailableError(f"data.root={root} cannot be written to: {error}") from error
-
-
-def _own_files(root: Path, raw: Path) -> dict[str, str]:
-    found = {name: _candidates(name, (raw, root)) for name in CHECKSUMS}
-    if missing := [name for name, paths in found.items() if not paths]:
-        raise DataUnavailableError(f"data.root={root} has no {', no '.join(missing)} (plain or .gz, there or in {raw})")
-    contents = {name: _read(paths[0]) for name, paths in found.items()}
-    counts = {name: _count(found[name][0], data) for name, data in contents.items()}
-    if list(counts.values())[::2] != list(counts.values())[1::2]:
-        raise DataUnavailableError(f"data.root={root}: must hold as many images as labels, but holds {counts}")
-    if elsewhere := [name for name, paths in found.items() if paths[0] != raw / name]:
-        with _locked(root, raw) as scratch:
-            for name in elsewhere:
-                _write(contents[name], raw / name, scratch)
-    log.info("Fashion-MNIST: the files in data.root=%s are used unverified", root)
-    return {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-
-
-def _count(path: Path, data: bytes) -> int:
-    """Return how many 28x28 images or labels a well-formed IDX file holds (magic number, dimensions, data)."""
-    count = int.from_bytes(data[4:8])
-    header, item = b"\0\0\x08\x01" + data[4:8], 1
-    if "images" in path.name:
-        header, item = b"\0\0\x08\x03" + data[4:8] + b"\0\0\0\x1c" * 2, 28 * 28
-    if not count or not data.startswith(header) or len(data) != len(header) + count * item:
-        raise DataUnavailableError(f"{path} is no complete IDX file of 28x28 images or labels ({len(data):,} bytes)")
-    if item == 1 and max(data[8:]) > 9:
-        raise DataUnavailableError(f"{path} has the label {max(data[8:])}, which is not in 0..9")
-    return count
+            log.info("Fashion-MNIST: waiting for another process that is preparing %s", folder)
+            return lock.acquire(timeout=LOCK_TIMEOUT)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return contextlib.nullcontext()

@@ -1,6 +1,5 @@
 """Checkpoints on disk: replaced as a whole, and read without running any code that they hold."""
 
-import errno
 import io
 import logging
 import zipfile
@@ -16,6 +15,9 @@ from fmnist.config.errors import is_out_of_memory
 from fmnist.runs.files import atomic_path
 
 log = logging.getLogger(__name__)
+
+ZIP = b"PK\3\4"
+"""The first bytes of an archive."""
 
 # Keys of a checkpoint:
 CONFIG_KEY = "fmnist_config"  # the run's resolved config, as plain values: enough to build everything again
@@ -59,15 +61,12 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {path}")
+    content = io.BytesIO(_read_archive(path))  # zipfile and torch replace some errors of a disk by their own
     try:
-        with path.open("rb") as file:
-            check_archive(file, path.stat().st_size)
-            file.seek(0)
-            checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+        check_archive(content, content.getbuffer().nbytes)
+        content.seek(0)
+        checkpoint = torch.load(content, map_location=map_location, weights_only=True)
     except Exception as error:  # damaged files make torch raise almost anything: IndexError, struct.error, ...
-        if disk_error := _disk_error(error):
-            disk_error.filename = str(path)
-            raise disk_error from None
         if is_out_of_memory(error):
             raise
         raise ValueError(f"{path} is not a readable checkpoint: truncated, damaged or something else") from error
@@ -76,13 +75,16 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     return checkpoint
 
 
-def _disk_error(error: Exception) -> OSError | None:
-    """Return the disk's own error, which zipfile replaces by BadZipFile; None if there was none."""
-    for found in (error, error.__context__):
-        # EINVAL: a position before the start of the file, which damaged content asks for.
-        if isinstance(found, OSError) and found.errno != errno.EINVAL:
-            return found
-    return None
+def _read_archive(path: Path) -> bytes:
+    """Return a file's content; nothing of a file that is no archive, which may be larger than the memory."""
+    try:
+        with path.open("rb") as file:
+            is_archive = file.read(len(ZIP)) == ZIP
+            file.seek(0)
+            return file.read() if is_archive else b""
+    except OSError as error:
+        error.filename = str(path)  # an error in reading has none
+        raise
 
 
 def check_archive(file: IO[bytes], size: int) -> None:

@@ -38,17 +38,32 @@ def atomic_path(file: Path, keep: Path | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def read_text(file: Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        UnicodeDecodeError: if it is no UTF-8.
+        OSError: with the file's name, if the system can't read it, which says nothing about its content.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        error.filename = str(file)  # an error in reading has none
+        raise
+
+
 def load_json(file: Path) -> dict[str, Any]:
     """Return the mapping that a JSON file holds; an empty one if there is no file.
 
     Raises:
-        ValueError: if the file can't be read, or holds something else.
+        ValueError: if the file is damaged, or holds something else.
+        OSError: if the system can't read it, which says nothing about its content.
     """
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} is not a mapping")

@@ -17,7 +17,7 @@ from yaml import YAMLError
 from fmnist.config.errors import one_line
 from fmnist.config.overrides import program, quoted
 from fmnist.runs import untrusted
-from fmnist.runs.files import atomic_write, load_json, write_json
+from fmnist.runs.files import atomic_write, load_json, read_text, write_json
 from fmnist.runs.moved_targets import update_targets
 
 CHECKPOINT_SUFFIX = ".ckpt"
@@ -58,8 +58,11 @@ class Run:
         """The number of complete epochs in metrics.csv."""
         if not self.history_file.is_file():
             return 0
-        lines = self.history_file.read_text(encoding="utf-8").splitlines()
-        return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
+        try:
+            lines = read_text(self.history_file).splitlines()
+            return int(lines[-1].split(",")[0]) if len(lines) > 1 else 0
+        except ValueError as error:
+            raise ValueError(f"{self.history_file} is damaged: {one_line(error)}") from error
 
     @property
     def was_interrupted(self) -> bool:
@@ -71,9 +74,15 @@ class Run:
         atomic_write(self.config_file, OmegaConf.to_yaml(config))
 
     def load_config(self) -> DictConfig:
+        """Return the run's config.
+
+        Raises:
+            ValueError: if the file is damaged.
+            OSError: if there is none, or the system can't read it.
+        """
         try:
             content = OmegaConf.to_container(OmegaConf.create(untrusted.read_yaml(self.config_file)))
-        except (OSError, ValueError, YAMLError) as error:
+        except (ValueError, YAMLError) as error:
             raise ValueError(f"{self.config_file} can't be read: {one_line(error)}") from error
         cfg = OmegaConf.create(update_targets(content))
         assert isinstance(cfg, DictConfig)  # read_yaml takes nothing else
@@ -83,12 +92,14 @@ class Run:
         return load_json(self.record_file)
 
     def update_record(self, **entries: Any) -> None:
-        """Add entries to run.json, or replace them. A damaged file is renamed, and a new one begun."""
+        """Add entries to run.json, or replace them. A damaged file is renamed, and a new one begun.
+
+        Raises:
+            OSError: if the system can't read or write it; it stays as it was.
+        """
         try:
             known = self.load_record()
-        except ValueError as error:
-            if isinstance(error.__cause__, OSError):
-                raise  # unreadable now, and maybe undamaged
+        except ValueError:
             self.record_file.replace(self.record_file.with_suffix(".json.damaged"))
             known = {}
         write_json(self.record_file, known | entries)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from fmnist.config.errors import one_line
+from fmnist.runs.files import read_text
 
 MAX_CHARACTERS = 2**20  # of a config, which has some thousands
 MAX_VALUES = 2**14  # on one level
@@ -21,7 +22,7 @@ def read_yaml(file: Path) -> str:
     """Return the text of a saved config, checked by `check_yaml`."""
     if file.stat().st_size > MAX_CHARACTERS:
         raise ValueError(f"it is larger than {MAX_CHARACTERS:,} bytes")
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     check_yaml(text)
     return text
 

@@ -89,7 +89,7 @@ class Sweep:
         """Record as interrupted the jobs that were running when they were killed."""
         for record in self.folder.glob("*/run.json"):
             run = Run(record.parent)
-            with contextlib.suppress(RunIsBusy, ValueError), run.locked():
+            with contextlib.suppress(RunIsBusy, ValueError, OSError), run.locked():
                 if run.status == "running":
                     run.update_record(status="interrupted")
 

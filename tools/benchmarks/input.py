@@ -5,12 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from torchvision.datasets import FashionMNIST
-
 from fmnist.data.augment import Augmentation
 from fmnist.data.info import FASHION_MNIST
 from fmnist.data.loader import BatchLoader
-from tools.baseline import tutorial_loader
+from tools.baseline import torchvision_dataset, tutorial_loader
 from tools.benchmarks.comparison import Comparison, Options, interleave
 
 BATCH_SIZE = 256
@@ -27,7 +25,7 @@ def compare(options: Options) -> Iterator[Comparison]:
 
 def loaders(data: Path, augment: Augmentation) -> dict[str, Callable[[], float]]:
     """Return functions that measure the images per second of both loaders."""
-    dataset = FashionMNIST(str(data))
+    dataset = torchvision_dataset(data)
     loader = BatchLoader(dataset.data[:, None], dataset.targets, BATCH_SIZE, shuffle_seed=0)
     baseline = tutorial_loader(data, BATCH_SIZE, augment)
     return {

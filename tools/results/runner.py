@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.config.overrides import quoted
-from fmnist.data.sources import DataUnavailableError
+from fmnist.data.idx import DataUnavailableError
 from fmnist.runs import provenance
 from fmnist.runs.run import Run
 from tools.baseline import tutorial_epoch_seconds
