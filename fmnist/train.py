@@ -13,7 +13,7 @@ from fmnist.config import logs
 from fmnist.config.build import Training, build_training
 from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.keys import TrainKeys, flat_settings
-from fmnist.config.resume import changes_of, check_dataset, check_progress, check_version
+from fmnist.config.resume import changes_of, check_dataset, check_progress, check_time, check_version
 from fmnist.config.settings import read_settings
 from fmnist.data.sources import check_root
 from fmnist.report.page import write_report
@@ -25,6 +25,10 @@ from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
 from fmnist.training.train import disk_errors_explained, train
 
 log = logging.getLogger(__name__)
+EXTENDED = (
+    "the finished run is extended: the schedule is that of the new length from here on; what its end has done to early "
+    "stopping and to best.ckpt stays"
+)
 KEPT_METRICS = ("parameters", "untrained/accuracy")
 """The entries of metrics.json that a resumed run doesn't measure again."""
 
@@ -109,11 +113,15 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
     if "data.root" not in changes:
         check_root("data.root", OmegaConf.select(cfg, "data.root"))
     with run.locked(), logs.to_file(run.log_file):
-        file, checkpoint = newest_checkpoint(run) or (None, {"global_step": 0})
+        file, checkpoint = newest_checkpoint(run) or (None, {})
+        first_step = checkpoint.get("global_step", 0)
         if file is not None and checkpoints.DATASET_KEY not in checkpoint:
             raise ValueError(f"{file} was written by an older version: it can be evaluated, but not resumed")
-        check_progress(run, cfg, checkpoint["global_step"], changes)
-        training = build_training(cfg, run, first_step=checkpoint["global_step"])
+        check_progress(run, cfg, checkpoint, changes)
+        training = build_training(cfg, run, first_step)
+        if run.status == "finished":
+            check_time(training.trainer, checkpoint)
+            log.info(EXTENDED)
         training.metrics = {name: value for name, value in run.load_metrics().items() if name in KEPT_METRICS}
         prepare_data(training)
         check_dataset(run, training.datamodule)
@@ -123,7 +131,7 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
         if file is None:
             log.info("restarting in %s, as there is no checkpoint yet", run.folder)
             return train_and_report(training)
-        log.info("resuming in %s from step %d", run.folder, checkpoint["global_step"])
+        log.info("resuming in %s from step %d", run.folder, first_step)
         if file != run.last_checkpoint:  # which is damaged, or was never given its name
             file.replace(run.last_checkpoint)
         return train_and_report(training, run.last_checkpoint)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import RunScript
-from processes import SCRIPT, STARTED, Started, family, start, wait_for
+from processes import QUIET, SCRIPT, STARTED, Started, family, start, wait_for
 
 from fmnist.config.processes import REQUEUE
 from fmnist.runs import checkpoints
@@ -213,6 +213,17 @@ def test_processes_that_are_started_again_resume_from_the_last_checkpoint(
     assert [row["epoch"] for row in rows(only_run(folder))] == [str(epoch) for epoch in range(41)]
 
 
+DELETED = """
+import os, sys
+class Deleted:
+    def __del__(self, write=os.write):
+        write(2, b"deleted")
+if "resource_tracker" not in " ".join(sys.orig_argv):
+    deleted = Deleted()
+"""
+"""A `sitecustomize` with which a process says that Python deletes what it has imported, for seconds, when it ends."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, REQUEUE)])
 def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
@@ -221,7 +232,8 @@ def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
     long = [*overrides, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
     long.append("callbacks=ema")
     whole = finished(train(tmp_path / "whole", *long))
-    process = train(tmp_path / "cut", *long)
+    (tmp_path / "sitecustomize.py").write_text(DELETED)
+    process = train(tmp_path / "cut", *long, PYTHONPATH=f"{tmp_path}:{QUIET['PYTHONPATH']}")
     wait_for(lambda: has_checkpoint(tmp_path / "cut"))
     workers = workers_of(process)
     os.kill(process.process.pid, number)

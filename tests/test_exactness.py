@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import Done, RunScript
-from kills import curves
+from kills import curves, differences, untimed_rows
 from kills import equal as same
+from lightning.pytorch.callbacks import Timer
 
 from fmnist.runs import checkpoints
 
@@ -83,6 +84,60 @@ def test_observers_change_no_weight(train: RunScript, monkeypatch: pytest.Monkey
         state = last_state(done, name)
         networks[name] = {key: value for key, value in state.items() if key.startswith("network.")}
     assert [name for name, network in networks.items() if not same(network, networks["none"])] == []
+
+
+def raise_error() -> None:
+    raise RuntimeError("a callback has failed")
+
+
+def test_a_run_that_ends_in_every_way_and_is_extended_ends_as_one_that_was_never_touched(
+    train: RunScript, run_script: RunScript, at_batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch has 10 batches and 5 steps."""
+    options = (*RANDOM, "scheduler=constant", "test=false", "trainer.accumulate_grad_batches=2")
+    stopping = (
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.min_delta=1",
+        "callbacks.early_stopping.patience=2",
+    )
+    first = train(*options, *stopping, "name=extended", "trainer.max_epochs=9", "trainer.max_steps=3")
+    run = first.run
+
+    def extend(*changes: str) -> Done:
+        done = run_script("train", f"resume={run}", *changes)
+        assert done.status == 0, done.err
+        assert "was called before" not in done.err
+        return done
+
+    def state() -> tuple[list[str], int]:
+        epochs = [row["epoch"] for row in untimed_rows(run / "metrics.csv")]
+        return epochs, checkpoints.load(run / "checkpoints" / "last.ckpt")["global_step"]
+
+    assert state() == (["0", "1"], 3)  # trainer.max_steps, within an epoch
+    assert "is extended" in extend("trainer.max_steps=5").out
+    assert state() == (["0", "1"], 5)  # trainer.max_steps, at the end of an epoch
+    undo = at_batch(14, raise_error)
+    with pytest.raises(RuntimeError, match="a callback has failed"):
+        extend("trainer.max_steps=-1")
+    undo.undo()
+    assert state() == (["0", "1"], 5)
+    undo = at_batch(17, lambda: monkeypatch.setattr(Timer, "time_elapsed", lambda *_: 3600.0))
+    extend("trainer.max_time=00:01:00:00")
+    undo.undo()
+    assert state() == (["0", "1", "2"], 9)  # after the step of batch 18, although batch 17 was over the time
+    refused = run_script("train", f"resume={run}", "trainer.max_epochs=12")
+    refused.assert_refused("trainer.max_time: the run has used it up")
+    extend("trainer.max_time=null")
+    assert state() == (["0", "1", "2", "3"], 15)  # early stopping
+    extend("trainer.max_epochs=4")
+    run_script("train", f"resume={run}", "trainer.max_epochs=4").assert_refused(
+        "trainer.max_epochs=4: the run has done 4"
+    )
+
+    whole = train(*options, "name=whole", "trainer.max_epochs=4")
+    (expected,) = whole.folder.glob("outputs/whole/*")
+    validated_within = ("curve val/", "curve epoch")  # at the end of trainer.max_time
+    assert [found for found in differences(run, expected) if not found.startswith(validated_within)] == []
 
 
 def test_resuming_from_a_damaged_checkpoint_takes_the_previous_one(finished_run: Path, run_script: RunScript) -> None:

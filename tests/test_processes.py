@@ -11,8 +11,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys
-from fmnist.config.processes import QuickEnd
-end = QuickEnd()
+from fmnist.config.processes import quick_end
 class Slow:
     def __del__(self):
         print("deleted")
@@ -24,8 +23,16 @@ print("work")
 
 @pytest.mark.parametrize(
     ("last", "status", "deleted"),
-    [("end.succeeded = True", 0, ""), ("sys.exit(3)", 3, "deleted\n")],
-    ids=["a quick end runs exit handlers and deletes nothing", "without success Python ends the process"],
+    [
+        ("quick_end.prepare(0)", 0, ""),
+        ("quick_end.prepare(130); sys.exit(130)", 130, ""),
+        ("sys.exit(3)", 3, "deleted\n"),
+    ],
+    ids=[
+        "a quick end runs exit handlers and deletes nothing",
+        "with another status, too",
+        "a process that isn't prepared is ended by Python",
+    ],
 )
 def test_the_end_of_a_process(last: str, status: int, deleted: str) -> None:
     end = subprocess.run([sys.executable, "-c", PROGRAM + last], capture_output=True, text=True, check=False)
@@ -34,7 +41,7 @@ def test_the_end_of_a_process(last: str, status: int, deleted: str) -> None:
 
 def test_a_program_that_runs_a_script_has_its_own_end(tmp_path: Path) -> None:
     file = tmp_path / "program.py"
-    file.write_text(PROGRAM + "end.succeeded = True")
+    file.write_text(PROGRAM + "quick_end.prepare(0)")
     other = f"import runpy, sys; runpy.run_path({str(file)!r}, run_name='__main__'); sys.exit(3)"
     end = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
     assert (end.returncode, end.stdout) == (3, "work\nexit handler\ndeleted\n")

@@ -298,7 +298,13 @@ def test_early_stopping_watches_the_monitored_metric(train: RunScript) -> None:
     assert "early stopping" in done.out
 
 
+def test_a_short_epoch_is_logged_once(train: RunScript) -> None:
+    done = train("trainer.log_every_n_steps=50", "trainer.accumulate_grad_batches=4", "data.prune=0.4", "test=false")
+    assert (done.status, done.err) == (0, "")
+    assert [step for step, _ in curves(done.run)["train/loss_step"]] == [1, 3]  # an epoch has 6 batches and 2 steps
+
+
 def test_overfitting_a_few_batches_learns_them(train: RunScript) -> None:
-    done = train("trainer=overfit", "trainer.max_epochs=30", "trainer.log_every_n_steps=1")
+    done = train("trainer=overfit")
     assert done.status == 0, done.err
     assert float(rows_of(done.run)[-1]["train/accuracy"]) > 0.95

@@ -32,6 +32,7 @@ from fmnist.training.callbacks import (
     History,
     Interruption,
     KeepCheckpoint,
+    LastCheckpoint,
     Pictures,
     Progress,
     RandomStates,
@@ -223,7 +224,7 @@ def build_callbacks(cfg: DictConfig) -> list[Callback]:
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:
     """Build the callbacks that keep the last checkpoint, the best one, and those within epochs."""
     # The best one after each validation, which need not come in each epoch; the last one when its epoch is complete.
-    last: list[Callback] = [KeepCheckpoint(run.last_checkpoint, save_on_train_epoch_end=True)]
+    last: list[Callback] = [LastCheckpoint(run.last_checkpoint)]
     steps, minutes = cfg.checkpoint_every_n_steps, cfg.checkpoint_every_minutes
     if steps or minutes:
         last.append(RegularCheckpoint(run.last_checkpoint, steps, minutes))

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist.config.help import CONF, help_text
 from fmnist.config.messages import USER_ERRORS, explain, fail, unreadable
 from fmnist.config.overrides import expand_home, flags_first, key_of, paths_as_value
-from fmnist.config.processes import INTERRUPTED, REQUEUE, QuickEnd, Terminated, at_end
+from fmnist.config.processes import INTERRUPTED, REQUEUE, Terminated, at_end, quick_end
 
 COMMANDS = {
     "train": "fmnist.train",
@@ -78,7 +78,6 @@ def run(command: str) -> None:
     if given.hydra_help:  # Hydra would look for the overrides among its own keys
         sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in given.overrides]
     raises = os.environ.get(FULL_ERROR) == "1"
-    end = QuickEnd()
     OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
 
     def task(cfg: DictConfig) -> Any:
@@ -100,7 +99,7 @@ def run(command: str) -> None:
 
     try:
         run_hydra(task, command)
-        end.succeeded = True
+        quick_end.prepare(0)
     except USER_ERRORS as error:
         if raises:
             raise
@@ -109,10 +108,10 @@ def run(command: str) -> None:
         if raises or not str(error).startswith("Invalid plugin"):  # an error of Hydra's without a class of its own
             raise
         fail(" ".join(str(error).split()))
-    except Terminated:
-        sys.exit(REQUEUE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as signal:
+        status = REQUEUE if isinstance(signal, Terminated) else INTERRUPTED
+        quick_end.prepare(status)
+        sys.exit(status)
 
 
 def run_hydra(task: Any, command: str) -> None:

@@ -17,6 +17,7 @@ IGNORED_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",  # Lightning 2.6 calls torch 2.15 in a deprecated way
     r"Total length of `list` across ranks is zero",  # no validation images: data.val_size=0
     r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # all processes log the same values
+    r"Be aware that when using `ckpt_path`, .*\['Timer'\]",  # a run that is resumed without its trainer.max_time
     r"Checkpoint directory .* exists and is not empty",  # every resumed run
     r"The `srun` command is available",  # where SLURM is installed; one process needs no srun
 )

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config.keys import TrainKeys, can_change_on_resume
@@ -57,22 +59,39 @@ def check_dataset(run: Run, datamodule: FashionMNISTDataModule) -> None:
         raise ValueError(f"data.root={datamodule.root}: {names} changed since the run began: it can't be resumed")
 
 
-def check_progress(run: Run, cfg: DictConfig, step: int, changes: Mapping[str, Any]) -> None:
+def check_progress(run: Run, cfg: DictConfig, checkpoint: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """Refuse to resume where nothing is left to train, before anything in the folder is touched.
 
     Args:
         run: its folder.
         cfg: its config, changes included.
-        step: of the last checkpoint.
+        checkpoint: the last one; empty where there is none.
         changes: new values by key.
 
     Raises:
         ValueError: naming what would let the run continue.
     """
-    done = {"max_epochs": run.epochs, "max_steps": step}
-    for name, steps in done.items():
-        limit = cfg.trainer[name]
-        if isinstance(limit, int) and 0 <= limit < steps:  # other values are refused with the Trainer's arguments
-            raise ValueError(f"trainer.{name}={limit}: the run has done {steps} already")
-    if run.status == "finished" and not changes.keys() & {f"trainer.{name}" for name in (*done, "max_time")}:
+    finished = run.status == "finished"
+    if finished and not changes.keys() & {f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time")}:
         raise ValueError(f"{run.folder} is finished; trainer.max_epochs=N lets it continue to N epochs")
+    if not checkpoint:
+        return
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    done = {"max_epochs": epochs, "max_steps": checkpoint["global_step"]}
+    for name in sorted(done, key=lambda name: f"trainer.{name}" not in changes):  # first the keys that were given
+        limit = cfg.trainer[name]  # other values than integers are refused with the Trainer's arguments
+        if isinstance(limit, int) and 0 <= limit < done[name] + finished:
+            raise ValueError(f"trainer.{name}={limit}: the run has done {done[name]} already")
+
+
+def check_time(trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to extend a run whose `trainer.max_time` is used up.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for timer in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(timer, Timer):
+            timer.load_state_dict(checkpoint.get("callbacks", {}).get(timer.state_key, {}))
+            if (left := timer.time_remaining()) is not None and left <= 0:
+                raise ValueError("trainer.max_time: the run has used it up; a longer one, or null, lets it continue")

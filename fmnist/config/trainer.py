@@ -70,6 +70,8 @@ def build_trainer(
         "plugins": plugins,
     }
     trainer: Trainer = build("trainer", node, Trainer, **ours, **parts)
+    # With max_steps Lightning would end the last epoch of a resumed training a second time.
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     return trainer
 
 

@@ -27,6 +27,7 @@ from torch.distributed import PrefixStore, Store, TCPStore, rendezvous  # type: 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from fmnist.config.processes import quick_end
 from fmnist.training.rank_info import OWN_LAUNCHER, RankInfo, find_rank
 
 T = TypeVar("T")
@@ -129,19 +130,20 @@ def _run_worker(port: int, worker: Callable[..., T], args: tuple[Any, ...]) -> t
     os.environ[OWN_LAUNCHER] = "1"
     if hasattr(os, "setsid"):
         os.setsid()
-    for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT"):  # until the training handles them
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
+    _handle_signals(_interrupt)  # until the training handles them
     rank = find_rank()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // rank.world_size))
     store = TCPStore(LOOPBACK, port, None, False, timeout=STORE_TIMEOUT)
+    value = None
     with process_group(rank, store):
         try:
-            return rank.restarts, worker(*args)
+            value = worker(*args)
         except BaseException as error:
             # Before the group is left, of which the others hear: the first one to tell is the reason.
             store.compare_set(f"{ERROR_KEY}/{rank.restarts}", "", _pickled(explained(error)))
-            return rank.restarts, None
+    _handle_signals(_leave)
+    quick_end.prepare(0)
+    return rank.restarts, value
 
 
 def _pickled(error: BaseException) -> str:
@@ -153,8 +155,19 @@ def _pickled(error: BaseException) -> str:
     return content.hex()
 
 
+def _handle_signals(handler: Callable[[int, Any], None]) -> None:
+    for name in FORWARDED:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), handler)
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _leave(number: int, _: object) -> None:
+    """End at once: nothing is left to do but to wait for the other processes."""
+    os._exit(128 + number)
 
 
 # The process group

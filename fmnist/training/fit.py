@@ -43,19 +43,25 @@ class FitOutcome:
 
 
 def prepare_data(training: Training) -> None:
-    """Get the data, and check that each of the Trainer's limits leaves something of them.
+    """Get the data, check that each of the Trainer's limits leaves something of them, and log at least once an epoch.
 
     Raises:
         ValueError: if the data can't be had, or a limit leaves nothing.
     """
-    datamodule = training.datamodule
+    datamodule, trainer = training.datamodule, training.trainer
     datamodule.prepare_data()
     datamodule.setup()
-    for split, (images, _) in datamodule.splits.items():
-        batches = math.ceil(len(images) / (datamodule.batch_size if split == "train" else datamodule.eval_batch_size))
-        limit = getattr(training.trainer, f"limit_{split}_batches")
-        if batches and isinstance(limit, float) and int(batches * limit) == 0:
-            raise ValueError(f"trainer.limit_{split}_batches={limit} leaves nothing of {batches} batches")
+    batches = {
+        split: math.ceil(len(images) / datamodule.eval_batch_size) for split, (images, _) in datamodule.splits.items()
+    }
+    batches["train"] = len(datamodule.train_dataloader())
+    for split, number in batches.items():
+        limit = getattr(trainer, f"limit_{split}_batches")
+        batches[split] = min(number, limit) if isinstance(limit, int) else int(number * limit)
+        if number and not batches[split]:
+            raise ValueError(f"trainer.limit_{split}_batches={limit} leaves nothing of {number} batches")
+    steps = math.ceil(batches["train"] / trainer.accumulate_grad_batches)
+    trainer.log_every_n_steps = min(trainer.log_every_n_steps, steps)  # type: ignore[attr-defined]
 
 
 def fit(training: Training, checkpoint: Path | None) -> FitOutcome:

@@ -1,7 +1,13 @@
 """Callbacks: the table of the epochs, checkpoints, pictures, interruption, the progress bar, averaged weights."""
 
 from fmnist.training.callbacks.averaged_weights import AveragedWeights
-from fmnist.training.callbacks.checkpointing import KeepCheckpoint, RandomStates, RegularCheckpoint, RunConfig
+from fmnist.training.callbacks.checkpointing import (
+    KeepCheckpoint,
+    LastCheckpoint,
+    RandomStates,
+    RegularCheckpoint,
+    RunConfig,
+)
 from fmnist.training.callbacks.divergence import Divergence, Pruning, TrainingDiverged, TrainingPruned
 from fmnist.training.callbacks.history import History, RecordSampleStats, StepLoss
 from fmnist.training.callbacks.interruption import Interruption, TrainingInterrupted
@@ -14,6 +20,7 @@ __all__ = [
     "History",
     "Interruption",
     "KeepCheckpoint",
+    "LastCheckpoint",
     "Pictures",
     "Progress",
     "Pruning",

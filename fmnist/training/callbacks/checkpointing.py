@@ -41,13 +41,46 @@ class KeepCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, "dirpath": str(self.dirpath), "best_k_models": best})
 
 
-def between_steps(trainer: Trainer, batch_idx: int) -> bool:
+class LastCheckpoint(KeepCheckpoint):
+    """Keeps the newest checkpoint: of each complete epoch, and of a training that ends within an epoch.
+
+    The latter is saved before Lightning ends the epoch, so that a resumed training continues the epoch. An end that a
+    callback asks for (early stopping, `trainer.max_time`) waits for the next step: gradients that are accumulated until
+    then are in no checkpoint.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, save_on_train_epoch_end=True)
+        self._should_stop = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._end_between_steps(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end_between_steps(trainer)
+
+    def _end_between_steps(self, trainer: Trainer) -> None:
+        self._should_stop = self._should_stop or trainer.should_stop
+        trainer.should_stop = self._should_stop and after_step(trainer)
+        ends = trainer.global_step == trainer.max_steps or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        if ends and between_steps(trainer) and not self._should_skip_saving_checkpoint(trainer):
+            self._save_checkpoint(trainer, str(self.file))  # Lightning then saves none when it ends the epoch
+
+
+def after_step(trainer: Trainer) -> bool:
+    """Return whether no gradients are being accumulated after this batch of an epoch."""
+    loop = trainer.fit_loop
+    return (loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0 or loop.epoch_loop.batch_progress.is_last_batch
+
+
+def between_steps(trainer: Trainer) -> bool:
     """Return whether a training can be resumed exactly from a checkpoint after this batch of an epoch.
 
     Accumulated gradients are in no checkpoint, and after the last batch of an epoch its own checkpoint follows.
     """
-    stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-    return stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return after_step(trainer) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
 
 @dataclass(eq=False)
@@ -62,7 +95,7 @@ class RegularCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if between_steps(trainer, batch_idx) and self._due(trainer):
+        if between_steps(trainer) and self._due(trainer):
             trainer.save_checkpoint(self.file)
             self._saved = time.monotonic()
 

@@ -70,6 +70,10 @@ class History(Checkpoint):
         self.rows.append({"epoch": 0, "step": 0, "seconds": 0.0, **metrics})
         self._write()
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self.rows:
+            self._write()  # without the rows since the checkpoint from which the training is resumed
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = True
 
@@ -92,8 +96,11 @@ class History(Checkpoint):
         measured = trainer.callback_metrics
         curves = {name: value.item() for name, value in measured.items() if name in metric_names("train", self.classes)}
         curves |= {"train/images_per_second": images / max(seconds, 1e-9), "epoch": trainer.current_epoch}
+        # The step at which Lightning logs those of validation. The point of an incomplete epoch comes at the first step
+        # that isn't done: where the run is resumed, it is dropped.
+        step = trainer.global_step - int(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
         for logger in trainer.loggers:
-            logger.log_metrics(curves, trainer.global_step - 1)  # the step at which Lightning logs those of validation
+            logger.log_metrics(curves, step)
         phases = ("train", "val") if self._validated else ("train",)
         names = [name for phase in phases for name in metric_names(phase, self.classes) if name in measured]
         self.rows.append(

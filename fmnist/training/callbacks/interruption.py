@@ -60,7 +60,7 @@ class Interruption(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if between_steps(trainer, batch_idx) and self._agreed(trainer):
+        if between_steps(trainer) and self._agreed(trainer):
             trainer.save_checkpoint(self.checkpoint)
             raise TrainingInterrupted(self.by_system)
 
