@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fmnist.config import logs
 from fmnist.config.build import Training, build_training
 from fmnist.config.errors import explain_out_of_memory
-from fmnist.config.keys import TrainKeys, can_change_on_resume, flat_settings
+from fmnist.config.keys import TrainerKeys, TrainKeys, can_change_on_resume, flat_settings
 from fmnist.config.settings import read_settings
+from fmnist.config.trainer import count_devices
+from fmnist.config.validation import check_arguments
 from fmnist.data.sources import check_root
 from fmnist.report.page import write_report
 from fmnist.runs import checkpoints, provenance, untrusted
 from fmnist.runs.run import Run, claim_run, new_run, open_run
 from fmnist.training.callbacks import TrainingDiverged
 from fmnist.training.fit import join, prepare_data
-from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
+from fmnist.training.rank_info import RankInfo, check_processes, check_sweep, find_rank, leave_others
+from fmnist.training.srun import open_store
 from fmnist.training.train import disk_errors_explained, train
 
 log = logging.getLogger(__name__)
@@ -40,17 +43,22 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     Raises:
         ValueError: if the config asks for something impossible. A new run then leaves no folder behind.
     """
-    rank = find_rank()
+    keys, overrides = read_settings(TrainKeys, cfg), list(hydra.overrides.task)
+    resumed, changes = None, {}
+    if keys.resume is not None:
+        resumed = open_run("resume", keys.resume)
+        untrusted.check_links(resumed.folder)
+        changes = changes_of(cfg, overrides)
+    tasks = find_rank().world_size
+    rank = find_place(cfg.trainer if resumed is None else resumed_config(resumed, changes).trainer)
     logs.to_terminal(errors_only=rank.rank > 0)
     if rank.rank > 0:
         join(rank)
         return None
-    keys = read_settings(TrainKeys, cfg)
-    overrides = list(hydra.overrides.task)
-    if keys.resume is not None:
-        run = open_run("resume", keys.resume)
-        untrusted.check_links(run.folder)
-        return resume(run, overrides, changes_of(cfg, overrides))
+    if rank.world_size < tasks:
+        log.info("one process is asked for: each of the %d that srun has started is a run of its own", tasks)
+    if resumed is not None:
+        return resume(resumed, overrides, changes)
     in_sweep = hydra.mode == RunMode.MULTIRUN
     earlier = Run(Path(hydra.runtime.output_dir)) if in_sweep else earlier_attempt(Path(keys.outputs, keys.name), rank)
     if earlier is not None and earlier.was_interrupted and can_resume(earlier):
@@ -101,10 +109,7 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
         ValueError: if nothing is left to train.
     """
     changes = changes or {}
-    cfg = run.load_config()
-    for key, value in changes.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
-    check_version(cfg, run)
+    cfg = resumed_config(run, changes)
     read_settings(TrainKeys, cfg)
     if "data.root" not in changes:
         check_root("data.root", OmegaConf.select(cfg, "data.root"))
@@ -133,6 +138,39 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
         if file != run.last_checkpoint:  # which is damaged, or was never given its name
             file.replace(run.last_checkpoint)
         return train_and_report(training, run.last_checkpoint)
+
+
+def resumed_config(run: Run, changes: Mapping[str, Any]) -> DictConfig:
+    """Return the config of a run with new values by key.
+
+    Raises:
+        ValueError: if another version has written it.
+    """
+    cfg = run.load_config()
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    check_version(cfg, run)
+    return cfg
+
+
+def find_place(trainer: DictConfig) -> RankInfo:
+    """Return the place of this process in a run with a trainer's config, before anything waits for the other processes.
+
+    Where one process is asked for, it is alone, also as one of several tasks of srun.
+
+    Raises:
+        ValueError: if other processes were started than it asks for.
+    """
+    devices, num_nodes = trainer.devices, trainer.num_nodes
+    if num_nodes == 1 and (devices == 1 or (isinstance(devices, ListConfig) and len(devices) == 1)):
+        leave_others()
+    rank = find_rank()
+    if rank.external:
+        check_arguments("trainer", TrainerKeys, {"devices": devices, "num_nodes": num_nodes})
+        check_processes(count_devices(trainer), num_nodes)
+        if rank.launcher == "srun" and rank.rank == 0:
+            open_store(rank)  # so that the others notice if this process ends before it trains
+    return rank
 
 
 def train_and_report(training: Training, checkpoint: Path | None = None) -> float | None:

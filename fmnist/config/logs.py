@@ -16,6 +16,7 @@ IGNORED_WARNINGS = (
     r"Total length of `list` across ranks is zero",  # no validation images: data.val_size=0
     r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # all processes log the same values
     r"Checkpoint directory .* exists and is not empty",  # every resumed run
+    r"The `srun` command is available",  # on the machines of a cluster; no run needs it
 )
 """Patterns of warnings that the user can do nothing about."""
 

@@ -19,6 +19,7 @@ from fmnist.config.keys import TrainerKeys
 from fmnist.config.validation import check_arguments
 from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy
 from fmnist.training.precision import BFloat16MixedPrecision
+from fmnist.training.rank_info import find_rank
 from fmnist.training.speed import NoProfiler, prepare_process
 from fmnist.training.sync_batch_norm import synced
 
@@ -49,7 +50,7 @@ def build_trainer(
     del node.strategy
     cuda = node.accelerator in GPU and torch.cuda.is_available()
     prepare_process()
-    plugins: list[Any] = [LightningEnvironment()]  # the ranks are those of fmnist.training.distributed
+    plugins: list[Any] = [RunEnvironment()]
     if checkpoint_io:
         plugins.append(checkpoint_io)
     if isinstance(strategy, Strategy):
@@ -86,16 +87,37 @@ def choose_strategy(node: DictConfig) -> Strategy | Literal["auto"]:
             raise ValueError(f"trainer.devices={node.devices}: must be at most {most}, four for each core")
         if node.strategy == "fsdp":
             raise ValueError("trainer.strategy=fsdp: needs GPUs (trainer.accelerator=gpu)")
-    if node.devices in ("auto", -1):
-        devices = torch.cuda.device_count()
-    else:
-        devices = len(node.devices) if isinstance(node.devices, ListConfig) else node.devices
-    if node.num_nodes * devices <= 1:
+    if node.num_nodes * count_devices(node) <= 1:
         return "auto"
     if node.strategy == "fsdp":
         return WeightedFSDPStrategy(state_dict_type="full")  # one file with the names of one process
     # Buffers are equal already: statistics of batch norm come from all processes.
     return WeightedDDPStrategy(forward_sync_buffers=False)
+
+
+def count_devices(node: DictConfig) -> int:
+    """Return how many devices of a machine the config asks for."""
+    if node.devices in ("auto", -1):
+        return torch.cuda.device_count()
+    return len(node.devices) if isinstance(node.devices, ListConfig) else int(node.devices)
+
+
+class RunEnvironment(LightningEnvironment):
+    """Tells Lightning the place of this process, which it would read from variables that any launcher may have left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_global_rank(find_rank().rank)
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return find_rank().world_size > 1
+
+    def local_rank(self) -> int:
+        return find_rank().local_rank
+
+    def node_rank(self) -> int:
+        return find_rank().node_rank
 
 
 class SyncedBatchNorms(LayerSync):
