@@ -13,8 +13,9 @@ from fmnist.config import logs
 from fmnist.config.build import Training, build_training
 from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.keys import TrainKeys, flat_settings
-from fmnist.config.resume import changes_of, check_dataset, check_progress, check_time, check_version
+from fmnist.config.resume import changes_of, check_dataset, check_progress, check_time, resumed_config
 from fmnist.config.settings import read_settings
+from fmnist.config.trainer import find_place
 from fmnist.data.sources import check_root
 from fmnist.report.page import write_report
 from fmnist.runs import checkpoints, provenance, untrusted
@@ -44,17 +45,22 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     Raises:
         ValueError: if the config asks for something impossible. A new run then leaves no folder behind.
     """
-    rank = find_rank()
+    keys, overrides = read_settings(TrainKeys, cfg), list(hydra.overrides.task)
+    resumed, changes = None, {}
+    if keys.resume is not None:
+        resumed = open_run("resume", keys.resume)
+        untrusted.check_links(resumed.folder)
+        changes = changes_of(cfg, overrides)
+    started = find_rank().world_size
+    rank = find_place(cfg.trainer if resumed is None else resumed_config(resumed, changes).trainer)
     logs.to_terminal(errors_only=rank.rank > 0)
     if rank.rank > 0:
         join(rank)
         return None
-    keys = read_settings(TrainKeys, cfg)
-    overrides = list(hydra.overrides.task)
-    if keys.resume is not None:
-        run = open_run("resume", keys.resume)
-        untrusted.check_links(run.folder)
-        return resume(run, overrides, changes_of(cfg, overrides))
+    if rank.world_size < started:
+        log.info("one process is asked for: each of the %d that srun has started is a run of its own", started)
+    if resumed is not None:
+        return resume(resumed, overrides, changes)
     in_sweep = hydra.mode == RunMode.MULTIRUN
     earlier = Run(Path(hydra.runtime.output_dir)) if in_sweep else earlier_attempt(Path(keys.outputs, keys.name), rank)
     if earlier is not None and earlier.was_interrupted and can_resume(earlier):
@@ -105,10 +111,7 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
         ValueError: if nothing is left to train.
     """
     changes = changes or {}
-    cfg = run.load_config()
-    for key, value in changes.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
-    check_version(cfg, run)
+    cfg = resumed_config(run, changes)
     read_settings(TrainKeys, cfg)
     if "data.root" not in changes:
         check_root("data.root", OmegaConf.select(cfg, "data.root"))

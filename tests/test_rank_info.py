@@ -1,19 +1,28 @@
 """Training by several processes, as far as one process can test it."""
 
 import copy
+import os
 import signal
+import socket
+import threading
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from conftest import RunScript
 from kills import equal as same
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing import event_accumulator
+from torch.distributed import HashStore
 
 from fmnist.config.trainer import choose_strategy
 from fmnist.data.info import FASHION_MNIST
 from fmnist.models import CNN
+from fmnist.training import srun
 from fmnist.training.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
 from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy, launch
 from fmnist.training.rank_info import OWN_LAUNCHER, RankInfo, check_processes, check_sweep, find_rank
@@ -28,7 +37,9 @@ TORCHRUN = {
     "GROUP_WORLD_SIZE": "2",
 }
 SRUN = {
+    "SLURM_JOB_ID": "7",
     "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NODELIST": "node[1-2]",
     "SLURM_STEP_NUM_TASKS": "8",
     "SLURM_STEP_NUM_NODES": "2",
     "SLURM_PROCID": "3",  # counted across the machines
@@ -36,6 +47,9 @@ SRUN = {
     "SLURM_LOCALID": "1",
 }
 SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_NODEID": "0", "SLURM_LOCALID": "0"}
+SALLOC = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "node1"}
+INTERACTIVE_STEP = {**SRUN, "SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}
+LEFT_BEHIND = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "SLURM_PROCID": "1"}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +61,11 @@ SBATCH = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_
         ({**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "2"}, RankInfo(5, 8, 1, 1, 2, "torchrun", 2, "x")),
         (SRUN, RankInfo(5, 8, 1, 1, 2, "srun")),
         (SBATCH, RankInfo()),  # the script itself, which is one process
-        ({**SBATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}, RankInfo()),
+        (SALLOC, RankInfo()),
+        (INTERACTIVE_STEP, RankInfo()),  # the shell of salloc, where the site has it run in a step
+        ({**SRUN, "SLURM_STEP_NUM_TASKS": "1"}, RankInfo()),
+        ({name: value for name, value in SRUN.items() if name != "SLURM_STEP_NODELIST"}, RankInfo()),
+        (LEFT_BEHIND, RankInfo()),
         ({**SRUN, **TORCHRUN}, RankInfo(5, 8, 1, 1, 2, "torchrun", job="x")),  # which srun starts on each machine
     ],
 )
@@ -69,6 +87,84 @@ def test_launched_processes_must_be_as_many_as_the_config_says(monkeypatch: pyte
     for devices, nodes in ((1, 1), (8, 1), (2, 2), (2, 4)):
         with pytest.raises(ValueError, match=r"torchrun has started 8 processes, which is trainer.devices=4 .*nodes=2"):
             check_processes(devices, nodes)
+
+
+def test_several_processes_are_refused_where_another_launcher_may_have_started_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in LEFT_BEHIND.items():
+        monkeypatch.setenv(name, value)
+    check_processes(1, 1)
+    with pytest.raises(ValueError, match=r"trainer.devices=2 .* RANK=1 WORLD_SIZE=2 LOCAL_RANK=1, which torchrun has"):
+        check_processes(2, 1)
+
+
+@pytest.mark.parametrize("environment", [LEFT_BEHIND, SRUN])
+def test_one_process_is_one_process_wherever_it_runs(
+    environment: dict[str, str], train: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as Lightning reads it when it is imported
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    done = train("trainer.max_epochs=1", "test=false")
+    assert (done.status, done.err) == (0, "")
+    assert ("each of the 8 that srun has started is a run of its own" in done.out) == (environment is SRUN)
+    events = event_accumulator.EventAccumulator(str(done.run)).Reload()
+    assert "val/accuracy" in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize(("node", "shown"), [("0", 1), ("1", 0)])
+def test_other_processes_than_srun_has_started_are_refused_before_any_waits(
+    node: str, shown: int, train: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**SRUN, "SLURM_LOCALID": "0", "SLURM_NODEID": node}.items():
+        monkeypatch.setenv(name, value)
+    done = train("trainer=ddp_cpu", "trainer.devices=3", "trainer.num_nodes=2")
+    assert done.status == 2
+    assert done.err.count("trainer.num_nodes=2: srun has started 8 processes, which is trainer.devices=4") == shown
+    assert len(done.err.splitlines()) == shown
+    assert not (done.folder / "outputs").exists()
+
+
+def test_a_port_that_is_taken_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        for name, value in {**SRUN, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ValueError, match=f"MASTER_PORT={port}: another program on 127.0.0.1 uses it"):
+            srun.open_store(RankInfo(0, 8, launcher="srun"))
+
+
+def test_each_step_of_the_jobs_on_a_machine_has_a_port_of_its_own() -> None:
+    assert len({srun.default_port(job, step) for job in range(7, 27) for step in range(10)}) == 200
+
+
+def test_rank_zero_says_after_some_seconds_whom_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(srun, "PATIENCE", 0.2)
+    store, rank = HashStore(), RankInfo(0, 4, launcher="srun")
+    for came in ("0", "2"):
+        store.set(came, "")
+    late = threading.Timer(0.6, lambda: [store.set(other, "") for other in ("1", "3")])
+    late.start()
+    srun.wait_for_others(store, rank)
+    late.join()
+    (line,) = caplog.messages
+    assert line.startswith(
+        "waiting for rank 1, 3 of the 4 processes that srun has started (job 7, step 0 on node[1-2])"
+    )
+    caplog.clear()
+    srun.wait_for_others(store, rank)
+    assert not caplog.records
+    monkeypatch.setattr(srun, "TIMEOUT", timedelta(seconds=0.3))
+    with pytest.raises(ConnectionError, match="rank 4 of srun's 5 processes hasn't come"):
+        srun.wait_for_others(store, RankInfo(0, 5, launcher="srun"))
 
 
 def test_jobs_of_a_sweep_must_be_single_processes(monkeypatch: pytest.MonkeyPatch) -> None:

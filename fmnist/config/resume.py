@@ -35,6 +35,19 @@ def changes_of(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
+def resumed_config(run: Run, changes: Mapping[str, Any]) -> DictConfig:
+    """Return the config of a run with new values by key.
+
+    Raises:
+        ValueError: if another version has written it.
+    """
+    cfg = run.load_config()
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key, value, force_add=True)
+    check_version(cfg, run)
+    return cfg
+
+
 def check_version(cfg: DictConfig, run: Run) -> None:
     """Refuse the config of a run that another version has written, as far as that shows in its trainer.
 

@@ -19,7 +19,9 @@ from fmnist.config.keys import TrainerKeys
 from fmnist.config.validation import check_arguments
 from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy
 from fmnist.training.precision import BFloat16MixedPrecision
+from fmnist.training.rank_info import RankInfo, check_processes, find_rank, leave_others
 from fmnist.training.speed import NoProfiler, prepare_process
+from fmnist.training.srun import open_store
 from fmnist.training.sync_batch_norm import synced
 
 GPU = ("auto", "gpu", "cuda")
@@ -49,7 +51,7 @@ def build_trainer(
     del node.strategy
     cuda = node.accelerator in GPU and torch.cuda.is_available()
     prepare_process()
-    plugins: list[Any] = [LightningEnvironment()]  # the ranks are those of fmnist.training.distributed
+    plugins: list[Any] = [RunEnvironment()]
     if checkpoint_io:
         plugins.append(checkpoint_io)
     if isinstance(strategy, Strategy):
@@ -88,16 +90,57 @@ def choose_strategy(node: DictConfig) -> Strategy | Literal["auto"]:
             raise ValueError(f"trainer.devices={node.devices}: must be at most {most}, four for each core")
         if node.strategy == "fsdp":
             raise ValueError("trainer.strategy=fsdp: needs GPUs (trainer.accelerator=gpu)")
-    if node.devices in ("auto", -1):
-        devices = torch.cuda.device_count()
-    else:
-        devices = len(node.devices) if isinstance(node.devices, ListConfig) else node.devices
-    if node.num_nodes * devices <= 1:
+    if node.num_nodes * count_devices(node) <= 1:
         return "auto"
     if node.strategy == "fsdp":
         return WeightedFSDPStrategy(state_dict_type="full")  # one file with the names of one process
     # Buffers are equal already: statistics of batch norm come from all processes.
     return WeightedDDPStrategy(forward_sync_buffers=False)
+
+
+def count_devices(node: DictConfig) -> int:
+    """Return how many devices of a machine the config asks for."""
+    if node.devices in ("auto", -1):
+        return torch.cuda.device_count()
+    return len(node.devices) if isinstance(node.devices, ListConfig) else int(node.devices)
+
+
+def find_place(trainer: DictConfig) -> RankInfo:
+    """Return the place of this process in a run with a trainer's config, before anything waits for the other processes.
+
+    Where one process is asked for, it is alone, also as one of several tasks of srun.
+
+    Raises:
+        ValueError: if other processes were started than it asks for.
+    """
+    devices, num_nodes = trainer.devices, trainer.num_nodes
+    if num_nodes == 1 and (devices == 1 or (isinstance(devices, ListConfig) and len(devices) == 1)):
+        leave_others()
+    rank = find_rank()
+    if rank.external:
+        check_arguments("trainer", TrainerKeys, {"devices": devices, "num_nodes": num_nodes})
+        check_processes(count_devices(trainer), num_nodes)
+        if rank.launcher == "srun" and rank.rank == 0:
+            open_store(rank)  # so that the others notice if this process ends before it trains
+    return rank
+
+
+class RunEnvironment(LightningEnvironment):
+    """Tells Lightning the place of this process, which it would read from variables that any launcher may have left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_global_rank(find_rank().rank)
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return find_rank().world_size > 1
+
+    def local_rank(self) -> int:
+        return find_rank().local_rank
+
+    def node_rank(self) -> int:
+        return find_rank().node_rank
 
 
 class SyncedBatchNorms(LayerSync):

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch import Tensor, distributed
@@ -29,12 +27,11 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from fmnist.config.processes import quick_end
 from fmnist.training.rank_info import OWN_LAUNCHER, RankInfo, find_rank
+from fmnist.training.srun import TIMEOUT, open_store, wait_for_others
 
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
-PORTS = 15000  # the ports of srun's processes: from there on, and as many
-TIMEOUT = timedelta(minutes=30)  # of an operation of the group: rank zero may have to download the data
 STORE_TIMEOUT = timedelta(seconds=60)
 REPORT_TIMEOUT = timedelta(seconds=5)
 MONITOR_INTERVAL = 0.2  # seconds between two looks at the processes
@@ -180,30 +177,42 @@ def process_group(rank: RankInfo, store: Store | None = None) -> Iterator[None]:
     Args:
         rank: of this process.
         store: where the processes meet; by default torchrun's or, for srun, one that rank zero opens.
+
+    Raises:
+        ProcessLostError: if another process has ended before it joined.
+        ValueError: if srun's processes can't meet at their port.
     """
-    os.environ |= {"LOCAL_RANK": str(rank.local_rank), "NODE_RANK": str(rank.node_rank)}  # read by Lightning
-    rank_zero_only.rank = rank.rank  # type: ignore[attr-defined]
-    if rank.launcher == "srun":
-        nodes = os.environ["SLURM_STEP_NODELIST"]
-        os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
-        # The same in all processes, and another one for each job.
-        port = PORTS + (int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])) % PORTS
-        os.environ.setdefault("MASTER_PORT", str(port))
+    os.environ["LOCAL_RANK"] = str(rank.local_rank)  # read by torch
     threads = torch.get_num_threads()
+    try:
+        _join(rank, store)
+        yield
+    except BaseException:
+        if rank.launcher == "srun":  # which ends the others as soon as one has ended: each has an exit status to give
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        torch.set_num_threads(threads)  # Lightning gives each of several processes its share
+
+
+def _join(rank: RankInfo, store: Store | None) -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        if store is None:
+        if store is None and rank.launcher == "srun":
+            store = open_store(rank)
+            if rank.rank == 0:
+                wait_for_others(store, rank)
+        elif store is None:
             store, _, _ = next(rendezvous("env://", rank.rank, rank.world_size, timeout=TIMEOUT))
         # torchrun's store outlives its processes: after a restart they must not find the addresses of those before.
         store = PrefixStore(f"attempt_{rank.restarts}", store)
         distributed.init_process_group(
             backend, store=store, rank=rank.rank, world_size=rank.world_size, timeout=TIMEOUT
         )
-        yield
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        torch.set_num_threads(threads)  # Lightning gives each of several processes its share
+    except RuntimeError as error:
+        raise explained(error) from None
 
 
 def explained(error: BaseException) -> BaseException:

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 Launcher = Literal["user", "fmnist", "torchrun", "srun"]
+SRUN = (
+    *("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS"),
+    *("SLURM_NODEID", "SLURM_LOCALID"),
+)
+"""Set in the tasks of srun, and not in a batch script or a shell of salloc."""
+RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""Set by torchrun, which sets others, too, and by launchers of which nothing is known here."""
 OWN_LAUNCHER = "FMNIST_LAUNCHED"
 """Set in the processes that `fmnist.training.distributed.launch` starts."""
 
@@ -53,15 +60,20 @@ def find_rank() -> RankInfo:
             # torchrun's default id is "none" for all launches: then its process tells them apart.
             job=run_id if run_id != "none" else f"{socket.gethostname()} {os.getppid()}",
         )
-    # In a batch script outside of srun, SLURM's variables are of the one process that runs the script.
-    size = int(environment.get("SLURM_STEP_NUM_TASKS", "1")) if "SLURM_STEP_ID" in environment else 1
+    size = int(environment["SLURM_STEP_NUM_TASKS"]) if all(name in environment for name in SRUN) else 1
     if size > 1:
-        num_nodes = int(environment.get("SLURM_STEP_NUM_NODES", "1"))
-        node_rank, local_rank = int(environment["SLURM_NODEID"]), int(environment["SLURM_LOCALID"])
+        num_nodes, node_rank = int(environment["SLURM_STEP_NUM_NODES"]), int(environment["SLURM_NODEID"])
+        local_rank = int(environment["SLURM_LOCALID"])
         # Not SLURM_PROCID, which may count across the machines first (--distribution=cyclic).
         rank = node_rank * (size // num_nodes) + local_rank
         return RankInfo(rank, size, local_rank, node_rank, num_nodes, launcher="srun")
     return RankInfo()
+
+
+def leave_others() -> None:
+    """Let this process be alone from now on, though srun has started others: each of them is a run of its own."""
+    if find_rank().launcher == "srun":
+        del os.environ["SLURM_STEP_NUM_TASKS"]
 
 
 def check_processes(devices: int, num_nodes: int) -> None:
@@ -79,6 +91,12 @@ def check_processes(devices: int, num_nodes: int) -> None:
     elif num_nodes > 1:
         raise ValueError(
             f"trainer.num_nodes={num_nodes}: torchrun or srun must start the run on each machine: docs/scale.md"
+        )
+    elif rank.launcher == "user" and devices > 1 and (found := [name for name in RANKS if name in os.environ]):
+        values = " ".join(f"{name}={os.environ[name]}" for name in found)
+        raise ValueError(
+            f"{asked}: the environment has {values}, which torchrun hasn't set: start the run by torchrun or srun "
+            f"(docs/scale.md), or type: unset {' '.join(found)}"
         )
 
 

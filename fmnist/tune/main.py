@@ -23,6 +23,7 @@ from fmnist.config.processes import end_with
 from fmnist.config.settings import read_settings
 from fmnist.config.validation import check_value
 from fmnist.training.metric_names import direction
+from fmnist.training.rank_info import leave_others
 from fmnist.tune.results import write_results
 from fmnist.tune.space import Space, base_params, read_space
 from fmnist.tune.storage import database_errors, quiet
@@ -68,6 +69,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
         KeyboardInterrupt: if the user pressed Ctrl-C. The results so far are written.
         SystemExit: with status 1 if trials failed.
     """
+    leave_others()  # a trial has one process
     logs.to_terminal()
     quiet()
     given = read_settings(Settings, cfg)
