@@ -22,10 +22,11 @@ from torch.distributed import HashStore
 from fmnist.config.trainer import choose_strategy
 from fmnist.data.info import FASHION_MNIST
 from fmnist.models import CNN
-from fmnist.training import srun
+from fmnist.training import fit, srun
 from fmnist.training.callbacks import Interruption, RandomStates, TrainingInterrupted, pictures
-from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy, launch
+from fmnist.training.distributed import launch
 from fmnist.training.rank_info import OWN_LAUNCHER, RankInfo, check_processes, check_sweep, find_rank
+from fmnist.training.strategies import WeightedDDPStrategy, WeightedFSDPStrategy
 from fmnist.training.sync_batch_norm import SyncedBatchNorm, synced
 
 TORCHRUN = {
@@ -294,3 +295,11 @@ def refused(rank: int) -> None:
     if find_rank().rank == rank:
         raise ValueError(f"rank {rank} of {find_rank().world_size} refuses {rank}")
     torch.distributed.barrier()
+
+
+def test_processes_with_different_data_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    datamodule = SimpleNamespace(hashes={"train-images": "a"}, root=tmp_path)
+    training = SimpleNamespace(trainer=SimpleNamespace(world_size=2), history=None, datamodule=datamodule)
+    monkeypatch.setattr(fit, "gather", lambda hashes: [hashes, {"train-images": "b"}])
+    with pytest.raises(ValueError, match=f"^data.root={tmp_path}: its files must be the same on all machines$"):
+        fit.fit(training, None)

@@ -44,9 +44,9 @@ from fmnist.training.callbacks import (
 from fmnist.training.classifier import Classifier
 from fmnist.training.compilation import check_compiler, check_cuda_graph
 from fmnist.training.cuda_graph import ReplayedNetwork
-from fmnist.training.distributed import SummedMetrics
 from fmnist.training.metric_names import direction
 from fmnist.training.speed import run_network, use_in_training
+from fmnist.training.strategies import SummedMetrics
 from fmnist.training.tensorboard import RunLogger
 
 DOUBLE = ("64", "64-true")

@@ -17,11 +17,11 @@ from torch import nn
 from fmnist.config.instantiate import build
 from fmnist.config.keys import TrainerKeys
 from fmnist.config.validation import check_arguments
-from fmnist.training.distributed import WeightedDDPStrategy, WeightedFSDPStrategy
 from fmnist.training.precision import BFloat16MixedPrecision
 from fmnist.training.rank_info import RankInfo, check_processes, find_rank, leave_others
 from fmnist.training.speed import NoProfiler, prepare_process
 from fmnist.training.srun import open_store
+from fmnist.training.strategies import WeightedDDPStrategy, WeightedFSDPStrategy
 from fmnist.training.sync_batch_norm import synced
 
 GPU = ("auto", "gpu", "cuda")

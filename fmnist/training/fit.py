@@ -24,6 +24,7 @@ from fmnist.training.distributed import (
     broadcast,
     explained,
     first_to_report,
+    gather,
     launch,
     process_group,
 )
@@ -65,9 +66,15 @@ def prepare_data(training: Training) -> None:
 
 
 def fit(training: Training, checkpoint: Path | None) -> FitOutcome:
-    """Train in this process."""
-    trainer, history = training.trainer, training.history
-    trainer.fit(training.classifier, training.datamodule, ckpt_path=checkpoint, weights_only=True)
+    """Train in this process.
+
+    Raises:
+        ValueError: if the processes of the run, on several machines, have different data.
+    """
+    trainer, history, datamodule = training.trainer, training.history, training.datamodule
+    if trainer.world_size > 1 and any(hashes != datamodule.hashes for hashes in gather(datamodule.hashes)):
+        raise ValueError(f"data.root={datamodule.root}: its files must be the same on all machines")
+    trainer.fit(training.classifier, datamodule, ckpt_path=checkpoint, weights_only=True)
     return FitOutcome(trainer.global_step, trainer.should_stop, history.state_dict())
 
 

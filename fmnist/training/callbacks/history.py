@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fmnist.data.sample_stats import SampleStatsLoader
 from fmnist.runs.files import atomic_write
-from fmnist.training.distributed import batch_weight
 from fmnist.training.metric_names import metric_names
+from fmnist.training.strategies import batch_weight
 
 log = logging.getLogger(__name__)
 
