@@ -15,11 +15,13 @@ import torch
 from conftest import RunScript
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
+from kills import curves
+from lightning.pytorch import Callback, callbacks
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from fmnist import train
-from fmnist.config import build
+from fmnist.config import build, instantiate
 from fmnist.config.checks import check_parts
 from fmnist.config.command_line import COMMANDS
 from fmnist.config.help import CONF, groups, options
@@ -218,6 +220,111 @@ def test_overrides_reach_what_they_name() -> None:
     overrides = ("trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.5", "trainer.precision=32-true")
     trainer = build_evaluation_trainer(composed("trainer=cpu", *overrides))
     assert (trainer.accumulate_grad_batches, trainer.gradient_clip_val, trainer.precision) == (3, 0.5, "32-true")
+
+
+WORKING = {
+    "Callback": {},
+    "Checkpoint": {},
+    "EarlyStopping": {"monitor": "val/loss"},
+    "LearningRateMonitor": {"log_momentum": True},
+    "ModelCheckpoint": {"save_top_k": -1},
+    "Timer": {"duration": "00:01:00:00"},
+}
+REFUSED = {
+    "BackboneFinetuning": "backbone",
+    "BaseFinetuning": "backbone",
+    "BasePredictionWriter": "scripts/predict.py",
+    "BatchSizeFinder": "sweep=batch_size",
+    "EMAWeightAveraging": "callbacks=ema",
+    "GradientAccumulationScheduler": "trainer.accumulate_grad_batches=N",
+    "LambdaCallback": "no functions",
+    "LearningRateFinder": "sweep=learning_rate",
+    "ModelPruning": "prune again",
+    "ModelSummary": "report",
+    "OnExceptionCheckpoint": "checkpoint_every_n_steps",
+    "ProgressBar": "trainer.enable_progress_bar=true",
+    "RichModelSummary": "report",
+    "RichProgressBar": "trainer.enable_progress_bar=true",
+    "SpikeDetection": "stop_on_nan=true",
+    "StochasticWeightAveraging": "callbacks=ema",
+    "TQDMProgressBar": "trainer.enable_progress_bar=true",
+    "ThroughputMonitor": "images_per_second",
+    "WeightAveraging": "callbacks=ema",
+}
+NEEDS_PSUTIL = {"DeviceStatsMonitor"}
+
+
+def lightning_callback(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"_target_": f"lightning.pytorch.callbacks.{name}", **arguments}
+
+
+def test_every_callback_of_lightning_is_tried() -> None:
+    assert {*WORKING, *REFUSED, *NEEDS_PSUTIL} == set(callbacks.__all__)
+
+
+def test_these_callbacks_of_lightning_work(train: RunScript) -> None:
+    words = [f"trainer.limit_{split}_batches=2" for split in ("train", "val", "test")]
+    for name, arguments in WORKING.items():
+        for argument, value in lightning_callback(name, **arguments).items():
+            words.append(f"+callbacks.{name}.{argument}={value}")
+    done = train("trainer.max_epochs=1", *words)
+    assert (done.status, done.err) == (0, "")
+    assert (done.run / "checkpoints" / "epoch=0-step=2.ckpt").is_file()  # of ModelCheckpoint
+    assert "learning_rate-momentum" in curves(done.run)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_these_callbacks_of_lightning_are_refused_with_what_to_take_instead(name: str) -> None:
+    node = lightning_callback(name)
+    cfg: Any = SimpleNamespace(callbacks=OmegaConf.create({"x": node}))
+    with pytest.raises(ValueError, match=f"^callbacks.x._target_={node['_target_']}: .*{REFUSED[name]}"):
+        build.build_callbacks(cfg)
+
+
+def test_a_callback_whose_package_is_missing_is_refused(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", False)
+    monkeypatch.setattr("lightning.pytorch.accelerators.cpu._PSUTIL_AVAILABLE", False)
+    done = train("+callbacks.x._target_=lightning.pytorch.callbacks.DeviceStatsMonitor")
+    done.assert_refused("DeviceStatsMonitor", "psutil")
+    assert not (done.folder / "outputs").exists()
+
+
+@pytest.mark.parametrize("arguments", [{"save_last": True}, {"filename": "last"}, {"filename": "best"}])
+def test_a_model_checkpoint_leaves_the_checkpoints_of_the_run_alone(arguments: dict[str, Any]) -> None:
+    cfg: Any = SimpleNamespace(callbacks=OmegaConf.create({"x": lightning_callback("ModelCheckpoint", **arguments)}))
+    with pytest.raises(ValueError, match=r"^callbacks.x: a run keeps best.ckpt and last.ckpt itself"):
+        build.build_callbacks(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "node", "kind", "named"),
+    [
+        (
+            "loss",
+            {
+                "_target_": "torch.nn.TripletMarginWithDistanceLoss",
+                "distance_function": {"_target_": "torch.nn.PairwiseDistance"},
+            },
+            nn.Module,
+            "loss.distance_function._target_=torch.nn.PairwiseDistance",
+        ),
+        (
+            "model",
+            {"_target_": "fmnist.models.CNN", "hidden": [{"_target_": "torch.nn.Linear"}]},
+            nn.Module,
+            "model.hidden.0._target_=torch.nn.Linear",
+        ),
+        (
+            "callbacks.x",
+            lightning_callback("Timer", duration={"days": {"_target_": "datetime.timedelta"}}),
+            Callback,
+            "callbacks.x.duration.days._target_=datetime.timedelta",
+        ),
+    ],
+)
+def test_a_target_within_arguments_is_refused(key: str, node: dict[str, Any], kind: type, named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named}: arguments are plain values; only {key} itself has a _target_$"):
+        instantiate.build(key, OmegaConf.create(node), kind)
 
 
 def test_gradient_clipping_is_refused_for_16_mixed_with_a_fused_optimizer() -> None:

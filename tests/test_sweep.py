@@ -343,7 +343,7 @@ def test_each_process_of_a_sweep_gets_a_gpu_of_its_own(tmp_path: Path) -> None:
 def test_parallel_jobs_are_one_on_each_gpu_or_core(monkeypatch: pytest.MonkeyPatch) -> None:
     def jobs_at_once(gpus: str) -> int:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-        hydra = OmegaConf.create({"job": {"config_name": "train"}, "sweep": {"subdir": "auto"}, "launcher": {}})
+        hydra = OmegaConf.create({"job": {"config_name": "train"}, "run": {"dir": "."}, "sweep": {"subdir": "auto"}})
         hydra.launcher = {"_target_": "JoblibLauncher", "n_jobs": -1}
         check(hydra)
         return int(hydra.launcher.n_jobs)

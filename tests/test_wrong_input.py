@@ -25,6 +25,7 @@ TRAIN = [
     (["colour=red"], ["colour", "there are", "optimizer"]),
     (["+optimizer.momentun=0.9", "optimizer=sgd"], ["optimizer.momentun", "did you mean momentum"]),
     (["+trainer.max_epoch=3"], ["trainer.max_epoch", "max_epochs"]),
+    (["+optimzer.lr=0.1"], ["optimzer: there is no such key; did you mean optimizer"]),
     (["model=mlp", "model.channels=[3]"], ["model.channels", "model.hidden"]),
     (["model=null"], ["model=null: there is no such option", "cnn"]),
     (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
@@ -80,6 +81,16 @@ TRAIN = [
     (["-m", "hydra.sweeper._target_=os.system"], ["os.system"]),
     (["+loss._partial_=true"], ["loss._partial_=true: must be false"]),
     (["+trainer.logger=false"], ["trainer.logger: cannot be set"]),
+    (["+trainer.default_root_dir=x"], ["trainer.default_root_dir: must not be given"]),
+    (["trainer.gradient_clip_algorithm=value"], ["algorithm=value: needs trainer.gradient_clip_val"]),
+    (["+scheduler.step=3"], ["scheduler: ", "'step'"]),
+    (["callbacks=early_stopping", "+callbacks.early_stopping.monitor=val/loss"], ["monitor: cannot be set"]),
+    (["+callbacks.x={_target_:lightning.pytorch.callbacks.Timer,_partial_:true}"], ["callbacks.x: ", "'monitor'"]),
+    *(
+        ([f"hydra.{setting}"], [f"hydra.{setting.split('=')[0]}: must not be given", "outputs="])
+        for setting in ("run.dir=x", "sweep.dir=x", "sweep.subdir=x", "job.chdir=true", "output_subdir=x")
+    ),
+    (["-m", "hydra.output_subdir=x", "seed=0,1"], ["hydra.output_subdir: must not be given"]),
     (["+model.num_classes=5"], ["model.num_classes: cannot be set"]),
     # Nothing, and keys that are removed or given twice.
     *(([word], [f"{word} can't be read: must be key=value"]) for word in ("nonsense", "=3", "++=", "+@x=", "~")),
@@ -109,6 +120,7 @@ TRAIN = [
 ]
 OTHERS = [
     (["evaluate"], ["run=", "checkpoint="]),
+    (["evaluate", "+a.b=1"], ["a: there is no such key"]),
     (["evaluate", "run=a", "checkpoint=b"], ["either"]),
     (["evaluate", "run=*.ckpt"], ["run=*.ckpt", "no run folder"]),
     (["evaluate", "checkpoint=nowhere.ckpt"], ["no checkpoint nowhere.ckpt"]),

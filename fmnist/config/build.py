@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor, WeightAveraging
+from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim import Optimizer
 
+from fmnist.config.callbacks import build_callbacks
 from fmnist.config.checks import check_loss, check_monitor, check_parts
 from fmnist.config.errors import one_line
 from fmnist.config.instantiate import build, plain_config
@@ -27,7 +27,6 @@ from fmnist.runs.checkpoints import AtomicCheckpointIO
 from fmnist.runs.run import Run
 from fmnist.training import schedules
 from fmnist.training.callbacks import (
-    AveragedWeights,
     Divergence,
     History,
     Interruption,
@@ -161,10 +160,15 @@ def build_classifier(
     loss = build("loss", cfg.loss, nn.Module)
     optimizer = build("optimizer", cfg.optimizer, Optimizer, partly=True)
     schedule = build("scheduler", cfg.scheduler, schedules, partly=True)
-    try:
-        optimizer([nn.Parameter(torch.zeros(1))])
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"optimizer: {one_line(error)}") from error
+    trials: dict[str, Callable[[], Any]] = {
+        "optimizer": lambda: optimizer([nn.Parameter(torch.zeros(1))]),
+        "scheduler": lambda: schedule(0, 1),
+    }
+    for group, trial in trials.items():
+        try:
+            trial()
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{group}: {one_line(error)}") from error
     classifier = Classifier(network, loss, optimizer, schedule, classes=dataset.classes)
     # Lightning does it after it has loaded a checkpoint, whose weights would have gone through single precision.
     return classifier.double() if str(cfg.trainer.get("precision")) in DOUBLE else classifier
@@ -196,29 +200,6 @@ def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
     augment = build("augment", cfg.augment, Augmentation)
     datamodule: FashionMNISTDataModule = build("data", cfg.data, FashionMNISTDataModule, augment=augment, seed=cfg.seed)
     return datamodule
-
-
-def build_callbacks(cfg: DictConfig) -> list[Callback]:
-    """Build the callbacks of the config; a partial one gets the monitored metric and its direction."""
-    callbacks = []
-    for name, node in cfg.callbacks.items():
-        callback = build(f"callbacks.{name}", node, Callback, partly=None)
-        for argument, value in node.items():
-            if re.search("path|dir", argument) or ("file" in argument and os.sep in str(value)):
-                raise ValueError(f"callbacks.{name}.{argument}={value}: a run writes only in its own folder")
-        if isinstance(callback, functools.partial):
-            if not cfg.data.val_size:
-                raise ValueError(
-                    f"callbacks.{name} monitors {cfg.monitor}, but there are no validation images (data.val_size=0)"
-                )
-            callback = callback(monitor=cfg.monitor, mode=direction(cfg.monitor))
-        if isinstance(callback, WeightAveraging) and not isinstance(callback, AveragedWeights):
-            raise ValueError(
-                f"callbacks.{name}._target_={node._target_}: with a late start it validates the initial weights; "
-                "callbacks=ema averages weights"
-            )
-        callbacks.append(callback)
-    return callbacks
 
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:

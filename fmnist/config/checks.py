@@ -17,6 +17,12 @@ from fmnist.training.rank_info import check_processes
 COARSE = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
 """Precisions of weights whose last digit is larger than a step of their average."""
 
+UNUSED = (
+    *("default_root_dir", "enable_autolog_hparams", "limit_predict_batches", "model_registry"),
+    *("reload_dataloaders_every_n_epochs", "sync_batchnorm"),
+)
+"""Arguments of the Trainer without an effect on a run."""
+
 
 def check_monitor(cfg: DictConfig, dataset: DatasetInfo) -> None:
     """Refuse a monitored metric that isn't one of the validation images: test images are for the result alone.
@@ -51,6 +57,10 @@ def check_parts(cfg: DictConfig, trainer: Trainer) -> None:
         ValueError: naming the key.
     """
     check_processes(trainer.num_devices, trainer.num_nodes)
+    if unused := [name for name in UNUSED if name in cfg.trainer]:
+        raise ValueError(f"trainer.{unused[0]}: must not be given, as it has no effect on a run")
+    if (algorithm := cfg.trainer.get("gradient_clip_algorithm")) and not trainer.gradient_clip_val:
+        raise ValueError(f"trainer.gradient_clip_algorithm={algorithm}: needs trainer.gradient_clip_val")
     if cfg.data.batch_size < trainer.world_size:
         raise ValueError(
             f"data.batch_size={cfg.data.batch_size}: must be at least {trainer.world_size}, "

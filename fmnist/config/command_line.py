@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist.config.help import CONF, help_text
+from fmnist.config.help import CONF, groups, help_text
 from fmnist.config.messages import USER_ERRORS, explain, fail, unreadable
 from fmnist.config.overrides import expand_home, flags_first, key_of, paths_as_value
 from fmnist.config.processes import INTERRUPTED, REQUEUE, Terminated, at_end, quick_end
@@ -86,7 +86,7 @@ def run(command: str) -> None:
         if settings.mode == RunMode.MULTIRUN:
             return importlib.import_module("fmnist.sweep.job").run_in_sweep(command, cfg, settings, raises)
         try:
-            return load(command).main(cfg, settings)
+            return call(command, cfg, settings)
         except USER_ERRORS as error:  # here, as Hydra would print a line of its own about it
             if raises:
                 raise
@@ -125,6 +125,21 @@ def run_hydra(task: Any, command: str) -> None:
         os.environ.pop(FULL_ERROR)
         if before is not None:
             os.environ[FULL_ERROR] = before
+
+
+def call(command: str, cfg: DictConfig, settings: DictConfig) -> Any:
+    """Call the `main` of a command.
+
+    Raises:
+        ValueError: if the config has a group that the command doesn't use, as `+optimzer.lr=1` makes one.
+    """
+    known = groups(command)
+    for key, value in cfg.items():
+        if isinstance(value, DictConfig) and key not in known:
+            from fmnist.config.validation import did_you_mean  # which imports pydantic
+
+            raise ValueError(f"{key!s}: there is no such key{did_you_mean(str(key), known)}")
+    return load(command).main(cfg, settings)
 
 
 def load(command: str) -> Any:

@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -20,19 +20,19 @@ REFUSALS = (ValueError, TypeError, ImportError, RuntimeError, OverflowError, Mem
 """The errors with which classes refuse arguments."""
 
 
-def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool | None = False, **extra: Any) -> Any:
+def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool = False, **extra: Any) -> Any:
     """Return the `_target_` of a node of the config, called with the node's other keys.
 
     Args:
         key: of the node in the config, for messages.
         kind: the class that the target is or descends from, or the module of which it is a function. A config from a
             stranger builds nothing else.
-        partly: whether the node has to be `_partial_`, a function to be called later with more arguments; None allows
-            both.
+        partly: whether the node has to be `_partial_`, a function to be called later with more arguments.
         extra: arguments that the user can't set.
 
     Raises:
-        ValueError: if the target is of another kind, an argument doesn't exist, or its value isn't allowed.
+        ValueError: if the target is of another kind, an argument doesn't exist or has a `_target_` of its own, or its
+            value isn't allowed.
     """
     if not isinstance(node, DictConfig):
         raise ValueError(f"{key}={node}: must have a _target_ and arguments")
@@ -41,8 +41,10 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool |
     partial = bool(arguments.pop("_partial_", False))
     if fixed := sorted(extra.keys() & arguments.keys()):
         raise ValueError(f"{key}.{fixed[0]}: cannot be set")
-    if partly not in (None, partial):
+    if partly != partial:
         raise ValueError(f"{key}._partial_={json.dumps(partial)}: must be {json.dumps(partly)}")
+    if nested := next(targets_below(key, arguments), None):
+        raise ValueError(f"{nested}: arguments are plain values; only {key} itself has a _target_")
     check_arguments(key, target, arguments)
     # Not by Hydra's `instantiate`: its partial functions check the target at each call, for 0.4 ms, and a schedule is
     # called in each training step.
@@ -72,6 +74,15 @@ def find_target(key: str, name: str, kind: type | ModuleType) -> Callable[..., A
         raise ValueError(f"{key}._target_={name}: must be {allowed}")
     found: Callable[..., Any] = target
     return found
+
+
+def targets_below(key: str, value: Any) -> Iterator[str]:
+    """Yield the key of each `_target_` in a value, at any depth."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, below in items:
+        if name == "_target_":
+            yield f"{key}.{name}={below}"
+        yield from targets_below(f"{key}.{name}", below)
 
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:

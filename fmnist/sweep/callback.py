@@ -26,6 +26,8 @@ from fmnist.sweep.workers import STOP_FILE, continue_in_own_session
 from fmnist.training.rank_info import check_sweep
 
 AUTO = "auto"
+HYDRA_FOLDERS = {"run.dir": ".", "output_subdir": None, "job.chdir": None, "sweep.dir": AUTO, "sweep.subdir": AUTO}
+"""Settings of Hydra that a user can't change, and their values in conf/command_line.yaml."""
 
 
 class SweepCallback(Callback):
@@ -37,6 +39,13 @@ class SweepCallback(Callback):
 
     def __init__(self, **for_jobs: Any) -> None:
         self.for_jobs = for_jobs
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Exit with a one-line error where a folder of Hydra's is set."""
+        try:
+            check_folders(config.hydra, in_sweep=False)
+        except ValueError as error:
+            fail(str(error))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Prepare the sweep; exit with a one-line error where it is not valid."""
@@ -114,15 +123,25 @@ def check(hydra: Any) -> None:
     check_sweep()
     if hydra.job.config_name == "tune":
         raise ValueError("-m and sweep=... don't go with tuning, which chooses the values itself: see search=...")
-    if hydra.sweep.subdir != AUTO:
-        raise ValueError("hydra.sweep.subdir: must not be given: the folder of a job is named by its overrides")
     if uses_joblib(hydra.launcher) and not hasattr(os, "fork"):
         raise ValueError("sweep=parallel: it needs Linux or macOS; without it the jobs run one after the other")
+    check_folders(hydra, in_sweep=True)
     jobs_at_once = hydra.launcher.get("n_jobs", 1)
     if jobs_at_once == 0 or jobs_at_once < -1:
         raise ValueError(f"hydra.launcher.n_jobs={jobs_at_once}: must be at least 1, or -1 for one on each GPU or core")
     if jobs_at_once == -1:
         hydra.launcher.n_jobs = len(visible_gpus()) or -1
+
+
+def check_folders(hydra: DictConfig, *, in_sweep: bool) -> None:
+    """Refuse settings of Hydra's own folders, but for the folder of a sweep.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for name, value in HYDRA_FOLDERS.items():
+        if (OmegaConf.select(hydra, name) or None) != value and not (in_sweep and name == "sweep.dir"):
+            raise ValueError(f"hydra.{name}: must not be given: outputs=... and name=... say where a run goes")
 
 
 def uses_joblib(launcher: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig
 
-from fmnist.config.command_line import load
+from fmnist.config.command_line import call, load
 from fmnist.config.messages import USER_ERRORS, explain
 from fmnist.config.processes import INTERRUPTED
 from fmnist.runs.files import atomic_write, load_json, write_json
@@ -112,8 +112,8 @@ def _attempt(job: str, cfg: DictConfig, hydra: DictConfig, run: Run) -> tuple[Ou
         for _ in range(2):  # again after the imports: they take seconds, in which another process may finish the job
             if job == "train" and run.status == "finished":
                 return Outcome(name, "already finished", _number(run.load_metrics().get(cfg.monitor))), None
-            module = load(job)
-        value = _number(module.main(cfg, hydra))
+            load(job)
+        value = _number(call(job, cfg, hydra))
         (run.folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         return Outcome(name, "finished", value), None
     except RunIsBusy:

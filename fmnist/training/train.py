@@ -78,7 +78,7 @@ def train(training: Training, checkpoint: Path | None = None) -> Trained:
     except ProcessLostError as error:
         error.args = (f"{error}; resume with:  {run.resume_command}",)
         raise
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ModuleNotFoundError) as error:  # which callbacks raise
         raise ValueError(" ".join(str(error).split())) from error
     finally:
         record_end(training, status)
