@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that --help, --cfg and tab completion answer at once.
 """
 
+import argparse
 import atexit
 import gc
 import importlib
@@ -59,24 +60,9 @@ def run(command: str) -> None:
     Args:
         command: its name.
     """
-    try:
-        arguments = paths_as_value(PATHS_KEYS.get(command), sys.argv[1:])
-    except ValueError as error:
-        fail(str(error))
-    sys.argv[1:] = flags_first(arguments)
-    parser = get_args_parser()
-    parser.error = lambda message: fail(f"{message} (--help lists what there is)")  # type: ignore[method-assign]
-    given = parser.parse_args()
-    if given.help:  # not by Hydra, which would look for its groups, twice, for most of a second
+    if read_arguments(command).help:  # not by Hydra, which would look for its groups, twice, for most of a second
         print(help_text(command))
         return
-    for override in given.overrides:
-        if not key_of(override):  # Hydra fails on some of them
-            fail(unreadable(override))
-    if given.multirun and (given.cfg or given.info):
-        fail("--cfg and --info show one config: leave out -m, and give one value to each key")
-    if given.hydra_help:  # Hydra would look for the overrides among its own keys
-        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in given.overrides]
     raises = os.environ.get(FULL_ERROR) == "1"
     OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
 
@@ -112,6 +98,27 @@ def run(command: str) -> None:
         status = REQUEUE if isinstance(signal, Terminated) else INTERRUPTED
         quick_end.prepare(status)
         sys.exit(status)
+
+
+def read_arguments(command: str) -> argparse.Namespace:
+    """Bring the arguments of the command line into Hydra's grammar, and return its flags and overrides.
+
+    Those that Hydra would fail on or misread end in one line on stderr.
+    """
+    try:
+        sys.argv[1:] = flags_first(paths_as_value(PATHS_KEYS.get(command), sys.argv[1:]))
+    except ValueError as error:
+        fail(str(error))
+    parser = get_args_parser()
+    parser.error = lambda message: fail(f"{message} (--help lists what there is)")  # type: ignore[method-assign]
+    given = parser.parse_args()
+    if unclear := [override for override in given.overrides if not key_of(override) and not given.help]:
+        fail(unreadable(unclear[0]))
+    if given.multirun and (given.cfg or given.info):
+        fail("--cfg and --info show one config: leave out -m, and give one value to each key")
+    if given.hydra_help:  # Hydra would look for the overrides among its own keys
+        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument not in given.overrides]
+    return given
 
 
 def run_hydra(task: Any, command: str) -> None:
