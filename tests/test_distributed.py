@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import RunScript
+from kills import curves
 from processes import QUIET, SCRIPT, STARTED, Started, family, start, wait_for
 
 from fmnist.config.processes import REQUEUE
@@ -248,6 +249,7 @@ def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
     finished(train(tmp_path / "cut", f"resume={run.folder}"))
     assert whole.err == []
     assert distance(run, only_run(tmp_path / "whole")) == 0
+    assert curves(run.folder)["train/loss_step"] == curves(only_run(tmp_path / "whole").folder)["train/loss_step"]
     for mine, other in zip(rows(run), rows(only_run(tmp_path / "whole")), strict=True):
         assert {name: float(value or 0) for name, value in mine.items()} == pytest.approx(
             {name: float(value or 0) for name, value in other.items()}, rel=1e-5

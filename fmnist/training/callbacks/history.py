@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fmnist.data.sample_stats import SampleStatsLoader
 from fmnist.runs.files import atomic_write
+from fmnist.training.distributed import gather
 from fmnist.training.metric_names import metric_names
 from fmnist.training.strategies import batch_weight
 
@@ -151,17 +152,25 @@ def epoch_line(row: Row, epochs: int) -> str:
 class StepLoss(Callback):
     """Logs train/loss_step: each `trainer.log_every_n_steps` the mean loss of the batches since the last time.
 
-    `self.log` would write it after the step's checkpoint: a run that is killed between the two would lose it. What has
-    been summed is a part of the checkpoints, so that a resumed run logs the same means.
+    `self.log` would write it after the step's checkpoint: a run that is killed between the two would lose it. What each
+    process has summed is a part of the checkpoints, so that a resumed run logs the same means.
     """
 
     def __init__(self) -> None:
         self._sum: Tensor | float = 0.0
         self._batches = 0
         self._step = 0
+        self._world_size = 1
+        self._restored = [0.0]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._world_size = trainer.world_size
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
+        sums = self._restored
+        same = len(sums) == self._world_size
+        self._sum = sums[trainer.global_rank] if same else sum(sums) / len(sums)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -183,10 +192,12 @@ class StepLoss(Callback):
         return float(trainer.strategy.reduce(mean, reduce_op="mean") if trainer.world_size > 1 else mean)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sum": float(self._sum), "batches": self._batches}
+        own = float(self._sum)
+        return {"sums": gather(own) if self._world_size > 1 else [own], "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sum, self._batches = state_dict["sum"], state_dict["batches"]
+        self._restored = state_dict["sums"] if "sums" in state_dict else [state_dict["sum"]]  # of an older version
+        self._batches = state_dict["batches"]
 
 
 class RecordSampleStats(Callback):
