@@ -13,7 +13,9 @@ import torch
 from conftest import Done, RunScript, press_ctrl_c
 from kills import curves, differences
 from kills import equal as same
+from lightning.pytorch import Callback
 
+from fmnist.config import build
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
@@ -296,6 +298,29 @@ def test_early_stopping_watches_the_monitored_metric(train: RunScript) -> None:
     assert len(losses) < 30
     assert worse == [False] * (len(worse) - 1) + [True]
     assert "early stopping" in done.out
+
+
+class Frozen(Callback):
+    """Lets the first epochs change no weight."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.current_epoch < self.epochs:
+            trainer.optimizers[0].param_groups[0]["lr"] = 0.0
+
+
+@pytest.mark.parametrize(("frozen", "expected"), [(3, 5), (9, 4)], ids=["improves again", "never improves"])
+def test_early_stopping_decides_anew_after_the_least_number_of_epochs(
+    train: RunScript, monkeypatch: pytest.MonkeyPatch, frozen: int, expected: int
+) -> None:
+    original = build.build_callbacks
+    monkeypatch.setattr(build, "build_callbacks", lambda cfg: [*original(cfg), Frozen(frozen)])
+    options = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "monitor=val/loss")
+    done = train(*options, "optimizer.weight_decay=0", "+trainer.min_epochs=4", "trainer.max_epochs=5", "test=false")
+    assert done.status == 0, done.err
+    assert metrics_of(done.run)["epochs"] == expected
 
 
 def test_a_short_epoch_is_logged_once(train: RunScript) -> None:
