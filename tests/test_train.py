@@ -39,6 +39,7 @@ def test_a_run_writes_everything_into_one_folder(train: RunScript) -> None:
     done = train("name=mine", "trainer.max_epochs=3", "report=true")
     assert done.status == 0, done.err
     assert done.err == ""
+    assert "not validated" not in done.out
     run = done.run
     assert run.parent.name == "mine"
     names = {path.name for path in run.iterdir()}
@@ -172,6 +173,7 @@ def test_the_best_checkpoint_has_the_best_monitored_metric_of_the_validated_epoc
     options = ("trainer.max_epochs=9", "trainer.check_val_every_n_epoch=2", "monitor=val/loss")
     done = train(*options, "optimizer=sgd", "scheduler=constant", "optimizer.lr=0.3")
     assert done.status == 0, done.err
+    assert "the last epoch was not validated: the result is of the best checkpoint before it" in done.out
     rows = rows_of(done.run)
     assert [row["epoch"] for row in rows if row["val/loss"]] == ["0", "2", "4", "6", "8"]
     assert [row["epoch"] for row in rows if row["train/accuracy"]] == [str(epoch) for epoch in range(1, 10)]
