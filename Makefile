@@ -49,7 +49,7 @@ test-browser: $(READY) ## Look at TensorBoard and a report in headless Chromium 
 	@exec $(BIN)/python -m pytest -m browser $(args)
 
 board: $(READY) ## Show the training curves of outputs/ with TensorBoard; ARGS go to tensorboard
-	@exec $(BIN)/tensorboard --logdir outputs --host 127.0.0.1 $(args)
+	@exec $(BIN)/tensorboard --logdir outputs --host 127.0.0.1 --samples_per_plugin images=100 $(args)
 
 check: $(READY) ## Lint, check format and types, run the fast tests
 	$(BIN)/ruff check .

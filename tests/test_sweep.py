@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 from conftest import Done, RunScript
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from fmnist.runs.run import Run
 from fmnist.sweep.callback import check
 from fmnist.sweep.folders import MAX_NAME, belongs, job_name, same_settings, sweep_name
-from fmnist.sweep.overrides import SweepOverrides
+from fmnist.sweep.overrides import SweepOverrides, parse_sweep
 from fmnist.sweep.summary import Sweep
 
 ROOT = Path(__file__).parent.parent
@@ -139,6 +141,29 @@ def test_a_sweep_is_named_by_what_its_jobs_have_in_common() -> None:
     several = [name({"seed"}, test=value) for value in ("test=true", "test=false")]
     assert len({"sweep_seed", *several}) == 3
     assert name({"seed"}, a="a=1", b="b=2") == name({"seed"}, b="b=2", a="a=1")
+
+
+@pytest.mark.parametrize(
+    ("values", "jobs"),
+    [
+        ("range(0,0.4,0.1)", 5),  # by Hydra's rounding 0.4 is one of them
+        ("range(0.3,0,-0.15)", 3),
+        ("range(0.1,0.5,0.3)", 2),
+        ("range(0.5,0.1,0.3)", 0),
+        ("sort(range(0,0.5,0.2))", 3),
+        ("sort(range(0,5,2),reverse=true)", 3),
+        ("shuffle(0.1,0.2)", 2),
+    ],
+)
+def test_a_sweep_has_as_many_jobs_as_hydra_runs(values: str, jobs: int) -> None:
+    given = [f"model.dropout={values}", "seed=0"]
+    (batch,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(given), None) or [[]]
+    assert len(batch) == jobs
+    if jobs:
+        assert parse_sweep(given, Any).jobs == jobs
+    else:
+        with pytest.raises(ValueError, match="a sweep of 0 jobs"):
+            parse_sweep(given, Any)
 
 
 def test_a_job_whose_settings_have_changed_gets_a_folder_of_its_own(sweep: Path, train: RunScript) -> None:

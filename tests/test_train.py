@@ -13,7 +13,9 @@ import torch
 from conftest import Done, RunScript, press_ctrl_c
 from kills import curves, differences
 from kills import equal as same
+from lightning.pytorch import Callback
 
+from fmnist.config import build
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
@@ -37,6 +39,7 @@ def test_a_run_writes_everything_into_one_folder(train: RunScript) -> None:
     done = train("name=mine", "trainer.max_epochs=3", "report=true")
     assert done.status == 0, done.err
     assert done.err == ""
+    assert "not validated" not in done.out
     run = done.run
     assert run.parent.name == "mine"
     names = {path.name for path in run.iterdir()}
@@ -170,6 +173,7 @@ def test_the_best_checkpoint_has_the_best_monitored_metric_of_the_validated_epoc
     options = ("trainer.max_epochs=9", "trainer.check_val_every_n_epoch=2", "monitor=val/loss")
     done = train(*options, "optimizer=sgd", "scheduler=constant", "optimizer.lr=0.3")
     assert done.status == 0, done.err
+    assert "the last epoch was not validated: the result is of the best checkpoint before it" in done.out
     rows = rows_of(done.run)
     assert [row["epoch"] for row in rows if row["val/loss"]] == ["0", "2", "4", "6", "8"]
     assert [row["epoch"] for row in rows if row["train/accuracy"]] == [str(epoch) for epoch in range(1, 10)]
@@ -296,6 +300,29 @@ def test_early_stopping_watches_the_monitored_metric(train: RunScript) -> None:
     assert len(losses) < 30
     assert worse == [False] * (len(worse) - 1) + [True]
     assert "early stopping" in done.out
+
+
+class Frozen(Callback):
+    """Lets the first epochs change no weight."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.current_epoch < self.epochs:
+            trainer.optimizers[0].param_groups[0]["lr"] = 0.0
+
+
+@pytest.mark.parametrize(("frozen", "expected"), [(3, 5), (9, 4)], ids=["improves again", "never improves"])
+def test_early_stopping_decides_anew_after_the_least_number_of_epochs(
+    train: RunScript, monkeypatch: pytest.MonkeyPatch, frozen: int, expected: int
+) -> None:
+    original = build.build_callbacks
+    monkeypatch.setattr(build, "build_callbacks", lambda cfg: [*original(cfg), Frozen(frozen)])
+    options = ("callbacks=early_stopping", "callbacks.early_stopping.patience=1", "monitor=val/loss")
+    done = train(*options, "optimizer.weight_decay=0", "+trainer.min_epochs=4", "trainer.max_epochs=5", "test=false")
+    assert done.status == 0, done.err
+    assert metrics_of(done.run)["epochs"] == expected
 
 
 def test_a_short_epoch_is_logged_once(train: RunScript) -> None:

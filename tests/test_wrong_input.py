@@ -65,6 +65,14 @@ TRAIN = [
     (["seed=0,1"], ["seed=0,1", "-m", "[1,2]"]),
     (["-m", "model.dropout=1.5,1.7", "seed=0,1"], ["model.dropout=1.5", "less than 1", "1 more such"]),
     (["-m", "resume=a,b"], ["resume", "leave out -m"]),
+    (
+        ["-m", "optimizer=sgd,adam", "optimizer.betas=[0.8,0.9]"],
+        ["not all of optimizer=sgd,adam", "++optimizer.betas="],
+    ),
+    (["-m", "optimizer=sgd,momentum", "optimizer.momentum=0.8"], ["and the default have it", "++optimizer.momentum="]),
+    (["-m", "optimizer=sgd,adam", "optimizer.lrr=1"], ["optimizer.lrr: there is no such key", "mean optimizer.lr"]),
+    (["name=2024_01"], ["name=202401: must be a string: in quotes it is one", """'name="..."'"""]),
+    *(([f"+trainer.val_check_interval={n}"], [f"trainer.val_check_interval={n}: must be"]) for n in (0, -1, 1.5)),
     # Several processes.
     (["trainer=ddp_cpu", "trainer.devices=4097"], ["trainer.devices=4097: must be at most ", "four for each core"]),
     (["trainer=ddp_cpu", "trainer.num_nodes=2"], ["trainer.num_nodes=2", "torchrun or srun", "docs/scale.md"]),
@@ -137,6 +145,7 @@ OTHERS = [
     (["get_data", "root='a\0b'"], [r"root='a\x00b'", "NUL"]),
     (["get_data", "root=/proc/nope"], ["error: root=/proc/nope cannot be written to", "by root=<folder>"]),
     (["tune", "max_seconds=nan"], ["max_seconds=NaN", "finite"]),
+    (["tune", "study=2024_01"], ["study=202401", "in quotes"]),
     (["tune", "+search.augment.shift={low:2,high:1}"], ["search.augment.shift.low=2", "less than"]),
     (["tune", "sampler=nope"], ["sampler=nope", "did you mean tpe?"]),
     (["tune", "resume=x"], ["resume=x", "own command"]),
@@ -174,6 +183,8 @@ def test_data_that_no_source_has_is_refused(run_script: RunScript, monkeypatch: 
     [
         ("data.val_size=600", ["data.val_size=600: must be less than 600"]),
         *((f"trainer.limit_{split}_batches=0.0001", ["leaves nothing"]) for split in ("train", "val", "test")),
+        ("trainer.overfit_batches=0.0001", ["trainer.overfit_batches=0.0001 leaves nothing of 10 train batches"]),
+        ("+trainer.val_check_interval=11", ["trainer.val_check_interval=11: must be at most 10"]),
         ("+trainer.val_check_interval=1000", ["val_check_interval"]),  # only Lightning checks it
     ],
 )

@@ -29,13 +29,18 @@ def options(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-def keys(job: str) -> list[str]:
-    """Return everything that can stand before a '=': the groups, and each key of the composed config."""
+def keys(job: str, choice: str | None = None) -> list[str]:
+    """Return everything that can stand before a '=': the groups, and each key of the composed config.
+
+    Args:
+        job: the command.
+        choice: group=option; None takes the choices of the command line.
+    """
     names = groups(job)
     choices = [word for word in sys.argv[1:] if word.split("=")[0] in names and "," not in word]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         try:
-            cfg = OmegaConf.to_container(hydra.compose(job, choices))
+            cfg = OmegaConf.to_container(hydra.compose(job, [choice] if choice else choices))
         except HydraException:  # one of the choices is invalid, too
             cfg = OmegaConf.to_container(hydra.compose(job))
     found = dict.fromkeys(names)

@@ -65,6 +65,7 @@ class TrainerKeys:
     max_steps: Annotated[Steps | Literal[-1], RESUMABLE]
     accumulate_grad_batches: Annotated[Steps, RESUMABLE]
     check_val_every_n_epoch: Annotated[Steps | None, RESUMABLE]
+    val_check_interval: Annotated[Fraction | str | dict[str, float] | None, RESUMABLE]  # the latter two are times
     log_every_n_steps: Annotated[Steps, FREE]
     limit_train_batches: Annotated[Fraction, RESUMABLE]
     limit_val_batches: Annotated[Fraction, RESUMABLE]

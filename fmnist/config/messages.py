@@ -76,7 +76,10 @@ def explain_key(key: str, command: str, *, appended: bool) -> str:
     """Return the message for a key that can't be set, with the nearest ones."""
     from fmnist.config.validation import did_you_mean  # which imports pydantic
 
-    known, level = keys(command), key.rpartition(".")[0]
+    known, level, group = keys(command), key.rpartition(".")[0], key.partition(".")[0]
+    swept = next((word for word in sys.argv[1:] if "." in key and key_of(word) == group and "," in word), "")
+    if any(key in keys(command, f"{group}={option}") for option in swept.partition("=")[2].split(",") if option):
+        return f"{key}: not all of {swept} and the default have it; ++{key}=... sets it in those that do"
     if key in known:
         return f"{key}: there is one already: leave out the +" if appended else f"{key}: it is null"
     siblings = [name for name in known if name.rpartition(".")[0] == level]

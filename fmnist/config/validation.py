@@ -69,7 +69,8 @@ def check_value(key: str, hint: Any, value: Any) -> None:
         if not problems:
             return  # no plain value has this type, for example a Tensor
         allowed = " or ".join(dict.fromkeys(_allowed(detail["msg"]) for detail in problems))
-        raise ValueError(f"{key}={_as_typed(value)}: must {allowed.replace(' or be ', ' or ')}") from None
+        quotes = f""": in quotes it is one, '{key}="..."'""" if allowed == "be a string" and value is not None else ""
+        raise ValueError(f"{key}={_as_typed(value)}: must {allowed.replace(' or be ', ' or ')}{quotes}") from None
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

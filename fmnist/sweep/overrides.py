@@ -1,5 +1,6 @@
 """The overrides of a sweep: which keys have several values, and how many jobs that makes."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,12 +46,14 @@ def parse_sweep(given: Sequence[str], loader: ConfigLoader) -> SweepOverrides:
 
 
 def _count_values(override: Override, loader: ConfigLoader) -> int:
-    """Return the number of values without listing them."""
+    """Return the number of values without listing them; of floats at most one more than there may be jobs."""
     values: Any = override.value()
     if isinstance(values, ChoiceSweep):
         return len(values.list)
     if isinstance(values, Glob):
         return len(values.filter(loader.get_group_options(override.get_key_element())))
-    if isinstance(values, RangeSweep) and values.step and None not in (values.start, values.stop):
-        return max(0, math.ceil((values.stop - values.start) / values.step))  # type: ignore[operator]
+    if isinstance(values, RangeSweep):
+        numbers = values.range()
+        # Those of floats depend on Hydra's rounding: range(0,0.4,0.1) has 0.4, too.
+        return len(numbers) if isinstance(numbers, range) else sum(1 for _ in itertools.islice(numbers, MAX_JOBS + 1))
     return 1

@@ -44,10 +44,10 @@ class FitOutcome:
 
 
 def prepare_data(training: Training) -> None:
-    """Get the data, check that each of the Trainer's limits leaves something of them, and log at least once an epoch.
+    """Get the data, check that they go with the Trainer's limits, and log at least once an epoch.
 
     Raises:
-        ValueError: if the data can't be had, or a limit leaves nothing.
+        ValueError: if the data can't be had, a limit leaves nothing, or an epoch ends before its first validation.
     """
     datamodule, trainer = training.datamodule, training.trainer
     datamodule.prepare_data()
@@ -57,10 +57,17 @@ def prepare_data(training: Training) -> None:
     }
     batches["train"] = len(datamodule.train_dataloader())
     for split, number in batches.items():
-        limit = getattr(trainer, f"limit_{split}_batches")
+        name = "overfit_batches" if trainer.overfit_batches else f"limit_{split}_batches"  # type: ignore[attr-defined]
+        limit = getattr(trainer, name)
         batches[split] = min(number, limit) if isinstance(limit, int) else int(number * limit)
         if number and not batches[split]:
-            raise ValueError(f"trainer.limit_{split}_batches={limit} leaves nothing of {number} batches")
+            raise ValueError(f"trainer.{name}={limit} leaves nothing of {number} {split} batches")
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > batches["train"]:
+        raise ValueError(
+            f"trainer.val_check_interval={interval}: must be at most {batches['train']}, the batches of an epoch; with "
+            "trainer.check_val_every_n_epoch=null it may be more"
+        )
     steps = math.ceil(batches["train"] / trainer.accumulate_grad_batches)
     trainer.log_every_n_steps = min(trainer.log_every_n_steps, steps)  # type: ignore[attr-defined]
 

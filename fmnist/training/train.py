@@ -141,6 +141,8 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
     if chosen.is_file():
         checkpoints.restore_network(training.classifier.network, checkpoints.load(chosen))
         metrics["checkpoint"] = chosen.name
+    if chosen == training.run.best_checkpoint and "val/loss" not in training.history.last:  # as with trainer.max_steps
+        log.info("the last epoch was not validated: the result is of the best checkpoint before it")
     if training.datamodule.val_size:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "val")
         metrics |= result.for_json()

@@ -52,7 +52,7 @@ class Settings(TrainKeys):
     """The keys of conf/tune.yaml, and what they may be."""
 
     name: str | None  # type: ignore[assignment]
-    study: Any
+    study: str | None
     trials: AtLeast1
     max_seconds: Annotated[float, Gt(0)] | None
     n_jobs: AtLeast1
@@ -73,7 +73,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     logs.to_terminal()
     quiet()
     given = read_settings(Settings, cfg)
-    given.study = str(given.study or hydra.runtime.choices.search)
+    given.study = given.study or str(hydra.runtime.choices.search)
     check_settings(given, cfg.data.val_size)
     configs = Configs(list(hydra.overrides.task), given.study)
     search = plain_config(cfg.search)
@@ -112,7 +112,7 @@ def check_settings(given: Settings, val_size: int) -> None:
         raise ValueError(f"resume={given.resume}: a study resumes by its own command, given again")
     if given.name is not None:
         raise ValueError(f"name={given.name}: the runs have the name of their study: study={given.name}")
-    if not re.fullmatch(NAME, given.study):
+    if not re.fullmatch(NAME, given.study or ""):
         raise ValueError(
             f"study={given.study}: must be letters, digits, '_', '-' and '.' alone, beginning with none of '-.'"
         )

@@ -46,12 +46,16 @@ class LastCheckpoint(KeepCheckpoint):
 
     The latter is saved before Lightning ends the epoch, so that a resumed training continues the epoch. An end that a
     callback asks for (early stopping, `trainer.max_time`) waits for the next step: gradients that are accumulated until
-    then are in no checkpoint.
+    then are in no checkpoint. Before `trainer.min_epochs` it counts for its epoch only: the callbacks then decide anew.
     """
 
     def __init__(self, file: Path) -> None:
         super().__init__(file, save_on_train_epoch_end=True)
         self._should_stop = False
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.fit_loop._can_stop_early:
+            self._should_stop = trainer.should_stop = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
