@@ -27,6 +27,7 @@ from fmnist.sweep.callback import check
 from fmnist.sweep.folders import MAX_NAME, belongs, job_name, same_settings, sweep_name
 from fmnist.sweep.overrides import SweepOverrides, parse_sweep
 from fmnist.sweep.summary import Sweep
+from fmnist.sweep.workers import end_announced
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("-m", "trainer.max_epochs=1", "test=false")
@@ -521,7 +522,26 @@ def test_slurm_gets_what_its_config_says(run_script: RunScript) -> None:
     assert done.status == 0, done.err
     launcher = OmegaConf.create(done.out.partition("\n")[2])
     assert launcher.gpus_per_node == 1
+    assert launcher.max_num_timeout > 0  # a job that its time limit ends is started again
     assert launcher._target_.endswith(".SlurmLauncher")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_job_of_slurm_is_interrupted_before_submitit_handles_the_signal(number: signal.Signals) -> None:
+    handled: list[int] = []
+    names = (signal.SIGTERM, signal.SIGUSR2)
+    before = {name: signal.signal(name, lambda number, _: handled.append(number)) for name in names}  # submitit's
+    try:
+        with end_announced() as announced:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            assert announced == [signal.SIGUSR2] * (number == signal.SIGUSR2)
+            assert handled == []
+        signal.raise_signal(number)
+        assert handled == [number]
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 @pytest.mark.parametrize("sweep", ["slurm", "ray"])

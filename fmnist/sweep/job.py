@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from fmnist.config.processes import INTERRUPTED
 from fmnist.runs.files import atomic_write, load_json, write_json
 from fmnist.runs.run import Run, RunIsBusy
 from fmnist.sweep.gpu_assignment import use_own_gpu
-from fmnist.sweep.workers import STOP_FILE, interrupted_when
+from fmnist.sweep.workers import ANNOUNCEMENT, STOP_FILE, end_announced, interrupted_when
 
 OUTCOME_FILES = "[!.]*.json"
 Status = Literal["finished", "already finished", "failed", "interrupted", "running in another process"]
@@ -48,7 +49,7 @@ def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> 
     A failure is recorded and, unless `raises` is set, not raised, so that Hydra runs the other jobs.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, unless this is a worker of a parallel sweep.
+        KeyboardInterrupt: after Ctrl-C, where the jobs run one after the other.
     """
     run = Run(Path(hydra.runtime.output_dir))
     if hydra.callbacks.sweep.outcomes is not None:
@@ -75,16 +76,19 @@ def _run_in_parallel(job: str, cfg: DictConfig, hydra: DictConfig, run: Run, rai
         with contextlib.suppress(OSError):  # there is something in it
             run.folder.rmdir()
         return None
-    with _silent(), interrupted_when(stopped) if is_worker else contextlib.nullcontext():
+    with end_announced() as announced, _silent(), interrupted_when(stopped) if is_worker else contextlib.nullcontext():
         use_own_gpu(Path(hydra.sweep.dir))
         outcome, error = _attempt(job, cfg, hydra, run)
+    if announced and outcome.status == "interrupted":
+        with contextlib.suppress(Exception):  # of submitit, where the job was started again often enough
+            signal.raise_signal(ANNOUNCEMENT)  # submitit has SLURM start the job again, and ends this process
     with contextlib.suppress(OSError):  # of a full disk
         write_json(outcomes / f"{hydra.job.num}.json", asdict(outcome))
     line = f"{len([*outcomes.glob(OUTCOME_FILES)])}/{sweep.jobs} {run.folder.name}: {outcome}\n"
     print(line, end="", flush=True)  # at once, as other processes write there, too
     if is_worker and os.getppid() != sweep.parent:
         os._exit(INTERRUPTED)
-    if error and (raises or (isinstance(error, KeyboardInterrupt) and not is_worker)):
+    if error and raises:
         raise error
     return outcome.value
 

@@ -1,4 +1,4 @@
-"""Ctrl-C in a sweep whose jobs run in parallel processes of this machine.
+"""Ctrl-C in a sweep whose jobs run in parallel processes of this machine, and the end of a job that SLURM runs.
 
 A terminal sends Ctrl-C to all processes of its session at once. A worker would die of it between two jobs, and joblib
 would kill the workers while they save. So everything runs in a session of its own, and only the process that was typed
@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fmnist.config.processes import end_with
+from fmnist.config.processes import end_with, interrupted_by_hangup
 
 SECONDS_BETWEEN_LOOKS = 0.5
+ANNOUNCEMENT = signal.SIGUSR2  # by which submitit lets SLURM announce the end of a job
 STOP_FILE = "stop"
 """Asks the workers to end; it lies beside the outcomes of their jobs."""
 
@@ -68,3 +69,31 @@ def interrupted_when(stopped: Callable[[], bool]) -> Iterator[None]:
         with contextlib.suppress(KeyboardInterrupt):  # that came as the work ended
             over.set()
             watcher.join()
+
+
+@contextlib.contextmanager
+def end_announced() -> Iterator[list[int]]:
+    """Within it, interrupt a job of submitit when SLURM ends it, so that a training saves its checkpoint first.
+
+    Otherwise submitit ignores SIGTERM, and on its own signal, which SLURM sends before the job's time is over, has the
+    job started again at once. Outside of submitit it does nothing.
+
+    Returns:
+        The signals of submitit that came.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        came.append(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    handler = signal.getsignal(ANNOUNCEMENT)
+    if not callable(handler):
+        yield came
+        return
+    with interrupted_by_hangup():
+        signal.signal(ANNOUNCEMENT, interrupt)
+        try:
+            yield came
+        finally:
+            signal.signal(ANNOUNCEMENT, handler)
