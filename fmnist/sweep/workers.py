@@ -16,7 +16,9 @@ from pathlib import Path
 from fmnist.config.processes import end_with, interrupted_by_hangup
 
 SECONDS_BETWEEN_LOOKS = 0.5
-ANNOUNCEMENT = signal.SIGUSR2  # by which submitit lets SLURM announce the end of a job
+ANNOUNCEMENT = getattr(
+    signal, "SIGUSR2", signal.SIGTERM
+)  # by which submitit lets SLURM announce a job's end; not on Windows
 STOP_FILE = "stop"
 """Asks the workers to end; it lies beside the outcomes of their jobs."""
 
