@@ -229,6 +229,13 @@ def test_config_file_of_a_resumed_run_builds_only_what_belongs_there(
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.parametrize("loops", [{}, {"fit_loop": []}, None])
+def test_checkpoint_without_its_progress_is_not_resumed(finished_run: Path, run_script: RunScript, loops: Any) -> None:
+    file = finished_run / "checkpoints" / "last.ckpt"
+    torch.save(checkpoints.load(file) | {"loops": loops}, file)
+    run_script("train", "resume=run", "trainer.max_epochs=3").assert_refused("doesn't say how far the run has come")
+
+
 def change_file(run: Path, values: dict[str, Any]) -> None:
     cfg = OmegaConf.load(run / "config.yaml")
     for key, value in values.items():

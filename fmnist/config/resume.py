@@ -89,8 +89,11 @@ def check_progress(run: Run, cfg: DictConfig, checkpoint: Mapping[str, Any], cha
         raise ValueError(f"{run.folder} is finished; trainer.max_epochs=N lets it continue to N epochs")
     if not checkpoint:
         return
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    done = {"max_epochs": epochs, "max_steps": checkpoint["global_step"]}
+    try:
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        done = {"max_epochs": int(epochs), "max_steps": int(checkpoint["global_step"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{run.folder}: its last checkpoint doesn't say how far the run has come") from error
     for name in sorted(done, key=lambda name: f"trainer.{name}" not in changes):  # first the keys that were given
         limit = cfg.trainer[name]  # other values than integers are refused with the Trainer's arguments
         if isinstance(limit, int) and 0 <= limit < done[name] + finished:
