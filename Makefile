@@ -41,8 +41,8 @@ test-slow: cluster ## Run the slow tests (minutes); ARGS go to pytest
 soak: $(READY) ## Half an hour of kills, faults and nonsense, and what survived; ARGS="--minutes 5" for less
 	@exec $(BIN)/python tests/soak.py $(args)
 
-cluster: $(READY) ## Also install what sweeps through SLURM and Ray need
-	@$(BIN)/python -c 'import submitit, ray' 2>/dev/null || REQUIREMENTS=requirements-cluster.lock sh scripts/setup.sh
+cluster: $(READY) ## Also install what SLURM, Ray and PostgreSQL need
+	@$(BIN)/python -c 'import submitit, ray, psycopg' 2>/dev/null || REQUIREMENTS=requirements-cluster.lock sh scripts/setup.sh
 
 test-browser: $(READY) ## Look at TensorBoard and a report in headless Chromium (installed where it is missing)
 	@sh scripts/chromium.sh $(BIN)/python >/dev/null
@@ -68,7 +68,7 @@ lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer vers
 	compile() { "$$uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' $(args) "$$@" pyproject.toml; }; \
-	compile -o requirements.lock && compile --extra cluster --constraint requirements.lock -o requirements-cluster.lock
+	compile -o requirements.lock && compile --extra cluster --extra postgres --constraint requirements.lock -o requirements-cluster.lock
 
 clean: ## Remove the environment and all caches; data and outputs stay
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -17,7 +17,9 @@ import pytest
 from conftest import SCRIPTS, Done, RunScript
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from fmnist.config.build import build_training
 from fmnist.config.help import CONF, options
@@ -315,13 +317,19 @@ def test_the_finalists_and_the_base_setting_are_retrained_with_fresh_seeds_once(
         (["+search.loss.choices=[mean_squared_error]", "monitor=val/loss"], ["monitor=val/loss", "search.loss"]),
         (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
         (["storage=nonsense"], ["storage=nonsense", "URL"]),
-        (["storage=postgresql://me:secret@127.0.0.1:1/db"], ["storage=postgresql://me:***@127.0.0.1:1/db", "psycopg"]),
         (["storage=sqlite:////nowhere/study.db"], ["storage=sqlite:////nowhere/study.db", "unable to open"]),
     ],
 )
 def test_invalid_input_is_refused_and_leaves_nothing(tune: Tune, arguments: list[str], fragments: list[str]) -> None:
     done = tune(*arguments)
     done.assert_refused(*fragments)
+    assert not (done.folder / "outputs").exists()
+
+
+def test_a_missing_driver_is_an_error_that_says_how_to_install_it(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    done = tune("storage=postgresql://me:secret@127.0.0.1:1/db")
+    done.assert_refused("storage=postgresql://me:***@127.0.0.1:1/db", "psycopg is missing: `make cluster`")
     assert not (done.folder / "outputs").exists()
 
 
@@ -359,8 +367,33 @@ def test_a_locked_database_is_an_error(tune: Tune, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["_create_new_trial", "set_trial_intermediate_value", "set_trial_state_values"])
+def test_a_database_that_fails_for_a_moment_loses_no_trial(
+    method: str, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "HEARTBEAT", 1)
+    monkeypatch.setattr(storage, "GRACE", 2)
+    original, calls = getattr(storage.Storage, method), []
+
+    def fail_once(*arguments: Any, **options: Any) -> Any:
+        calls.append(method)
+        if len(calls) == 3:
+            raise StorageInternalError from OperationalError("select", {}, Exception("the server has gone"))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(storage.Storage, method, fail_once)
+    done = tune("trials=3")
+    assert (done.status, done.err) == (0, "")
+    assert "the database was away for a moment" in done.out
+    states = [row["state"] for row in rows(done.folder / STUDY)]
+    assert states.count("finished") == 3
+    assert [state for state in states if state != "finished"] == ["interrupted"] * (method != "_create_new_trial")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heartbeats", [1, 0])
 def test_a_shared_database_works_alike_and_trials_of_dead_processes_are_retried(
-    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    heartbeats: int, tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "HEARTBEAT", 1)
     monkeypatch.setattr(storage, "GRACE", 2)
@@ -374,7 +407,8 @@ def test_a_shared_database_works_alike_and_trials_of_dead_processes_are_retried(
     study = optuna.load_study(study_name="learning_rate", storage=database)
     trial_id = database.create_new_trial(study._study_id)  # of a process on another machine, which then dies
     rate = optuna.Trial(study, trial_id).suggest_float("optimizer.lr", 0.0001, 0.1, log=True)
-    database.record_heartbeat(trial_id)
+    for _ in range(heartbeats):
+        database.record_heartbeat(trial_id)
     done = tune("trials=2", f"storage={url}")
     assert "trial 1: its process died" in done.out
     assert trial_lines(done.out)[-1].startswith(f"trial 2: optimizer.lr={rate:.3g} ")

@@ -8,23 +8,44 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.exceptions import ExperimentalWarning, OptunaError, StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.study import Study
-from optuna.trial import FrozenTrial
-from sqlalchemy.engine import make_url
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError)
 HEARTBEAT = 10  # seconds between two signs of life of a running trial
 GRACE = 60  # seconds without one, after which its process is taken for dead
-PATIENCE = 20  # seconds, while another process writes to a database file
+OUTAGE = 40  # seconds without the server of the database that a trial survives: fewer than GRACE - HEARTBEAT
+PATIENCE = 20  # seconds for a first connection to a server, or while another process writes to a database file
 ATTEMPTS = 5  # to create the tables, which another machine may be doing at the same time
 
 
 class Storage(RDBStorage):
     """A database whose heartbeat survives an error, and ends with the process."""
+
+    lost_at: float | None = None
+    """When its server was first found to be away."""
+
+    def connect(self, dialect: Dialect, _: object, arguments: tuple[Any, ...], parameters: dict[str, Any]) -> Any:
+        """Return a connection; wait for a server that is being started again."""
+        while True:
+            try:
+                connection = dialect.connect(*arguments, **parameters)
+                self.lost_at = None
+                return connection
+            except dialect.loaded_dbapi.OperationalError:
+                self.lost_at = self.lost_at or time.monotonic()
+                if time.monotonic() - self.lost_at > OUTAGE:
+                    raise
+                time.sleep(1)
 
     def record_heartbeat(self, trial_id: int) -> None:
         # A Ctrl-C while Optuna starts its thread leaves it without an end, and the process would wait for it forever.
@@ -32,6 +53,15 @@ class Storage(RDBStorage):
             raise SystemExit
         with contextlib.suppress(SQLAlchemyError, OptunaError):  # it is sent again after the interval
             super().record_heartbeat(trial_id)
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        # Optuna never finds a trial whose process has died before its first heartbeat: so it gets one.
+        for trial in self.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
+            with self.scoped_session() as session:
+                begun = TrialHeartbeatModel.where_trial_id(trial._trial_id, session)
+            if begun is None:
+                self.record_heartbeat(trial._trial_id)
+        return super()._get_stale_trial_ids(study_id)
 
 
 def open_storage(url: str, stale: Callable[[Study, FrozenTrial], None]) -> Storage:
@@ -41,12 +71,21 @@ def open_storage(url: str, stale: Callable[[Study, FrozenTrial], None]) -> Stora
         url: as SQLAlchemy takes it.
         stale: is called with each trial whose heartbeat has stopped for GRACE seconds.
     """
-    options = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite:") else None
+    parsed = make_url(url)
+    kind = parsed.get_backend_name()
+    # pool_pre_ping: a connection that a server has closed is replaced before it is used.
+    options: dict[str, Any] = {} if kind == "sqlite" else {"pool_pre_ping": True}
+    argument = {"sqlite": "timeout", "postgresql": "connect_timeout"}.get(kind)
+    if argument and argument not in parsed.query:
+        options["connect_args"] = {argument: PATIENCE}
     for attempt in range(ATTEMPTS):
         try:
-            return Storage(
+            storage = Storage(
                 url, options, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=stale
             )
+            if kind != "sqlite":
+                event.listen(storage.engine, "do_connect", storage.connect)
+            return storage
         except (SQLAlchemyError, OptunaError) as error:
             if attempt == ATTEMPTS - 1 or not re.search("exists|UNIQUE", str(error)):
                 raise
@@ -70,11 +109,23 @@ def database_errors(name: str, *also: type[Exception]) -> Iterator[None]:
         yield
     except ImportError as error:
         driver = getattr(error.__cause__, "name", None) or "its driver"
-        raise ValueError(f"storage={name}: {driver} is missing: pip install {driver}") from error
-    except errors as error:
-        cause = error.__cause__ if isinstance(error, OptunaError) and error.__cause__ else error
+        way = "`make cluster` installs it" if driver == "psycopg" else f"pip install {driver}"
+        raise ValueError(f"storage={name}: {driver} is missing: {way}") from error
+    except Exception as error:
+        cause = database_error(error) or error
+        if not isinstance(cause, errors):
+            raise
+        if isinstance(cause, OptunaError) and cause.__cause__:
+            cause = cause.__cause__
         message = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
         raise ValueError(f"storage={name}: {message}") from error
+
+
+def database_error(error: BaseException | None) -> BaseException | None:
+    """Return the error of a database that has led to another one: Optuna fails again where it handles some of them."""
+    while error is not None and not isinstance(error, DATABASE_ERRORS):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def hide_password(url: str) -> str:

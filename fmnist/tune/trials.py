@@ -30,6 +30,7 @@ from fmnist.train import train_and_report
 from fmnist.training.callbacks import Pruning, TrainingPruned
 from fmnist.training.fit import prepare_data
 from fmnist.tune.space import Space, suggest
+from fmnist.tune.storage import database_error
 from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_value
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,10 @@ def check_trainings(space: Space, configs: Configs) -> None:
                     raise ValueError(f"search.{parameter.key}: {error}") from error
 
 
+class TrialAbandoned(BaseException):
+    """The database was away during a trial, which stays as that of a killed process does, and is retried."""
+
+
 def run_trial(trial: Trial, tuning: Tuning, space: Space, configs: Configs) -> float:
     """Train what a trial chooses, in a run folder of its own, and return the monitored metric of its checkpoint.
 
@@ -117,7 +122,17 @@ def run_trial(trial: Trial, tuning: Tuning, space: Space, configs: Configs) -> f
     Raises:
         TrialPruned: if the pruner ended it.
         KeyboardInterrupt: if the user pressed Ctrl-C. The trial is queued again.
+        TrialAbandoned: if the database was away.
     """
+    try:
+        return _run_trial(trial, tuning, space, configs)
+    except Exception as error:
+        if database_error(error):
+            raise TrialAbandoned from error
+        raise
+
+
+def _run_trial(trial: Trial, tuning: Tuning, space: Space, configs: Configs) -> float:
     run = tuning.run(trial.number)
 
     def should_prune(epoch: int, value: float) -> bool:
@@ -136,6 +151,8 @@ def run_trial(trial: Trial, tuning: Tuning, space: Space, configs: Configs) -> f
         tuning.retry(trial.number)
         raise
     except Exception as error:
+        if database_error(error):
+            raise
         trial.set_user_attr(ERROR, one_line(error) or type(error).__name__)
         raise
     finally:

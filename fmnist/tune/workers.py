@@ -17,12 +17,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from fmnist.config.processes import interrupted_by_hangup
 from fmnist.tune import storage
 from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_param, format_value
+from fmnist.tune.trials import TrialAbandoned
 
 log = logging.getLogger(__name__)
 
 WORKER = "FMNIST_TUNE_WORKER"
 """Environment variable of a worker process: the id of the process that started it and writes the results."""
 SAME_ERRORS = 3  # first trials that fail alike: so would the others
+MAX_FAILURES = 3  # of the database, one after the other
 POLL = 1.0  # seconds between two looks at the trials of other processes
 KILLED = 1  # exit status if a worker was killed
 
@@ -42,22 +44,30 @@ def run_trials(tuning: Tuning, objective: Callable[[Trial], float], trials: int,
         KeyboardInterrupt: if the user pressed Ctrl-C.
     """
     before = {trial.number for trial in tuning.trials}
-    waited = 0.0
+    waited, failures = 0.0, 0
     while waited <= storage.GRACE + storage.HEARTBEAT:
-        with tuning.lock:
-            optuna.storages.fail_stale_trials(tuning.study)
-            check_errors([trial for trial in tuning.trials if trial.number not in before])
-            enough = len(tuning.trials) >= trials or (max_seconds is not None and tuning.seconds >= max_seconds)
-            if not enough:
-                waited = 0.0
-                tuning.seed_sampler()
-                # Python frees a training's 50 MB of images late: without gc_after_trial each trial added 60 MB.
-                tuning.study.optimize(
-                    objective, n_trials=1, catch=(Exception,), callbacks=[log_trial(tuning)], gc_after_trial=True
-                )
-        tuning.prune_checkpoints()
-        if enough:
+        try:
+            with tuning.lock:
+                optuna.storages.fail_stale_trials(tuning.study)
+                check_errors([trial for trial in tuning.trials if trial.number not in before])
+                enough = len(tuning.trials) >= trials or (max_seconds is not None and tuning.seconds >= max_seconds)
+                if not enough:
+                    waited = 0.0
+                    tuning.seed_sampler()
+                    # Python frees a training's 50 MB of images late: without gc_after_trial each trial added 60 MB.
+                    tuning.study.optimize(
+                        objective, n_trials=1, catch=(Exception,), callbacks=[log_trial(tuning)], gc_after_trial=True
+                    )
+            tuning.prune_checkpoints()
             running = sum(trial.state == TrialState.RUNNING for trial in tuning.trials)
+        except (Exception, TrialAbandoned) as error:
+            failures += 1
+            if failures > MAX_FAILURES or not storage.database_error(error):
+                raise
+            log.info("the database was away for a moment; a trial whose end it doesn't know is retried")
+            continue
+        failures = 0
+        if enough:
             if not running:
                 break
             if not waited and WORKER not in os.environ:
