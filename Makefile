@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train results benchmark test test-slow soak cluster test-browser board check audit lock clean
+.PHONY: help setup train results benchmark test test-slow test-cluster soak cluster test-browser board check audit lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -38,7 +38,10 @@ test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
 test-slow: cluster ## Run the slow tests (minutes); ARGS go to pytest
 	@exec $(BIN)/python -m pytest -m slow $(args)
 
-soak: $(READY) ## Half an hour of kills, faults and nonsense, and what survived; ARGS="--minutes 5" for less
+test-cluster: cluster ## Run the tests on servers of SLURM and PostgreSQL, where these are installed; ARGS go to pytest
+	@exec $(BIN)/python -m pytest -m cluster $(args)
+
+soak: $(READY) ## Half an hour of kills, faults and invalid input, and what survived; ARGS="--minutes 5" for less
 	@exec $(BIN)/python tests/soak.py $(args)
 
 cluster: $(READY) ## Also install what SLURM, Ray and PostgreSQL need

@@ -138,7 +138,7 @@ def hide_password(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:
         shown = url.rpartition("@")[2]  # what stands before it may be a password
-        raise ValueError(f"storage={shown}: must be a URL like postgresql://user@host/database") from None
+        raise ValueError(f"storage={shown}: must be a URL like postgresql+psycopg://user@host/database") from None
 
 
 def quiet() -> None:
