@@ -101,7 +101,8 @@ def killed(folder: Path, words: list[str], seconds: float, kills: int, draw: ran
             break  # it was faster
         found = [config.parent for config in outputs.glob("*/*/config.yaml")]
         if found and Run(found[0]).status == "finished":
-            break  # it only hadn't ended yet
+            Run(found[0]).lock_file.unlink(missing_ok=True)  # it only hadn't ended yet
+            break
         command = [f"resume={found[0]}"] if found else start
     else:
         if status := forks.train(command, log):

@@ -230,7 +230,7 @@ if "resource_tracker" not in " ".join(sys.orig_argv):
 def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
     tmp_path: Path, overrides: list[str], number: int, status: int
 ) -> None:
-    long = [*overrides, "trainer=ddp_cpu", "trainer.max_epochs=60", "augment=flip_shift", "model.dropout=0.3"]
+    long = [*overrides, "trainer=ddp_cpu", "trainer.max_epochs=200", "augment=flip_shift", "model.dropout=0.3"]
     long.append("callbacks=ema")
     whole = finished(train(tmp_path / "whole", *long))
     (tmp_path / "sitecustomize.py").write_text(DELETED)
