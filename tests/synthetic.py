@@ -8,19 +8,22 @@ from torch import Tensor
 TRAINING, TEST = 600, 200  # images, each class having a tenth of them
 
 
-def write(root: Path) -> Path:
+def write(root: Path, black: bool = False) -> Path:
     """Fills `root` as torchvision lays Fashion-MNIST out, and returns it."""
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
     for name, count, seed in (("train", TRAINING, 0), ("t10k", TEST, 1)):
-        images, labels = make(count, seed)
+        images, labels = make(count, seed, black)
         (folder / f"{name}-images-idx3-ubyte").write_bytes(_idx(images))
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(_idx(labels))
     return root
 
 
-def make(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 28, 28) and labels (N), both uint8. Left-right flips and small shifts leave the classes apart."""
+def make(count: int, seed: int, black: bool = False) -> tuple[Tensor, Tensor]:
+    """Images (N, 28, 28) and labels (N), both uint8. Left-right flips and small shifts leave the classes apart.
+
+    Where an image is dark it has noise of 0 to 59, or is black.
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.arange(count) % 10)[torch.randperm(count, generator=generator)]
     images = torch.randint(0, 60, (count, 28, 28), generator=generator)
@@ -28,6 +31,8 @@ def make(count: int, seed: int) -> tuple[Tensor, Tensor]:
         top = 2 + 5 * (label // 2)
         for left in (4, 20) if label % 2 else (12,):
             image[top : top + 3, left : left + 4] += 180
+    if black:
+        images *= images >= 180
     return images.to(torch.uint8), labels.to(torch.uint8)
 
 

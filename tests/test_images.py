@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import time
@@ -11,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from fmnist.data.info import FASHION_MNIST
-from fmnist.predict.images import Prepared, find_images, prepare, read_image
+from fmnist.predict.images import find_images, read_image
+from fmnist.predict.preparation import Prepared
 
 SHAPE = FASHION_MNIST.image_shape
-PIXELS = synthetic.make(1, seed=5)[0][0]  # (28, 28), dark at the corners
+PIXELS = synthetic.make(1, seed=5, black=True)[0][0]  # (28, 28)
 WHITE = 255
 TURNED = Image.Exif()
 TURNED[0x112] = 6  # upright after a turn by 90 degrees clockwise
@@ -22,13 +24,6 @@ TURNED[0x112] = 6  # upright after a turn by 90 degrees clockwise
 
 def picture(pixels: Tensor = PIXELS) -> Image.Image:
     return Image.fromarray(pixels.numpy())
-
-
-def rectangle(size: tuple[int, int], box: tuple[int, int, int, int], item: int, background: int) -> Image.Image:
-    """Return a rectangle of one gray on a background of another."""
-    image = Image.new("L", size, background)
-    image.paste(item, box)
-    return image
 
 
 def saved(image: Image.Image, file: Path, **options: object) -> Prepared:
@@ -48,6 +43,15 @@ READ: dict[str, tuple[Image.Image, str, dict[str, object], Tensor]] = {
     },
     "1 bit": (picture(BITS).convert("1"), ".png", {}, BITS),
     "16 bits": (picture(WITH_WHITE.int() * 257).convert("I;16"), ".png", {}, WITH_WHITE),
+    **{
+        f"{bits} of 16 bits": (
+            picture((WITH_WHITE / 255 * (2**bits - 1)).int()).convert("I;16"),
+            ".png",
+            {},
+            WITH_WHITE,
+        )
+        for bits in (8, 10, 12, 14)
+    },
     "32 bits": (picture(WITH_WHITE.int() * 257), ".tif", {}, WITH_WHITE),
     **{f"float, white {white}": (picture(WITH_WHITE / 255 * white), ".tif", {}, WITH_WHITE) for white in (1, 65535)},
     "NaN": (picture((PIXELS / 255).where(PIXELS > 100, float("nan"))), ".tif", {}, PIXELS.where(PIXELS > 100, 0)),
@@ -65,67 +69,41 @@ def test_image_of_the_networks_size_keeps_its_pixels(name: str, tmp_path: Path) 
     assert not prepared.inverted
 
 
-@pytest.mark.parametrize("light", [True, False])
-def test_background_decides_whether_an_image_is_inverted(light: bool) -> None:
-    image, negative = (255 - PIXELS, PIXELS) if light else (PIXELS, 255 - PIXELS)
-    for background, inverted in (("auto", light), ("light", True), ("dark", False)):
-        prepared = prepare(picture(image), SHAPE, background)
-        assert prepared.inverted == inverted
-        assert torch.equal(prepared.pixels, (negative if inverted else image)[None])
-    border = torch.zeros(28, 28, dtype=torch.uint8)
-    border[2:26] = border[:, 2:26] = WHITE
-    assert not prepare(picture(border), SHAPE).inverted  # the corners are dark
-
-
-@pytest.mark.parametrize(("item", "background"), [(0, 255), (255, 0)])
-def test_picture_is_trimmed_resized_and_centred(item: int, background: int) -> None:
-    image = rectangle((100, 60), (50, 10, 90, 30), item, background)  # twice as wide as high
-    for shape, filled in ((SHAPE, (slice(7, 21), slice(0, 28))), ((1, 10, 40), (slice(0, 10), slice(10, 30)))):
-        expected = torch.zeros(shape, dtype=torch.uint8)
-        expected[0][filled] = WHITE
-        prepared = prepare(image, shape)
-        assert torch.equal(prepared.pixels, expected)
-        assert prepared.inverted == (background == 255)
-
-
-def test_noise_does_not_hide_the_item_of_a_large_photo(tmp_path: Path) -> None:
-    noise = 10 * torch.randn(1800, 2400, generator=torch.Generator().manual_seed(0))
-    clean = torch.full((1800, 2400), 225.0)
-    clean[600:1200, 1500:1800] = 20
-    pixels = saved(picture((clean + noise).clamp(0, 255).byte()), tmp_path / "a.jpg", quality=90).pixels[0].float()
-    assert pixels[2:26, 9:19].mean() > 220
-    assert pixels[:, :6].mean() < 5
-
-
-def test_pictures_of_any_size_are_accepted() -> None:
-    expected = torch.full((28, 28), WHITE)
-    assert torch.equal(prepare(rectangle((10, 10), (2, 2, 8, 8), 255, 0), SHAPE).pixels[0], expected.byte())
-    for size in ((1, 1), (5000, 1), (1, 5000), (29, 28), (3, 2)):
-        for gray in (0, 127, 128, 255):
-            assert prepare(Image.new("L", size, gray), SHAPE).pixels.eq(0).all()  # nothing but background
-
-
 def on_transparent(gray: int) -> Image.Image:
     image = Image.new("RGBA", (56, 56), (90, 90, 90, 0))
     image.paste((gray, gray, gray, 255), (14, 0, 42, 56))
     return image
 
 
-@pytest.mark.parametrize(
-    ("image", "inverted", "gray"),
-    [
-        (rectangle((300, 300), (100, 50, 200, 250), 0, 190), True, WHITE),  # on gray
-        (rectangle((56, 56), (14, 0, 42, 56), 0, 255).convert("RGB").convert("CMYK"), True, WHITE),
-        (on_transparent(20), True, 235),  # the background is the one that contrasts with the item
-        (on_transparent(235), False, 235),
-    ],
-)
-def test_background_becomes_black(image: Image.Image, inverted: bool, gray: int, tmp_path: Path) -> None:
-    prepared = saved(image, tmp_path / "a.tif")
-    assert prepared.inverted == inverted
-    assert prepared.pixels[0, :, 8:20].eq(gray).all()
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK"])
+@pytest.mark.parametrize("gray", [20, 235])
+def test_transparency_becomes_the_black_or_white_that_contrasts_with_the_item(
+    mode: str, gray: int, tmp_path: Path
+) -> None:
+    image = on_transparent(gray)
+    if mode == "CMYK":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white" if gray < 128 else "black"), image)
+        image = image.convert("RGB")
+    prepared = saved(image.convert(mode), tmp_path / "a.tif")
+    assert prepared.inverted == (gray < 128)
+    assert prepared.pixels[0, :, 8:20].eq(WHITE).all()
     assert prepared.pixels[0, :, :7].eq(0).all()
-    assert [read_image(tmp_path / "a.tif", SHAPE, choice).inverted for choice in ("light", "dark")] == [True, False]
+
+
+def test_phone_photo_is_reduced_while_it_is_decoded(tmp_path: Path) -> None:
+    photo = Image.new("L", (12_000, 9_000), 150)  # 108 million pixels
+    photo.paste(240, (4_000, 2_000, 8_000, 6_000))
+    pixels = saved(photo, tmp_path / "phone.jpg", quality=50).pixels
+    assert pixels.float().mean() > 240  # the square fills it
+    assert not saved(photo.resize((120, 90)), tmp_path / "small.jpg").inverted
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".jpg"])
+def test_blank_picture_is_refused(suffix: str, tmp_path: Path) -> None:
+    animation = {"save_all": True, "append_images": [picture()]} if suffix == ".gif" else {}
+    for blank in (Image.new("L", (28, 28)), Image.new("L", (1, 1), 200), Image.new("L", (300, 200), WHITE)):
+        with pytest.raises(ValueError, match=r"^too little contrast: nothing stands out from the background$"):
+            saved(blank, tmp_path / f"a{suffix}", **(animation if blank.size == (28, 28) else {}))
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -136,6 +114,15 @@ def png_of_size(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b"")
+
+
+def jpeg_of_size(width: int, height: int) -> bytes:
+    """Return a JPEG file whose header gives a size, with hardly any data."""
+    with io.BytesIO() as file:
+        Image.new("L", (8, 8)).save(file, "JPEG")
+        content = file.getvalue()
+    start = content.index(b"\xff\xc0") + 5  # of height and width in the frame header
+    return content[:start] + struct.pack(">HH", height, width) + content[start + 4 :]
 
 
 UNREADABLE: dict[str, tuple[bytes | None, str]] = {
@@ -149,6 +136,8 @@ UNREADABLE: dict[str, tuple[bytes | None, str]] = {
     "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not in a supported format"),
     "hollow.png": (png_of_size(28, 28), "truncated or damaged"),
     "bomb.png": (png_of_size(100_000, 100_000), "more than 89,478,485 pixels"),
+    "large.png": (png_of_size(12_000, 9_000), "more than 89,478,485 pixels"),
+    "bomb.jpg": (jpeg_of_size(65_000, 65_000), "more than 89,478,485 pixels"),
 }
 
 

@@ -24,7 +24,7 @@ from fmnist.predict.formats import FORMATS, Prediction
 from fmnist.predict.main import open_output
 from fmnist.runs import checkpoints
 
-IMAGES, LABELS = synthetic.make(synthetic.TEST, seed=1)  # the synthetic test split
+IMAGES, LABELS = synthetic.make(synthetic.TEST, seed=1, black=True)  # the test split of `run`
 CLASSES = FASHION_MNIST.classes
 
 
@@ -34,10 +34,11 @@ def trained() -> list[Path]:
 
 
 @pytest.fixture
-def run(trained: list[Path], train: RunScript) -> Path:
+def run(trained: list[Path], train: RunScript, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder that the tests share, after the first of them has trained it."""
     if not trained:
-        trained.append(train().run)
+        data = synthetic.write(tmp_path_factory.mktemp("data"), black=True)
+        trained.append(train(f"data.root={data}").run)
     return trained[0]
 
 
@@ -78,8 +79,8 @@ def test_json_is_the_only_output_and_errors_go_to_stderr(run: Path, run_script: 
     save(2, folder)
     Image.fromarray(255 - IMAGES[2].numpy()).save(folder / "light.png")
     (folder / "broken.png").write_bytes(b"")
-    arguments = (f"run={run}", 'images="été (1), new"', "top=2", "format=json")
-    done = run_script("predict", *arguments)
+    Image.new("L", (28, 28), 90).save(folder / "blank.png")
+    done = run_script("predict", f"run={run}", 'images="été (1), new"', "top=2", "format=json")
     assert done.status == 1
     found = json.loads(done.out)
     assert [Path(entry["file"]).name for entry in found] == ["000.png", "001.png", "light.png"]
@@ -88,18 +89,15 @@ def test_json_is_the_only_output_and_errors_go_to_stderr(run: Path, run_script: 
         first, second = entry["top"]
         assert first["class"] == CLASSES[label]
         assert first["probability"] > second["probability"] > 0
-    broken, note = done.err.splitlines()
-    assert broken == "été (1), new/broken.png: it is empty"
-    assert note.startswith("1 of 3 images have light corners and were inverted")
-    assert "background=dark" in note
-    chosen = run_script("predict", *arguments, "background=light")
-    assert [entry["inverted"] for entry in json.loads(chosen.out)] == [True, True, True]
-    assert len(chosen.err.splitlines()) == 1  # no note about what the user chose
+    assert done.err.splitlines() == [
+        "été (1), new/blank.png: too little contrast: nothing stands out from the background",
+        "été (1), new/broken.png: it is empty",
+    ]
 
 
 def test_table_has_three_classes_and_marks_inverted_images(run: Path, run_script: RunScript, tmp_path: Path) -> None:
     save(1, tmp_path)
-    Image.fromarray(255 - IMAGES[1].numpy()).resize((280, 280)).convert("RGB").save(tmp_path / "a photo.png")
+    Image.fromarray(255 - IMAGES[1].numpy()).convert("RGB").save(tmp_path / "a photo.png")
     done = run_script("predict", f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", "images=*.png")
     assert done.status == 0
     header, _, first, photo = done.out.splitlines()
@@ -137,7 +135,7 @@ def test_files_are_read_one_batch_ahead(tmp_path: Path) -> None:
         def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
             return torch.eye(10)[: len(pixels)]
 
-    classifier = FileClassifier(Predictor(), "auto", top=1, batch_size=4)  # type: ignore[arg-type]
+    classifier = FileClassifier(Predictor(), top=1, batch_size=4)  # type: ignore[arg-type]
     assert next(classifier.predictions(files)).probabilities == {CLASSES[0]: 1.0}
     assert len(list(files)) == 6
 
@@ -160,7 +158,6 @@ def test_preview_shows_the_pixels_of_the_network_input(run: Path, run_script: Ru
         ("images=empty", ["images=empty", "no images in this folder"]),
         ("images='*.tif'", ["images=*.tif", "matches none"]),
         ("images=a.png top=11", ["top=11: must be at most 10"]),
-        ("images=a.png background=white", ["background=white", "'light'"]),
         ("images=a.png output=empty", ["output=empty", "must be a file"]),
         ("images=a.png output=./a.png", ["output=./a.png", "one of the images"]),
         ("images=a.png preview=a.jpg", ["preview=a.jpg", ".png"]),

@@ -13,7 +13,8 @@ from torch import Tensor
 from fmnist.config.restore import restore
 from fmnist.plotting.terminal import printable
 from fmnist.predict.formats import Prediction
-from fmnist.predict.images import Background, Prepared, read_image
+from fmnist.predict.images import read_image
+from fmnist.predict.preparation import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,10 @@ class FileClassifier:
     """
 
     predictor: Predictor
-    background: Background
     top: int
     batch_size: int
     classified: int = 0
     failed: int = 0
-    inverted: int = 0
     first: list[Prediction] = field(default_factory=list)
 
     def predictions(self, files: Iterable[str]) -> Iterator[Prediction]:
@@ -78,7 +77,6 @@ class FileClassifier:
                 probabilities = {classes[label]: value for value, label in zip(*best, strict=True)}
                 prediction = Prediction(file, image.pixels[0], image.inverted, probabilities)
                 self.classified += 1
-                self.inverted += image.inverted
                 if len(self.first) < PREVIEWED:
                     self.first.append(prediction)
                 yield prediction
@@ -86,7 +84,7 @@ class FileClassifier:
     def _read(self, files: Iterable[str]) -> Iterator[tuple[str, Prepared]]:
         for file in files:
             try:
-                image = read_image(file, self.predictor.dataset.image_shape, self.background)
+                image = read_image(file, self.predictor.dataset.image_shape)
             except ValueError as error:
                 self.failed += 1
                 log.warning("%s: %s", printable(file), error)

@@ -25,7 +25,7 @@ from fmnist.plotting.terminal import printable
 from fmnist.plotting.tiles import tiles
 from fmnist.predict.classify import FileClassifier, Predictor
 from fmnist.predict.formats import FORMATS
-from fmnist.predict.images import Background, find_images
+from fmnist.predict.images import find_images
 from fmnist.runs.files import atomic_path
 from fmnist.runs.run import checkpoint_file
 
@@ -41,7 +41,6 @@ class Settings:
     run: str | None
     checkpoint: str | None
     images: str | Annotated[list[str], MinLen(1)] | None
-    background: Background
     top: Annotated[int, Ge(1)]
     format: Literal["table", "json", "csv"]
     output: str | None
@@ -69,18 +68,11 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     classes = predictor.dataset.classes
     if options.top > len(classes):
         raise ValueError(f"top={options.top}: must be at most {len(classes)}, the number of classes")
-    classifier = FileClassifier(predictor, options.background, options.top, options.batch_size)
+    classifier = FileClassifier(predictor, options.top, options.batch_size)
     with open_output(options.output) as stream, progress(files, to_file=options.output is not None) as shown:
         FORMATS[options.format](stream, classifier.predictions(shown), options.top, classes)
     if options.preview is not None and classifier.first:
         draw_preview(classifier, Path(options.preview))
-    if classifier.inverted and options.background == "auto":
-        log.warning(
-            "%d of %d images have light corners and were inverted, as the network expects bright items on black; "
-            "background=dark keeps them as they are",
-            classifier.inverted,
-            classifier.classified,
-        )
     if classifier.failed:
         sys.exit(1)
 
