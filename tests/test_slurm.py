@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from processes import QUIET, SCRIPT, STARTED, Started, start, wait_for
 from slurm_cluster import NODES, Cluster, missing, run_cluster
 
@@ -140,6 +141,19 @@ def test_in_an_interactive_allocation_a_run_starts_its_own_processes(
     assert alone.status() == 0, "".join(alone.err)
     assert "on 2 x CPU" in "".join(alone.out)
     assert only_run(tmp_path).status == "finished"
+
+
+def test_a_run_of_one_process_is_alone_in_each_task_of_srun(
+    cluster: Cluster, tmp_path: Path, overrides: list[str]
+) -> None:
+    short = " ".join([*overrides, "trainer=cpu", "trainer.max_epochs=1", "test=false"])
+    command = f"{sys.executable} {SCRIPT} {short} seed=$SLURM_PROCID"
+    below = ["srun", "--ntasks=2", "--nodes=1", "bash", "-c"]
+    both = start(tmp_path, command, below=below, **cluster.environment)
+    assert both.status() == 0, "".join(both.err)
+    configs = [OmegaConf.load(file) for file in tmp_path.glob("outputs/*/*/config.yaml")]
+    assert sorted(config.seed for config in configs) == [0, 1]
+    assert len(list(tmp_path.glob("outputs/*/*/events*"))) >= 2
 
 
 def test_a_shell_in_a_task_of_srun_trains_alone_and_is_told_whom_a_run_of_all_tasks_waits_for(
