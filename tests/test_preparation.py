@@ -18,7 +18,7 @@ OUTLINES = {
     "trousers": [(8, 0), (19, 0), (21, 27), (16, 27), (14, 8), (11, 27), (6, 27)],
     "boot": [(14, 3), (24, 3), (24, 14), (27, 24), (0, 24), (0, 18), (13, 14)],
 }
-TOO_LITTLE = "too little contrast"
+TOO_LITTLE, NO_ITEM = "too little contrast: nothing stands out", "no item found: the background has"
 Gray = float | tuple[int, int, int]
 
 
@@ -95,8 +95,17 @@ def test_blank_picture_is_refused(size: tuple[int, int]) -> None:
         values = random.normal(0, noise, size[::-1])
         texture = 127 + ndimage.gaussian_filter(values, 1)
         for blank in (values, values + 127, values + WHITE, texture, texture + np.linspace(-40, 40, size[0])):
-            with pytest.raises(ValueError, match=TOO_LITTLE):
+            with pytest.raises(ValueError, match=f"{TOO_LITTLE}|{NO_ITEM}"):
                 prepare(Image.fromarray(blank.round().clip(0, WHITE).astype(np.uint8)), SHAPE)
+
+
+def test_texture_and_floor_are_no_items() -> None:
+    overexposed = WHITE + ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 100, (224, 224)), 2)
+    boot = np.asarray(photo(item("boot"), 20, 190))
+    on_floor = np.where((np.arange(112)[:, None] > 80) & (boot > 130), 130, boot)
+    for values in (overexposed, on_floor):
+        with pytest.raises(ValueError, match=NO_ITEM):
+            prepare(Image.fromarray(values.clip(0, WHITE).astype(np.uint8)), SHAPE)
 
 
 def test_images_as_in_the_dataset_keep_their_pixels() -> None:

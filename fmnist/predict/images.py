@@ -23,7 +23,7 @@ SUFFIXES = {
 LIGHT = 128  # smallest gray value that is light
 DECODED = 16  # per pixel of the result: smallest side to which a JPEG is reduced while it is decoded
 REDUCED = 8  # the same for the longer side of all pictures, before they are prepared
-LARGEST = 1024  # what that is at most: preparing takes 100 bytes per pixel
+LARGEST = 1024  # what that is at most: preparing takes about 150 bytes per pixel
 WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of masks, and of 8, 10, 12, 14 and 16 bits
 MAX_PIXELS = 89_478_485  # of a picture in memory: 256 MiB, Pillow's limit
 
@@ -60,7 +60,7 @@ def read_image(file: str | Path, image_shape: ImageShape) -> Prepared:
         image_shape: (1, H, W) of the result.
 
     Raises:
-        ValueError: with the reason why the file can't be read, or that nothing stands out from the background.
+        ValueError: with the reason why the file can't be read, or no item found in the picture.
     """
     try:
         picture = _decode(file, max(image_shape))

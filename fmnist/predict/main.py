@@ -51,7 +51,7 @@ class Settings:
 
 @explain_out_of_memory("try half of batch_size, or accelerator=cpu")
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command gets it)
-    """Write the most likely classes of each image; exit with status 1 if a file could not be read.
+    """Write the most likely classes of each image; exit with status 1 if a file could not be read or shows no item.
 
     Raises:
         ValueError: if the checkpoint is missing or damaged, there are no images, or the output can't be written.

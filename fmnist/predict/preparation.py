@@ -36,10 +36,10 @@ SNR = 8.0  # smallest ratio of contrast and noise in the result
 AREA = 0.003  # smallest share of the picture: 1/18 of its height and width
 FAINT = 0.2  # share of the contrast under which parts are taken for shadows
 OPPOSITE = 0.5  # the same for parts darker than the background of a light item, as shadows are, and the reverse
-ON_EACH_SIDE = (
-    0.4  # if even the side with the fewest pixels that differ has this part of their share: a texture, no item
-)
+TEXTURE = 0.4  # of all pixels' share that differs: on one side of the picture, at least, an item has a smaller share
 TOO_LITTLE_CONTRAST = "too little contrast: nothing stands out from the background"
+NO_ITEM = "no item found: the background has a texture or several colours, or the item fills the picture"
+CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])  # rows and columns
 
 
 class Prepared(NamedTuple):
@@ -55,7 +55,7 @@ def prepare(picture: Image.Image, image_shape: ImageShape) -> Prepared:
     """Return a picture of 8-bit gray or RGB as the network expects it. One that is as in the dataset keeps its pixels.
 
     Raises:
-        ValueError: if nothing stands out from the background.
+        ValueError: if there is no item, or too little contrast.
     """
     gray = np.array(picture.convert("L"))
     for inverted, pixels in ((False, gray), (True, 255 - gray)):
@@ -71,7 +71,7 @@ def prepare(picture: Image.Image, image_shape: ImageShape) -> Prepared:
     sigma = min(noise / 7, max(0.7, max(gray.shape) / 112))
     smooth = ndimage.gaussian_filter(difference, (sigma, sigma, 0))
     distance = np.linalg.norm(smooth, axis=-1)
-    differs = distance > max(DIFFERENCE, 3 * float(np.quantile(distance[shown], 0.68)))  # 3 standard deviations
+    differs = distance > max(DIFFERENCE, 3.5 * float(np.quantile(distance[shown], 0.68)))  # 3.5 standard deviations
     direction = smooth[differs].sum(axis=0)  # from the background's colour to the item's
     direction /= np.linalg.norm(direction) or 1
     item = _cut_out(difference @ direction, smooth @ direction, differs)
@@ -83,7 +83,7 @@ def _is_as_in_dataset(gray: NDArray[np.uint8], image_shape: ImageShape) -> bool:
 
     Every image of the dataset has at least two black corners. (In some, most of the border is bright.)
     """
-    corners = np.sort(gray[[0, 0, -1, -1], [0, -1, 0, -1]])
+    corners = np.sort(gray[CORNERS])
     return gray.shape == image_shape[1:] and bool(corners[1] <= BLACK and gray.max() >= BRIGHT)
 
 
@@ -145,12 +145,13 @@ def _cut_out(contrast: Floats, smooth: Floats, differs: Mask) -> Floats:
     largest = np.argmax(ndimage.sum_labels(distinct, labels, range(count + 1)))
     whole = ndimage.binary_fill_holes(labels == largest)
     distinct &= whole
-    sides = (differs[0], differs[-1], differs[:, 0], differs[:, -1])
-    texture = min(side.mean() for side in sides) > ON_EACH_SIDE * differs.mean()
-    if strength < CONTRAST or distinct.sum() < max(16, AREA * distinct.size) or texture:
+    if strength < CONTRAST or distinct.sum() < max(16, AREA * distinct.size):
         raise ValueError(TOO_LITTLE_CONTRAST)
-    # If there are lighter and darker parts than the background, the darkest become black, and the background in holes
-    # gray, as in a photo on black.
+    sides = (differs[0], differs[-1], differs[:, 0], differs[:, -1])
+    if min(side.mean() for side in sides) > TEXTURE * differs.mean() or distinct[CORNERS].sum() > 1:
+        raise ValueError(NO_ITEM)
+    # An item with lighter and darker parts than the background is raised until the darkest are black. So is what shows
+    # through its holes, which can't be told from parts of the background's gray.
     solid = ndimage.binary_fill_holes(ndimage.grey_closing(distinct.astype(np.uint8), gap))
     darkest = float(np.quantile(smooth[solid], 0.02))
     if darkest < -FAINT * strength:
