@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train results benchmark test test-slow test-cluster soak cluster test-browser board check audit lock clean
+.PHONY: help setup train results benchmark test test-slow test-cluster test-extras soak extras test-browser board check audit lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -35,17 +35,20 @@ benchmark: $(READY) ## Measure the speed of the parts against what they replace;
 test: $(READY) ## Run the fast tests (no dataset, no network); ARGS go to pytest
 	@exec $(BIN)/python -m pytest -n auto $(args)
 
-test-slow: cluster ## Run the slow tests (minutes); ARGS go to pytest
+test-slow: extras ## Run the slow tests (minutes); ARGS go to pytest
 	@exec $(BIN)/python -m pytest -m slow $(args)
 
-test-cluster: cluster ## Run the tests on servers of SLURM and PostgreSQL, where these are installed; ARGS go to pytest
+test-cluster: extras ## Run the tests on servers of SLURM and PostgreSQL, where these are installed; ARGS go to pytest
 	@exec $(BIN)/python -m pytest -m cluster $(args)
+
+test-extras: extras ## Run the tests of what the optional packages add; ARGS go to pytest
+	@exec $(BIN)/python -m pytest -m "extras and not slow and not browser and not cluster" $(args)
 
 soak: $(READY) ## Half an hour of kills, faults and invalid input, and what survived; ARGS="--minutes 5" for less
 	@exec $(BIN)/python tests/soak.py $(args)
 
-cluster: $(READY) ## Also install what SLURM, Ray and PostgreSQL need
-	@$(BIN)/python -c 'import submitit, ray, psycopg' 2>/dev/null || REQUIREMENTS=requirements-cluster.lock sh scripts/setup.sh
+extras: $(READY) ## Also install what is optional: SLURM, Ray, PostgreSQL, timm, scikit-learn's digits, MLflow, W&B, Comet
+	@$(BIN)/python -c 'import submitit, ray, psycopg, timm, sklearn, mlflow, wandb, comet_ml' 2>/dev/null || REQUIREMENTS=requirements-extras.lock sh scripts/setup.sh
 
 test-browser: $(READY) ## Look at TensorBoard and a report in headless Chromium (installed where it is missing)
 	@sh scripts/chromium.sh $(BIN)/python >/dev/null
@@ -71,7 +74,8 @@ lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer vers
 	compile() { "$$uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' $(args) "$$@" pyproject.toml; }; \
-	compile -o requirements.lock && compile --extra cluster --extra postgres --constraint requirements.lock -o requirements-cluster.lock
+	compile -o requirements.lock && compile $(foreach name,cluster postgres digits timm wandb mlflow comet,--extra $(name)) \
+		--constraint requirements.lock -o requirements-extras.lock
 
 clean: ## Remove the environment and all caches; data and outputs stay
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -54,7 +54,7 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
         composed(f"trainer={option}")
         return
     needs = {"slurm": "submitit", "ray": "ray"}.get(option)
-    if needs and importlib.util.find_spec(needs) is None:  # it composes only where `make cluster` was run
+    if needs and importlib.util.find_spec(needs) is None:  # it composes only where `make extras` was run
         with pytest.raises(MissingConfigException, match=f"hydra/launcher/{needs}"):
             composed(f"{group}={option}")
         return

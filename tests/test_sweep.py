@@ -553,4 +553,4 @@ def test_a_launcher_that_is_not_installed_says_how_to_install_it(
         if name.startswith(("submitit", "ray")):
             monkeypatch.delitem(store, name)
     done = run_script("train", f"sweep={sweep}", "seed=0,1")
-    done.assert_refused("hydra/launcher=", "`make cluster` installs")
+    done.assert_refused("hydra/launcher=", "`make extras` installs")

@@ -329,7 +329,7 @@ def test_invalid_input_is_refused_and_leaves_nothing(tune: Tune, arguments: list
 def test_a_missing_driver_is_an_error_that_says_how_to_install_it(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     done = tune("storage=postgresql://me:secret@127.0.0.1:1/db")
-    done.assert_refused("storage=postgresql://me:***@127.0.0.1:1/db", "psycopg is missing: `make cluster`")
+    done.assert_refused("storage=postgresql://me:***@127.0.0.1:1/db", "psycopg is missing: `make extras`")
     assert not (done.folder / "outputs").exists()
 
 

@@ -56,7 +56,7 @@ def explain_hydra(error: Exception, command: str) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and "/" in error.missing_cfg_file:
         group, option = error.missing_cfg_file.rsplit("/", 1)
         if group == "hydra/launcher" and option.startswith(("submitit", "ray")):
-            return f"hydra/launcher={option}: `make cluster` installs it"
+            return f"hydra/launcher={option}: `make extras` installs it"
         return no_option(group, option)
     if isinstance(error, OverrideParseException):
         return unreadable(error.override or "")

@@ -109,7 +109,7 @@ def database_errors(name: str, *also: type[Exception]) -> Iterator[None]:
         yield
     except ImportError as error:
         driver = getattr(error.__cause__, "name", None) or "its driver"
-        way = "`make cluster` installs it" if driver == "psycopg" else f"pip install {driver}"
+        way = "`make extras` installs it" if driver == "psycopg" else f"pip install {driver}"
         raise ValueError(f"storage={name}: {driver} is missing: {way}") from error
     except Exception as error:
         cause = database_error(error) or error
