@@ -20,7 +20,8 @@ from fmnist.data.idx import DataUnavailableError
 torch.set_num_threads(1)  # many threads wait for each other over networks as small as the tests'
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = (
-    "data=folder",
+    "data=idx",
+    *synthetic.FACTS,
     "data.val_size=100",
     "data.batch_size=50",
     "trainer.accelerator=cpu",

@@ -24,7 +24,7 @@ from fmnist.runs import checkpoints
 from fmnist.runs.run import Run
 
 WORDS = [
-    "data=folder",
+    "data=idx",
     "data.val_size=100",
     "data.batch_size=25",
     "trainer.accelerator=cpu",

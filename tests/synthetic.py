@@ -5,6 +5,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fmnist.data.datasets.idx_files import IdxFiles
+from fmnist.data.info import FASHION_MNIST
+
+FACTS = (
+    "data.classes=[" + ",".join(f"'{name}'" for name in FASHION_MNIST.classes) + "]",
+    f"data.mean={list(FASHION_MNIST.mean)}",
+    f"data.std={list(FASHION_MNIST.std)}",
+)
+"""The overrides that describe the files as those of Fashion-MNIST."""
 TRAINING, TEST = 600, 200  # images, each class having a tenth of them
 
 
@@ -17,6 +26,12 @@ def write(root: Path, black: bool = False) -> Path:
         (folder / f"{name}-images-idx3-ubyte").write_bytes(_idx(images))
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(_idx(labels))
     return root
+
+
+def dataset(root: Path) -> IdxFiles:
+    """The dataset of the files in a folder."""
+    classes, mean, std = (list(values) for values in (FASHION_MNIST.classes, FASHION_MNIST.mean, FASHION_MNIST.std))
+    return IdxFiles(str(root), classes, mean, std)
 
 
 def make(count: int, seed: int, black: bool = False) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from tools.trainings import open_training
 
 ROOT = CONF.parent
 SHAPE, K = FASHION_MNIST.image_shape, len(FASHION_MNIST.classes)
-SMALL = ("data=folder", "data.val_size=100", "data.batch_size=50", "model.channels=[4]", "trainer.log_every_n_steps=1")
+SMALL = ("data=idx", "data.val_size=100", "data.batch_size=50", "model.channels=[4]", "trainer.log_every_n_steps=1")
 
 
 @pytest.fixture

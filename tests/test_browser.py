@@ -47,7 +47,7 @@ def outputs(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of two finished runs."""
     outputs = tmp_path_factory.mktemp("browser") / "outputs"
     same = (
-        "data=folder",
+        "data=idx",
         f"data.root={data_root}",
         f"data.val_size={VALIDATION_IMAGES}",
         "data.batch_size=50",

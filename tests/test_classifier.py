@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import synthetic
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
@@ -18,7 +19,7 @@ from torchvision.datasets import FashionMNIST
 from torchvision.transforms import v2
 
 from fmnist.data.augment import Augmentation
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.models.cnn import CNN
 from fmnist.models.mlp import MLP
@@ -32,9 +33,9 @@ from fmnist.training.schedules import constant, cosine, one_cycle
 SHAPE, CLASSES = FASHION_MNIST.image_shape, FASHION_MNIST.classes
 
 
-def data(root: Path, **arguments: Any) -> FashionMNISTDataModule:
-    arguments = {"augment": Augmentation(), "batch_size": 100, "val_size": 100, "verify": False} | arguments
-    return FashionMNISTDataModule(root, **arguments)
+def data(root: Path, **arguments: Any) -> ImageDataModule:
+    arguments = {"augment": Augmentation(), "batch_size": 100, "val_size": 100} | arguments
+    return ImageDataModule(synthetic.dataset(root), **arguments)
 
 
 def classifier(network: nn.Module, schedule: Callable[..., float] = constant, lr: float = 0.01) -> Classifier:
@@ -105,7 +106,7 @@ def test_metrics_are_logged_by_name_with_the_values_of_all_images(data_root: Pat
     assert sorted(trainer.callback_metrics) == sorted(metric_names("test", CLASSES))
     images, labels = module.splits["test"]
     with torch.no_grad():
-        logits = model.eval()(FASHION_MNIST.normalise(images))
+        logits = model.eval()(module.dataset.normalise(images))
     right = logits.argmax(1) == labels
     expected = {
         "test/loss": nn.functional.cross_entropy(logits, labels).item(),

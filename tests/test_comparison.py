@@ -158,7 +158,7 @@ def test_equal_settings_of_earlier_versions_and_other_data(tmp_path: Path) -> No
         (["model.channels=[4]", "model.channels=[8,8]"], {"model.channels": ["[4]", "[8, 8]"]}),
         (["loss=cross_entropy_smoothed", "loss=cross_entropy loss.label_smoothing=0.1"], {}),
         (
-            ["trainer=cpu trainer.max_epochs=2", "trainer=default", "data=folder data.batch_size=9"],
+            ["trainer=cpu trainer.max_epochs=2", "trainer=default", "data=idx data.batch_size=9"],
             {"data.batch_size": ["128", "128", "9"], "trainer.max_epochs": ["2", "6", "6"]},
         ),
     ],

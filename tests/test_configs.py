@@ -70,7 +70,7 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root: Path) -> None:
-    words = [f"experiment={experiment}", "data=folder", f"data.root={data_root}", "trainer.fast_dev_run=true"]
+    words = [f"experiment={experiment}", "data=idx", f"data.root={data_root}", "trainer.fast_dev_run=true"]
     words += ["pictures=none", "report=false"]
     cfg = composed(words[0])
     if cfg.data.val_size:
@@ -110,7 +110,7 @@ def test_every_sweep_builds_its_jobs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(train, "train_and_report", lambda training: training.run.save_config(training.config))
-    words = ["data=folder", f"data.root={data_root}", "data.val_size=100"]
+    words = ["data=idx", f"data.root={data_root}", "data.val_size=100"]
     done = run_script("train", f"sweep={sweep}", "experiment=intro_dropout", *words)
     assert done.status == 0, done.err
     (sweep,) = done.folder.glob("outputs/intro_dropout/*")

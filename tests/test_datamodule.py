@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from synthetic import TEST, TRAINING
@@ -13,17 +14,18 @@ from torch import Tensor
 from torchvision.datasets import FashionMNIST
 
 from fmnist.data.augment import Augmentation
-from fmnist.data.datamodule import FashionMNISTDataModule, stratified_split
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.data.loader import BatchLoader
+from fmnist.data.splits import stratified_split
 
 normalise = FASHION_MNIST.normalise
 
 
-def data(root: Path, **arguments: Any) -> FashionMNISTDataModule:
+def data(root: Path, **arguments: Any) -> ImageDataModule:
     """Return a data module of the synthetic files, set up."""
-    arguments = {"augment": Augmentation(), "batch_size": 64, "val_size": 100, "verify": False} | arguments
-    module = FashionMNISTDataModule(root, **arguments)
+    arguments = {"augment": Augmentation(), "batch_size": 64, "val_size": 100} | arguments
+    module = ImageDataModule(synthetic.dataset(root), **arguments)
     module.prepare_data()
     module.setup()
     return module
@@ -93,7 +95,7 @@ def test_the_files_of_old_versions_of_torchvision_are_not_read(data_root: Path, 
 
 def test_the_files_are_read_once(data_root: Path, tmp_path: Path) -> None:
     root = shutil.copytree(data_root, tmp_path / "data")
-    module = FashionMNISTDataModule(root, Augmentation(), batch_size=64, val_size=100, verify=False)
+    module = ImageDataModule(synthetic.dataset(root), Augmentation(), batch_size=64, val_size=100)
     module.prepare_data()
     for file in root.rglob("*ubyte"):
         file.write_bytes(file.read_bytes()[:16] + bytes(784 * TRAINING))
@@ -104,12 +106,12 @@ def test_the_files_are_read_once(data_root: Path, tmp_path: Path) -> None:
 
 def test_setup_alone_reads_the_files(data_root: Path) -> None:
     """As Lightning does in each process but the first one of a machine."""
-    module = FashionMNISTDataModule(data_root, Augmentation(), batch_size=64, val_size=100, verify=False)
+    module = ImageDataModule(synthetic.dataset(data_root), Augmentation(), batch_size=64, val_size=100)
     module.setup()
     assert_same_splits(module, data(data_root))
 
 
-def assert_same_splits(one: FashionMNISTDataModule, other: FashionMNISTDataModule) -> None:
+def assert_same_splits(one: ImageDataModule, other: ImageDataModule) -> None:
     for split in ("train", "val", "test"):
         assert all(torch.equal(a, b) for a, b in zip(one.splits[split], other.splits[split], strict=True))
 
@@ -178,7 +180,7 @@ def quiet_trainer(**arguments: Any) -> Trainer:
     return Trainer(accelerator="cpu", devices=1, **(dict.fromkeys(off, False) | arguments))
 
 
-def orders(module: FashionMNISTDataModule, epochs: int) -> list[Tensor]:
+def orders(module: ImageDataModule, epochs: int) -> list[Tensor]:
     loader = BatchLoader(*module.splits["train"], module.batch_size, module.seed)
     return [loader.order(epoch) for epoch in range(epochs)]
 

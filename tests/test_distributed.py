@@ -26,7 +26,7 @@ GONE = 90.0  # seconds until all processes of a run have ended after one of them
 def overrides(data_root: Path) -> list[str]:
     """A small training with unequal parts: 499 images in batches of 75, of which the last has 49."""
     return [
-        "data=folder",
+        "data=idx",
         f"data.root={data_root}",
         "data.val_size=101",
         "data.batch_size=75",

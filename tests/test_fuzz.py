@@ -18,7 +18,7 @@ from run_folders import composed
 
 from fmnist import train
 from fmnist.config.keys import flat_settings
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.evaluation import main as evaluate
 from fmnist.runs import checkpoints
 from fmnist.tune import main as tune
@@ -94,7 +94,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module, name in ((train, "prepare_data"), (tune.Configs, "check_free"), (evaluate, "measure")):
         monkeypatch.setattr(module, name, refuse)
-    monkeypatch.setattr(FashionMNISTDataModule, "prepare_data", refuse)
+    monkeypatch.setattr(ImageDataModule, "prepare_data", refuse)
 
 
 odd_override = st.builds("++{}={}".format, st.sampled_from(KEYS), st.sampled_from(ODD)).map(lambda word: [word])

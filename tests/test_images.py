@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fmnist.data.image_files import find_images
 from fmnist.data.info import FASHION_MNIST
-from fmnist.predict.images import find_images, read_image
+from fmnist.predict.images import read_image
 from fmnist.predict.preparation import Prepared
 
 SHAPE = FASHION_MNIST.image_shape
@@ -29,7 +30,7 @@ def picture(pixels: Tensor = PIXELS) -> Image.Image:
 def saved(image: Image.Image, file: Path, **options: object) -> Prepared:
     """Save an image and return what is read from the file."""
     image.save(file, **options)
-    return read_image(file, SHAPE)
+    return read_image(file, FASHION_MNIST)
 
 
 MODES = {".png": "L RGB RGBA P LA", ".tif": "L RGBA LA", ".bmp": "RGB P", ".webp": "RGB RGBA", ".gif": "P", ".pgm": "L"}
@@ -149,7 +150,7 @@ def test_unreadable_file_is_refused_with_the_reason(name: str, tmp_path: Path) -
         (tmp_path / name).write_bytes(content)
     start = time.perf_counter()
     with pytest.raises(ValueError, match=reason) as info:
-        read_image(tmp_path / name, SHAPE)
+        read_image(tmp_path / name, FASHION_MNIST)
     assert "\n" not in str(info.value)
     assert time.perf_counter() - start < 10  # decoded, it would be 10 GB
 
@@ -160,7 +161,7 @@ def test_truncated_file_is_refused(suffix: str, tmp_path: Path) -> None:
     picture(torch.randint(0, 256, (90, 120), generator=torch.Generator().manual_seed(0)).byte()).save(file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(ValueError, match="damaged"):
-        read_image(file, SHAPE)
+        read_image(file, FASHION_MNIST)
 
 
 def test_libtiff_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +169,7 @@ def test_libtiff_writes_nothing_to_the_terminal(tmp_path: Path, capfd: pytest.Ca
     content = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(content[:8] + b"\1" * 8 + content[16:])
     with pytest.raises(ValueError, match="damaged"):
-        read_image(tmp_path / "a.tif", SHAPE)
+        read_image(tmp_path / "a.tif", FASHION_MNIST)
     os.write(2, b"still here")
     assert capfd.readouterr() == ("", "still here")
 

@@ -60,7 +60,7 @@ def test_installed_package_trains_without_the_checkout(wheel: Path, tmp_path: Pa
     empty.mkdir()
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)  # as pip does with a wheel of Python files
-    words = ["data=folder", f"data.root={data_root}", "data.val_size=100", "trainer.fast_dev_run=true"]
+    words = ["data=idx", f"data.root={data_root}", "data.val_size=100", "trainer.fast_dev_run=true"]
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     code = f"{MAIN}; import fmnist; print(fmnist.__file__, file=sys.stderr)"
     command = [sys.executable, "-c", code, "train", *words]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 from conftest import RunScript
 from PIL import Image
@@ -19,7 +20,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
 from fmnist.data.augment import Augmentation
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
 from fmnist.training.callbacks import pictures
@@ -97,7 +98,7 @@ def test_charts_show_training_with_validation_and_all_classes(drawn: list[Any]) 
 
 
 def test_projector_has_a_row_an_image_and_names_for_each_point(drawn: list[Any], data_root: Path) -> None:
-    module = FashionMNISTDataModule(data_root, Augmentation(), batch_size=50, val_size=100, verify=False)
+    module = ImageDataModule(synthetic.dataset(data_root), Augmentation(), batch_size=50, val_size=100)
     module.prepare_data()
     module.setup()
     images, labels = module.splits["val"]

@@ -39,7 +39,7 @@ def server() -> Iterator[Server]:
 def tune(folder: Path, data_root: Path, url: str, *overrides: str, outage: float = 15) -> Started:
     """Start a worker of a small study, which takes a process for dead after 20 seconds."""
     small = [
-        *("search=learning_rate", "data=folder", f"data.root={data_root}", "data.val_size=100", "data.batch_size=50"),
+        *("search=learning_rate", "data=idx", f"data.root={data_root}", "data.val_size=100", "data.batch_size=50"),
         *("trainer.accelerator=cpu", "trainer.max_epochs=20", "model.channels=[4]", f"trials={TRIALS}"),
     ]
     return start(folder, "-c", QUICKLY.format(outage=outage), str(SCRIPT.with_name("tune.py")), *small,

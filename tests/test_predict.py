@@ -166,7 +166,7 @@ def test_preview_shows_the_pixels_of_the_network_input(run: Path, run_script: Ru
         ("images=a.png run=nowhere", ["run=nowhere", "no such folder"]),
         ("images=a.png accelerator=abacus", ["accelerator=abacus"]),
         ("images=a.png checkpoint=nan.ckpt run=null output=b.csv preview=b.png", ["nan.ckpt", "NaN"]),
-        ("images=a.png checkpoint=rgb.ckpt run=null", ["rgb.ckpt", "colour"]),
+        ("images=a.png checkpoint=rgb.ckpt run=null", ["rgb.ckpt", "1 numbers for 3 channels"]),
         ("images=a.png checkpoint=odd.ckpt run=null", ["Precision"]),
     ],
 )

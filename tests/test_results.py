@@ -343,7 +343,7 @@ def measure(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     Path("page.md").write_text(
         "mine\n<!-- recipes -->\n<!-- /recipes -->\n<!-- ablations quick -->\n<!-- /ablations quick -->\n"
     )
-    overrides = ["data=folder", "data.val_size=0", "data.batch_size=50", "model.channels=[4]", "pictures=none"]
+    overrides = ["data=idx", "data.val_size=0", "data.batch_size=50", "model.channels=[4]", "pictures=none"]
     write_catalogue([*overrides, "report=false", "trainer.max_epochs=1"])
     words = ["--catalogue", "recipes.yaml", "--csv", "results.csv", "--pages", "page.md", "--data", str(data_root)]
     words += ["--tutorial-steps", "2", "--val-size", "100"]
@@ -500,7 +500,7 @@ def test_a_recipe_that_needs_a_gpu_is_left_out(
 @pytest.mark.parametrize(
     ("catalogue", "arguments", "fragments"),
     [
-        ((["data=folder", "data.val_size=0"], "augment=non"), ["ablations"], ["quick.variants.flip: ", "non"]),
+        ((["data=idx", "data.val_size=0"], "augment=non"), ["ablations"], ["quick.variants.flip: ", "non"]),
         ((["experiment=nope"],), [], ["quick: ", "experiment/nope"]),
         ((["model.dropout=2"],), [], ["quick: model.dropout=2"]),
         ((["model=mlp"],), ["--recipes", "quik"], ["quik: there is no such recipe; did you mean quick"]),

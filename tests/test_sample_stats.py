@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import synthetic
 import torch
 from conftest import RunScript
 
 from fmnist.data.augment import Augmentation
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sample_stats import SampleStatsLoader
 from fmnist.runs import checkpoints
 
@@ -146,7 +147,7 @@ def test_a_training_records_losses_and_predictions(train: RunScript) -> None:
     done = train(*overrides, "trainer.max_epochs=4", "test=false")
     assert done.status == 0, done.err
     checkpoint = checkpoints.load(done.run / "checkpoints" / "last.ckpt")
-    position = checkpoint[FashionMNISTDataModule.__qualname__]["train"]
+    position = checkpoint[ImageDataModule.__qualname__]["train"]
     assert position["losses"].isfinite().all()
     assert position["losses"].unique().numel() > 400
     assert "predictions" in position
@@ -155,8 +156,8 @@ def test_a_training_records_losses_and_predictions(train: RunScript) -> None:
 
 @pytest.mark.parametrize("key", ["prune", "self_distillation"])
 def test_sample_stats_need_a_training_by_one_process(data_root: Path, key: str) -> None:
-    arguments: dict[str, Any] = {"val_size": 0, "verify": False, key: 0.4}
-    module = FashionMNISTDataModule(str(data_root), Augmentation(), 50, **arguments)
+    arguments: dict[str, Any] = {"val_size": 0, key: 0.4}
+    module = ImageDataModule(synthetic.dataset(data_root), Augmentation(), 50, **arguments)
     module.prepare_data()
     module.setup()
     assert len(module.train_dataloader()) == (8 if key == "prune" else 12)  # 360 of 600 images, or all

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 import torch
 from conftest import Done, RunScript
 from matplotlib.figure import Figure
@@ -13,7 +14,7 @@ from test_wrong_input import assert_one_line
 
 from fmnist.data import show_data
 from fmnist.data.augment import Augmentation
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.plotting.tiles import tiles
 
@@ -24,7 +25,7 @@ NAMES = ["batch", "pixels", "class_counts", "class_means", "augmented"]
 @pytest.fixture
 def show(run_script: RunScript, data_root: Path) -> RunScript:
     """Runs the script on the made-up images."""
-    small = ("data=folder", f"data.root={data_root}", "data.val_size=100", "images=10")
+    small = ("data=idx", f"data.root={data_root}", "data.val_size=100", "images=10")
 
     def run(*words: str) -> Done:
         flags = [word for word in words if word.startswith("-")]
@@ -34,8 +35,8 @@ def show(run_script: RunScript, data_root: Path) -> RunScript:
 
 
 @pytest.fixture
-def datamodule(data_root: Path) -> FashionMNISTDataModule:
-    made = FashionMNISTDataModule(str(data_root), Augmentation(), 10, val_size=100, verify=False, seed=3)
+def datamodule(data_root: Path) -> ImageDataModule:
+    made = ImageDataModule(synthetic.dataset(data_root), Augmentation(), 10, val_size=100, seed=3)
     made.prepare_data()
     made.setup()
     return made
@@ -107,7 +108,7 @@ def test_a_failure_while_drawing_leaves_nothing(show: RunScript, monkeypatch: py
     assert_one_line(show(), "no space left")
 
 
-def test_pictures_show_the_first_batch_and_the_image_of_the_index(datamodule: FashionMNISTDataModule) -> None:
+def test_pictures_show_the_first_batch_and_the_image_of_the_index(datamodule: ImageDataModule) -> None:
     drawn = {
         name: (description, figure)
         for name, description, figure in show_data.pictures(

@@ -43,7 +43,7 @@ def ended(cluster: Cluster) -> Iterator[None]:
 @pytest.fixture
 def overrides(data_root: Path) -> list[str]:
     return [
-        *("data=folder", f"data.root={data_root}", "data.val_size=101", "data.batch_size=75"),
+        *("data=idx", f"data.root={data_root}", "data.val_size=101", "data.batch_size=75"),
         *("model.channels=[4,8]", "trainer.precision=32-true", "pictures=none", "report=false"),
     ]
 

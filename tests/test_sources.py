@@ -58,7 +58,7 @@ def raw_of(root: Path) -> Path:
     return root / "FashionMNIST" / "raw"
 
 
-def assert_loaded(root: Path, checksums: Mapping[str, str] | None = SUMS) -> None:
+def assert_loaded(root: Path, checksums: Mapping[str, str] = SUMS) -> None:
     """Load the four files, and check their contents and hashes."""
     files = load_files(root, checksums)
     assert {name: file.data for name, file in files.items()} == FILES
@@ -75,7 +75,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refusal(root: Path, checksums: Mapping[str, str] | None = SUMS) -> str:
+def refusal(root: Path, checksums: Mapping[str, str] = SUMS) -> str:
     """Return the one line with which the files are refused."""
     with pytest.raises(DataUnavailableError) as caught:
         load_files(root, checksums)
@@ -263,7 +263,7 @@ def test_files_of_another_data_set_are_refused_and_stay(
     before = contents(root)
     line = refusal(root)
     assert line.startswith(f"{root / place / TEST_IMAGES}{'.gz' if packed else ''} is ")
-    assert f"data=folder data.root={root} trains on files of your own" in line
+    assert f"data=idx data.root={root} trains on files of your own" in line
     assert "another folder by data.root=<folder>" in line
     assert contents(root) == before
 
@@ -275,7 +275,6 @@ def test_a_good_file_beside_one_of_another_data_set_is_taken(root: Path) -> None
     assert contents(raw) == before
 
 
-@pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
 @pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
 @pytest.mark.parametrize("place", [".", "FashionMNIST/raw"])
 def test_a_complete_folder_is_only_read(
@@ -284,7 +283,6 @@ def test_a_complete_folder_is_only_read(
     monkeypatch: pytest.MonkeyPatch,
     place: str,
     packed: bool,
-    checksums: dict[str, str] | None,
 ) -> None:
     """As on a read-only file system, which stops root, too."""
     write(root / place, packed)
@@ -297,11 +295,10 @@ def test_a_complete_folder_is_only_read(
     monkeypatch.setattr(os, "open", lambda path, flags, *rest: refuse() if flags & 3 else opened(path, flags, *rest))
     for function in ("mkdir", "rename", "replace", "unlink"):
         monkeypatch.setattr(Path, function, refuse)
-    assert_loaded(root, checksums)
+    assert_loaded(root)
     assert {path: path.stat().st_mtime_ns for path in (root, *root.rglob("*"))} == before
     unpacked = " (.gz, unpacked in memory)" if packed else ""
-    verified = f"INFO 4 verified files in data.root={root}{unpacked}"
-    assert lines() == [verified if checksums else f"INFO the files in data.root={root} are used unverified"]
+    assert lines() == [f"INFO 4 verified files in data.root={root}{unpacked}"]
 
 
 PASSING = [
@@ -310,7 +307,6 @@ PASSING = [
 ]
 
 
-@pytest.mark.parametrize("checksums", [SUMS, None], ids=["verified", "own"])
 @pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
 @pytest.mark.parametrize("function", ["stat", "open", "read"])
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: getattr(error, "strerror", None) or "memory")
@@ -322,7 +318,6 @@ def test_a_file_that_cannot_be_read_now_is_neither_missing_nor_damaged(
     error: BaseException,
     function: str,
     packed: bool,
-    checksums: Any,
 ) -> None:
     write(system)
     raw = write(raw_of(root), packed)
@@ -349,7 +344,7 @@ def test_a_file_that_cannot_be_read_now_is_neither_missing_nor_damaged(
     else:
         monkeypatch.setattr(io, "open", fail)
         monkeypatch.setattr(builtins, "open", fail)
-    line = refusal(root, checksums)
+    line = refusal(root)
     monkeypatch.undo()
     reason = getattr(error, "strerror", None) or "too little memory"
     assert line == f"{file} can't be read: {reason}; it is left as it is"
@@ -624,42 +619,3 @@ def test_a_full_disk_of_downloads(root: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(FashionMNIST, "download", full)
     reason = "[Errno 28] No space left on device (TMPDIR=<folder> names the folder of downloads)"
     assert f"torchvision's download ({reason}), " in refusal(root)
-
-
-@pytest.mark.usefixtures("mirror", "apt")
-def test_a_missing_own_file_is_not_fetched(root: Path, system: Path) -> None:
-    write(root)
-    write(system)
-    (root / f"{TEST_LABELS}.gz").unlink()
-    raw = raw_of(root)
-    line = refusal(root, None)
-    assert line.startswith(f"data.root={root} has no {TEST_LABELS} (plain or .gz, there or in {raw}): put ")
-    assert line.endswith("or give another folder by data.root=<folder>")
-    assert not raw.exists()
-
-
-NO_IDX = "is no complete IDX file of 28x28 images or labels"
-WRONG = {
-    "empty": (TEST_IMAGES, b"", f"{NO_IDX} (0 bytes)"),
-    "labels for images": (TEST_IMAGES, FILES[TEST_LABELS], f"{NO_IDX} (28 bytes)"),
-    "images for labels": (TEST_LABELS, FILES[TEST_IMAGES], f"{NO_IDX} (15,696 bytes)"),
-    "not 28x28": (TEST_IMAGES, FILES[TEST_IMAGES][:11] + b"\x1d" + FILES[TEST_IMAGES][12:], f"{NO_IDX} (15,696 bytes)"),
-    "too short": (TEST_IMAGES, FILES[TEST_IMAGES][:-1], f"{NO_IDX} (15,695 bytes)"),
-    "too long": (TEST_LABELS, FILES[TEST_LABELS] + b"\0", f"{NO_IDX} (29 bytes)"),
-    "no items": (TEST_LABELS, labels(0), f"{NO_IDX} (8 bytes)"),
-    "label 10": (TEST_LABELS, FILES[TEST_LABELS][:-1] + b"\x0a", "has the label 10, which is not in 0..9"),
-}
-
-
-@pytest.mark.parametrize("packed", [True, False], ids=["gz", "plain"])
-@pytest.mark.parametrize(("name", "content", "reason"), WRONG.values(), ids=WRONG)
-def test_malformed_own_files_are_named(root: Path, name: str, content: bytes, reason: str, packed: bool) -> None:
-    write(root, packed, changed={name: gzip.compress(content) if packed else content})
-    assert refusal(root, None) == f"{root / name}{'.gz' if packed else ''} {reason}"
-    assert not raw_of(root).exists()
-
-
-def test_own_images_and_labels_must_be_equally_many(root: Path) -> None:
-    write(root, packed=False, changed={TEST_LABELS: labels(21)})
-    with pytest.raises(DataUnavailableError, match=f"must hold as many images as labels, but .*'{TEST_LABELS}': 21"):
-        load_files(root, None)

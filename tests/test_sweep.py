@@ -381,7 +381,7 @@ def test_parallel_jobs_are_one_on_each_gpu_or_core(monkeypatch: pytest.MonkeyPat
 def command(data_root: Path, *words: str) -> list[str]:
     """Return a command for a process of its own: what is pickled for workers is otherwise never tried."""
     small = [
-        "data=folder", f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu",
+        "data=idx", f"data.root={data_root}", "data.val_size=100", "data.batch_size=50", "trainer=cpu",
         "trainer.max_epochs=1", "model.channels=[4,8]", "pictures=none", "report=false", "test=false",
     ]  # fmt: skip
     given = {word.split("=")[0] for word in words}

@@ -16,7 +16,7 @@ from kills import equal as same
 from lightning.pytorch import Callback
 
 from fmnist.config import build
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
 from fmnist.runs.run import Run
@@ -255,7 +255,7 @@ def test_a_training_that_is_interrupted_by_ctrl_c_ends_as_without_interruption(
     (expected,) = whole.folder.glob("outputs/whole/*")
     assert differences(run, expected) == []
     one, other = (checkpoints.load(folder / "checkpoints" / "last.ckpt") for folder in (run, expected))
-    assert same(one[FashionMNISTDataModule.__qualname__], other[FashionMNISTDataModule.__qualname__])
+    assert same(one[ImageDataModule.__qualname__], other[ImageDataModule.__qualname__])
 
 
 def test_a_moved_run_keeps_its_best_checkpoint(train: RunScript, run_script: RunScript) -> None:

@@ -29,7 +29,7 @@ def test_augmented_copies_are_flipped_and_shifted_and_their_weights_sum_to_1() -
         "up and left, flipped": [[-1, 6, 5], [-1, 9, 8], [-1, -1, -1]],
     }
     for tta, count in (("none", 1), ("flip", 2), ("flip_shift", 6)):
-        weights, copies = zip(*augmented(image, tta, black=-1), strict=True)
+        weights, copies = zip(*augmented(image, tta, black=[-1]), strict=True)
         assert [copy[0, 0].tolist() for copy in copies] == list(flip_shift.values())[:count]
         assert sum(weights) == 1
     assert weights == (1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8)
@@ -39,8 +39,8 @@ def test_prediction_is_the_weighted_mean_of_the_probabilities() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     images = torch.randn(5, 1, 28, 28)
-    expected = sum(weight * network(copy).softmax(1) for weight, copy in augmented(images, "flip_shift", black=-1))
-    torch.testing.assert_close(AugmentedNetwork(network, "flip_shift", black=-1)(images).exp(), expected)
+    expected = sum(weight * network(copy).softmax(1) for weight, copy in augmented(images, "flip_shift", black=[-1]))
+    torch.testing.assert_close(AugmentedNetwork(network, "flip_shift", black=[-1])(images).exp(), expected)
 
 
 def test_mean_of_extreme_logits_is_finite_and_keeps_their_precision() -> None:

@@ -30,7 +30,7 @@ from fmnist.training.train import train
 from fmnist.tune import storage
 
 SMALL = (
-    "data=folder",
+    "data=idx",
     "data.val_size=100",
     "data.batch_size=50",
     "trainer.accelerator=cpu",
@@ -419,7 +419,7 @@ def test_a_shared_database_works_alike_and_trials_of_dead_processes_are_retried(
 @pytest.mark.slow
 @pytest.mark.parametrize("search", options("search"))
 def test_every_search_contains_the_default_setting(search: str, run_script: RunScript, data_root: Path) -> None:
-    data = ("data=folder", f"data.root={data_root}", "data.val_size=100")
+    data = ("data=idx", f"data.root={data_root}", "data.val_size=100")
     done = run_script("tune", f"search={search}", *data, "trainer=debug", "trials=1")
     assert done.status == 0, done.err
     assert len(trial_lines(done.out)) == 1

@@ -10,7 +10,8 @@ from lightning.pytorch import Trainer
 from fmnist.config.keys import TrainerKeys, TrainKeys
 from fmnist.config.validation import check_arguments, check_value, did_you_mean
 from fmnist.data.augment import Augmentation
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
+from fmnist.data.datasets.idx_files import IdxFiles
 from fmnist.models.cnn import CNN
 from fmnist.training import schedules
 from fmnist.training.callbacks import AveragedWeights, Pictures
@@ -30,8 +31,8 @@ ADAMW = torch.optim.AdamW
         (CNN, "padding", "sane", "k.padding=sane: must be 'same' or an integer or a list"),
         (CNN, "image_shape", [1, 28], "k.image_shape=[1, 28]: must have more items"),
         (CNN, "pooling", ["mix"], "k.pooling=[\"mix\"]: must be 'max', 'average', 'l2' or 'none'"),
-        (FashionMNISTDataModule, "root", 3, """k.root=3: must be a string: in quotes it is one, 'k.root="..."'"""),
-        (FashionMNISTDataModule, "root", "a\0b", r"k.root='a\x00b': must not contain NUL"),
+        (IdxFiles, "root", 3, """k.root=3: must be a string: in quotes it is one, 'k.root="..."'"""),
+        (IdxFiles, "root", "a\0b", r"k.root='a\x00b': must not contain NUL"),
         (ADAMW, "betas", [0.9, 0.99, 0.999], "k.betas=[0.9, 0.99, 0.999]: must have at most 2 items, not 3"),
         (Trainer, "limit_train_batches", "a", "k.limit_train_batches=a: must be an integer or a number"),
         (CNN, "dropot", 1, "k.dropot: there is no such argument; did you mean dropout?"),
@@ -50,7 +51,7 @@ def test_refused_value_is_named_with_its_key_and_what_is_allowed(
     ("target", "arguments"),
     [
         (Augmentation, {"flip": 2, "shift": -1, "erase": -0.1, "mixup": -0.1, "cutmix": 101, "mix": 1.1, "until": 0}),
-        (FashionMNISTDataModule, {"batch_size": 0, "val_size": 60_000, "split_seed": 2**32, "root": ""}),
+        (ImageDataModule, {"batch_size": 0, "val_size": -1, "split_seed": 2**32}),
         (schedules.one_cycle, {"peak": 2}),
         (Pictures, {"every_n_epochs": 0, "embedding": -1}),
         (AveragedWeights, {"decay": 1}),

@@ -17,8 +17,8 @@ from torchvision.datasets import FashionMNIST
 
 from fmnist.config.build import build_classifier
 from fmnist.data.augment import Augmentation
+from fmnist.data.datasets.idx_files import find_files
 from fmnist.data.info import FASHION_MNIST
-from fmnist.data.sources import load_files
 from tools.trainings import compose_train
 
 TUTORIAL = "experiment=intro_lenet"
@@ -43,7 +43,7 @@ def torchvision_dataset(root: Path, **options: Any) -> FashionMNIST:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder, "FashionMNIST", "raw")
         raw.mkdir(parents=True)
-        for name, file in load_files(root, checksums=None).items():
+        for name, file in find_files(root).items():
             (raw / name).write_bytes(file.data)
         return FashionMNIST(folder, **options)
 

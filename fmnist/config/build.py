@@ -1,6 +1,7 @@
 """Everything that one training needs, from the config as conf/train.yaml composes it."""
 
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LearningRateMonitor
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
@@ -19,8 +20,10 @@ from fmnist.config.checks import check_loss, check_monitor, check_parts
 from fmnist.config.errors import one_line
 from fmnist.config.instantiate import build, plain_config
 from fmnist.config.trainer import build_evaluation_trainer, build_trainer, hardware_precision
+from fmnist.config.validation import check_arguments
 from fmnist.data.augment import Augmentation
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
+from fmnist.data.datasets.base import ImageDataset
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
 from fmnist.runs import checkpoints
 from fmnist.runs.checkpoints import AtomicCheckpointIO
@@ -60,7 +63,7 @@ class Training:
     config: dict[str, Any]
     """The resolved config that all of it was built from, as plain values."""
     classifier: Classifier
-    datamodule: FashionMNISTDataModule
+    datamodule: ImageDataModule
     trainer: Trainer
     evaluation_trainer: Callable[[], Trainer]
     """Makes a Trainer of the same device and precision that logs and keeps nothing."""
@@ -119,10 +122,11 @@ def build_training(
     )
 
 
-def resolved_config(cfg: DictConfig, datamodule: FashionMNISTDataModule) -> dict[str, Any]:
+def resolved_config(cfg: DictConfig, datamodule: ImageDataModule) -> dict[str, Any]:
     """Return the config with what this machine and this folder make of it, so that it gives the same elsewhere."""
     config = plain_config(cfg)
-    config["data"]["root"] = str(datamodule.root.absolute())
+    if datamodule.root is not None:
+        config["data"]["root"] = str(datamodule.root.absolute())
     if cfg.trainer.precision == "auto":
         config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
     return config
@@ -195,11 +199,20 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
     return network
 
 
-def build_datamodule(cfg: DictConfig) -> FashionMNISTDataModule:
-    """Build the data module, with the augmentation and the order of images that the seed gives."""
+def build_datamodule(cfg: DictConfig) -> ImageDataModule:
+    """Build the data module, with the augmentation and the order of images that the seed gives.
+
+    The node `data` has the arguments of the dataset's class, which is its `_target_`, and those of the data module.
+    """
     augment = build("augment", cfg.augment, Augmentation)
-    datamodule: FashionMNISTDataModule = build("data", cfg.data, FashionMNISTDataModule, augment=augment, seed=cfg.seed)
-    return datamodule
+    own = inspect.signature(ImageDataModule).parameters.keys() & cfg.data.keys()
+    source = build("data", OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key not in own]), ImageDataset)
+    arguments = {key: value for key, value in plain_config(cfg.data).items() if key in own}
+    check_arguments("data", ImageDataModule, arguments)
+    try:
+        return ImageDataModule(source, augment, seed=cfg.seed, **arguments)
+    except ValueError as error:
+        raise ValueError(f"data: {one_line(error)}") from error
 
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:

@@ -1,15 +1,19 @@
 """From a checkpoint to a classifier."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist.config.build import build_classifier
+from fmnist.config.build import build_classifier, build_datamodule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
 from fmnist.runs import checkpoints, untrusted
 from fmnist.runs.moved_targets import update_targets
 from fmnist.training.classifier import Classifier
+
+SHOWN = 12  # classes that a message names
 
 
 class Restored(NamedTuple):
@@ -21,6 +25,34 @@ class Restored(NamedTuple):
     """Classifier with the weights of the checkpoint."""
     dataset: DatasetInfo
     """Dataset that it was trained on."""
+
+
+def build_datamodule_of(restored: Restored, file: Path) -> ImageDataModule:
+    """Build the data module of a checkpoint, which normalises as in its training.
+
+    Args:
+        restored: the contents of the checkpoint.
+        file: the checkpoint, for messages.
+
+    Raises:
+        ValueError: if the images are of another dataset.
+    """
+    datamodule = build_datamodule(restored.config)
+    known, found = restored.dataset, datamodule.dataset
+    for fact in ("classes", "image_shape"):
+        if (trained := getattr(known, fact)) != (here := getattr(found, fact)):
+            kind = fact.replace("_", " ")
+            raise ValueError(
+                f"{file}: the network was trained on {known.name} with the {kind} {_short(trained)}, but {found.name} "
+                f"has {_short(here)}"
+            )
+    datamodule.dataset = known
+    return datamodule
+
+
+def _short(values: Sequence[object]) -> str:
+    """Return the values, the first ones if there are many."""
+    return ", ".join([*map(str, values[:SHOWN]), *(["..."] if len(values) > SHOWN else [])])
 
 
 def restore(file: Path, accelerator: str = "auto", data_root: str | None = None) -> Restored:

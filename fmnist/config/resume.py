@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config.keys import TrainKeys, can_change_on_resume
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.runs.run import Run
 
 PLACE = ("accelerator", "devices", "num_nodes", "strategy")
@@ -60,7 +60,7 @@ def check_version(cfg: DictConfig, run: Run) -> None:
             raise ValueError(f"{run.config_file} has no trainer.{name}: it is damaged or of another version{way}")
 
 
-def check_dataset(run: Run, datamodule: FashionMNISTDataModule) -> None:
+def check_dataset(run: Run, datamodule: ImageDataModule) -> None:
     """Refuse to resume with other images than the run began with.
 
     Raises:

@@ -1,61 +1,59 @@
 """The LightningDataModule: the three splits, their data loaders, and the preprocessing of a batch."""
 
-import math
-from collections.abc import Mapping
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, Le
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from fmnist.config.keys import MAX_SEED
-from fmnist.data import idx
 from fmnist.data.augment import Augmentation
-from fmnist.data.info import FASHION_MNIST
+from fmnist.data.datasets.base import ImageDataset, Split
+from fmnist.data.info import DatasetInfo
 from fmnist.data.loader import BatchLoader
 from fmnist.data.sample_stats import Distillation, Prune, SampleStatsLoader
-from fmnist.data.sources import CHECKSUMS, load_files
-
-TRAINING_IMAGES = 60_000
+from fmnist.data.splits import Share, complete
 
 
-class FashionMNISTDataModule(LightningDataModule):
-    """Split the images of four IDX files into training, validation and test images.
+class ImageDataModule(LightningDataModule):
+    """Split a dataset's images into training, validation and test images.
 
     The pixels stay in memory as uint8, on the Trainer's device. Normalisation, and the augmentation of training
     batches, act on whole batches there. Labels (N) become soft labels (N, K) with mixed images or self-distillation.
 
     Args:
-        root: folder of the four files, each of which is read once; missing ones are put there.
+        source: the dataset.
+        augment: augmentation of the training images.
         batch_size: images in a training batch, over all processes.
         eval_batch_size: images in a validation or test batch. It affects speed and memory, not results.
-        val_size: number of training images that are used for validation instead, stratified by class; 0 trains on all.
+        val_size: number of training images that are used for validation instead, or their fraction, stratified by
+            class; 0 trains on all. A dataset with validation images of its own validates on these, unless it is 0.
+        test_size: number or fraction of images that are used for tests, where the dataset has set none aside.
         split_seed: seed of their choice, apart from `seed`: runs with different seeds validate on the same images.
         prune: fraction of the training images that each epoch leaves out, mostly easy ones; see `SampleStatsLoader`.
         self_distillation: weight of the network's own predictions in the labels at the end of the training; see
             `SampleStatsLoader`.
-        verify: accept only the published Fashion-MNIST, by its checksums, and fetch missing files. False takes the four
-            files in `root` unverified.
         seed: seed of the order of the training images.
 
     Raises:
-        ValueError: if the files aren't available; if `val_size` leaves no image to train on; if `prune` or
+        ValueError: if the files aren't available; if a split gets no images; if `prune` or
             `self_distillation` is used with several processes, or `self_distillation` with mixed images.
     """
 
     def __init__(
         self,
-        root: Annotated[str, MinLen(1)],
+        source: ImageDataset,
         augment: Augmentation,
         batch_size: Annotated[int, Ge(1)],
         eval_batch_size: Annotated[int, Ge(1)] = 1000,
-        val_size: Annotated[int, Ge(0), Le(TRAINING_IMAGES - 1)] = 5000,
+        val_size: Annotated[int, Ge(0)] | Share = 5000,
+        test_size: Annotated[int, Ge(1)] | Share | None = None,
         split_seed: Annotated[int, Ge(0), Le(MAX_SEED)] = 0,
         prune: Prune = 0.0,
         self_distillation: Distillation = 0.0,
-        verify: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -64,29 +62,36 @@ class FashionMNISTDataModule(LightningDataModule):
                 f"self_distillation={self_distillation}: must be 0 with augment.mixup or augment.cutmix, as a "
                 "prediction for a mixed image is not one for the image"
             )
-        self.dataset = FASHION_MNIST
-        self.root = Path(root)
+        self.source = source
         self.augment = augment
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.val_size = val_size
+        self.test_size = test_size
         self.split_seed = split_seed
         self.prune = prune
         self.self_distillation = self_distillation
-        self.verify = verify
         self.seed = seed
         self.hashes: dict[str, str] = {}
-        """SHA-256 of each file, after `prepare_data`."""
-        self._files: Mapping[str, idx.DataFile] = {}
-        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        """SHA-256 of each file or split of the dataset, after `prepare_data`."""
+        self.splits: dict[str, Split] = {}
         """Images (N, C, H, W) and labels (N) of "train", "val" and "test", after `setup`."""
         self._train_loader: BatchLoader | None = None
         self._position: dict[str, Any] | None = None
 
+    @functools.cached_property
+    def dataset(self) -> DatasetInfo:
+        """The facts of the dataset, for some of which it is read. Those of a checkpoint may replace them."""
+        return self.source.info
+
+    @property
+    def root(self) -> Path | None:
+        """The dataset's folder."""
+        return self.source.root
+
     def prepare_data(self) -> None:
         if not self.hashes:
-            self._files = load_files(self.root, CHECKSUMS if self.verify else None)
-            self.hashes = {name: file.sha256 for name, file in self._files.items()}
+            self.hashes = dict(self.source.contents.hashes)
 
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit":  # each training has a loader of its own, and a position only if it is resumed
@@ -94,16 +99,9 @@ class FashionMNISTDataModule(LightningDataModule):
         if self.splits:
             return
         self.prepare_data()  # which Lightning calls in one of several processes
-        images, labels = _tensors(self._files, "train")
-        if self.val_size >= len(images):
-            raise ValueError(f"data.val_size={self.val_size}: must be less than {len(images)}, the training images")
-        train, val = stratified_split(labels, self.val_size, self.split_seed)
-        self.splits = {
-            "train": (images[train], labels[train]),
-            "val": (images[val], labels[val]),
-            "test": _tensors(self._files, "t10k"),
-        }
-        self._files = {}  # the tensors are copies
+        self.splits = complete(self.source.contents.splits, self.val_size, self.test_size, self.split_seed)
+        assert self.dataset  # before the images go from which it may be made
+        del self.source.contents
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the training batches, which Lightning saves with each checkpoint."""
@@ -191,33 +189,3 @@ class FashionMNISTDataModule(LightningDataModule):
         # Mixed after the normalisation, in float32: the mean of two bytes is no byte.
         pixels = self.dataset.normalise(augment(images, None, *flipped))
         return augment.mixed(pixels, labels, len(self.dataset.classes))
-
-
-def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the sorted indices of the training and the validation images, with the same fraction of each class.
-
-    If `val_size` doesn't divide evenly, the classes with the largest remainders give one image more.
-    """
-    classes, counts = labels.unique(return_counts=True)
-    exact = counts * val_size / len(labels)
-    sizes = exact.floor().long()
-    sizes[(exact - sizes).argsort(descending=True, stable=True)[: val_size - int(sizes.sum())]] += 1
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label, size in zip(classes, sizes.tolist(), strict=True):
-        members = (labels == label).nonzero().flatten()
-        chosen[members[torch.randperm(len(members), generator=generator)[:size]]] = True
-    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
-
-
-def _tensors(files: Mapping[str, idx.DataFile], part: str) -> tuple[Tensor, Tensor]:
-    """Return images (N, 1, H, W), uint8, and labels (N), int64, of the part "train" or "t10k"."""
-    images, labels = (_tensor(files[f"{part}-{kind}-ubyte"].data) for kind in ("images-idx3", "labels-idx1"))
-    return images.unsqueeze(1), labels.long()
-
-
-def _tensor(data: bytes) -> Tensor:
-    """Return the values of an IDX file of bytes."""
-    sizes = idx.dimensions(data)
-    assert sizes is not None
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)[-math.prod(sizes) :].view(sizes)

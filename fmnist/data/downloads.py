@@ -1,4 +1,4 @@
-"""Downloads of the four Fashion-MNIST files: torchvision's, and Debian's package. Each yields a temporary folder."""
+"""Downloads: torchvision's, and Debian's package of Fashion-MNIST. Each yields a temporary folder."""
 
 import contextlib
 import errno
@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fmnist.data.idx import DataUnavailableError
 
@@ -20,27 +21,34 @@ SOCKET_TIMEOUT, COMMAND_TIMEOUT = 5.0, 300.0  # seconds; a machine without a net
 
 
 @contextlib.contextmanager
-def torchvision_download() -> Iterator[Path]:
-    """Yield a temporary folder with the files, as torchvision downloads them.
+def torchvision_download(dataset: str = "FashionMNIST", **options: Any) -> Iterator[Path]:
+    """Yield a temporary folder with the files of a dataset, as torchvision downloads and verifies them.
+
+    Args:
+        dataset: name of torchvision's class.
+        options: its arguments.
 
     Raises:
         DataUnavailableError: if it can't.
     """
-    from torchvision.datasets import FashionMNIST
+    from torchvision import datasets
 
+    cls = getattr(datasets, dataset)
     with _temporary_folder() as folder:
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(SOCKET_TIMEOUT)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
-                FashionMNIST(str(folder), download=True)
+                cls(str(folder), download=True, **options)
         except Exception as error:  # proxies and servers cause errors of many kinds; the next source is tried
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise  # about the folder
-            raise DataUnavailableError(f"{', '.join(FashionMNIST.mirrors)}: {_last_line(error)}") from error
+            places = getattr(cls, "mirrors", None) or [cls.url]
+            raise DataUnavailableError(f"{', '.join(places)}: {_last_line(error)}") from error
         finally:
             socket.setdefaulttimeout(before)
-        yield folder / "FashionMNIST" / "raw"
+        raw = folder / dataset / "raw"
+        yield raw if raw.is_dir() else folder
 
 
 def _last_line(error: Exception) -> str:

@@ -10,11 +10,16 @@ import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 LARGEST_FILE = 47_040_016  # bytes, of the training images; a .gz that unpacks to more is none of the four files
-VALUE_BYTES = {8: 1, 9: 1, 11: 2, 12: 4, 13: 4, 14: 8}
-"""Bytes of a value by the type in the magic number; 8 is uint8."""
+TYPES = {
+    code: np.dtype(name) for code, name in ((8, "u1"), (9, "i1"), (11, ">i2"), (12, ">i4"), (13, ">f4"), (14, ">f8"))
+}
+"""The type of the values, big-endian, by its code in the magic number."""
 
 
 class DataUnavailableError(ValueError):
@@ -91,26 +96,23 @@ def read_verified(path: Path, checksum: str) -> DataFile:
 
 def dimensions(data: bytes) -> tuple[int, ...] | None:
     """Return the dimensions of a complete IDX file; None if the data are something else, or too short or too long."""
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in VALUE_BYTES or not data[3]:
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in TYPES or not data[3]:
         return None
     start = 4 + 4 * data[3]
     sizes = tuple(int.from_bytes(data[place : place + 4]) for place in range(4, start, 4))
-    return sizes if len(data) == start + VALUE_BYTES[data[2]] * math.prod(sizes) else None
+    return sizes if len(data) == start + TYPES[data[2]].itemsize * math.prod(sizes) else None
 
 
-def count_items(file: DataFile) -> int:
-    """Return how many 28x28 images, or labels from 0 to 9, a file holds.
+def values(file: DataFile) -> NDArray[Any]:
+    """Return the values of a file in its dimensions, in an array of their own.
 
     Raises:
-        DamagedFileError: if it isn't such a file.
+        DamagedFileError: if it is no complete IDX file.
     """
-    path, data, _ = file
-    sizes, item = dimensions(data), (28, 28) if "images" in path.name else ()
-    if not sizes or not sizes[0] or sizes[1:] != item or data[2] != 8:
-        raise DamagedFileError(f"{path} is no complete IDX file of 28x28 images or labels ({len(data):,} bytes)")
-    if not item and max(data[8:]) > 9:
-        raise DamagedFileError(f"{path} has the label {max(data[8:])}, which is not in 0..9")
-    return sizes[0]
+    sizes = dimensions(file.data)
+    if sizes is None:
+        raise DamagedFileError(f"{file.path} is no complete IDX file ({len(file.data):,} bytes)")
+    return np.frombuffer(file.data, TYPES[file.data[2]], offset=4 + 4 * len(sizes)).reshape(sizes).copy()
 
 
 @contextlib.contextmanager

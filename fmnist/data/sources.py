@@ -39,27 +39,27 @@ Problems = dict[str, list[DataUnavailableError]]
 
 
 @dataclass(frozen=True)
-class _UserFolder:
+class UserFolder:
     """The folder that the user gives, and the key that names it."""
 
     key: str
     root: Path
+    subfolder: str = "FashionMNIST/raw"
+    """Where torchvision keeps the files."""
+    title: str = "Fashion-MNIST"
 
     @property
     def raw(self) -> Path:
-        return self.root / "FashionMNIST" / "raw"
+        return self.root / self.subfolder
 
     def __str__(self) -> str:
         return f"{self.key}={self.root}"
 
 
-def load_files(
-    root: Path, checksums: Mapping[str, str] | None = CHECKSUMS, key: str = "data.root"
-) -> dict[str, DataFile]:
+def load_files(root: Path, checksums: Mapping[str, str] = CHECKSUMS, key: str = "data.root") -> dict[str, DataFile]:
     """Return the four files by name. Missing and damaged ones are fetched and stored.
 
-    Several processes may call it at once. Without checksums it takes the user's own files from `root/FashionMNIST/raw/`
-    or `root`, plain or .gz, unverified if they are well-formed, and downloads nothing.
+    Several processes may call it at once.
 
     Args:
         root: folder of the files.
@@ -70,12 +70,10 @@ def load_files(
         DataUnavailableError: if no source has a file, one must be written to `root` and can't be, or one there can't be
             read or is another data set's. That file stays as it is.
     """
-    folder = _UserFolder(key, root.absolute())
-    if checksums is None:
-        return _own_files(folder)
+    folder = UserFolder(key, root.absolute())
     files, missing = _look_in(folder, checksums)  # before the lock, as a complete folder may be read-only
     if missing:
-        with _locked(folder, missing):
+        with locked(folder, missing):
             more, missing = _look_in(folder, {name: checksums[name] for name in missing})  # filled by another process?
             files |= more
             if missing:
@@ -96,21 +94,6 @@ def check_root(key: str, root: object) -> None:
         raise DataUnavailableError(f"the run's data folder {root} isn't here: {key}=<folder> says where its files are")
 
 
-def _own_files(folder: _UserFolder) -> dict[str, DataFile]:
-    found = {name: idx.find(name, folder.raw, folder.root) for name in CHECKSUMS}
-    if missing := [name for name, paths in found.items() if not paths]:
-        raise DataUnavailableError(
-            f"{folder} has no {', no '.join(missing)} (plain or .gz, there or in {folder.raw}): put them there, or "
-            f"give another folder by {folder.key}=<folder>"
-        )
-    files = {name: idx.read(paths[0]) for name, paths in found.items()}
-    counts = {name: idx.count_items(file) for name, file in files.items()}
-    if list(counts.values())[::2] != list(counts.values())[1::2]:
-        raise DataUnavailableError(f"{folder}: must hold as many images as labels, but holds {counts}")
-    log.info("Fashion-MNIST: the files in %s are used unverified", folder)
-    return files
-
-
 def _look(checksums: Mapping[str, str], *folders: Path) -> tuple[dict[str, DataFile], Problems]:
     """Return the files that have their checksums, and what is wrong with those of the other names."""
     files: dict[str, DataFile] = {}
@@ -125,7 +108,7 @@ def _look(checksums: Mapping[str, str], *folders: Path) -> tuple[dict[str, DataF
     return files, {name: found for name, found in problems.items() if name not in files}
 
 
-def _look_in(folder: _UserFolder, checksums: Mapping[str, str]) -> tuple[dict[str, DataFile], Problems]:
+def _look_in(folder: UserFolder, checksums: Mapping[str, str]) -> tuple[dict[str, DataFile], Problems]:
     """Return the user's files that have their checksums, and those of the others that are missing or damaged.
 
     Raises:
@@ -135,7 +118,7 @@ def _look_in(folder: _UserFolder, checksums: Mapping[str, str]) -> tuple[dict[st
     for problem in itertools.chain(*problems.values()):
         if isinstance(problem, OtherDataError):
             raise OtherDataError(
-                f"{problem}: it stays as it is; data=folder data.root={folder.root} trains on files of your own; "
+                f"{problem}: it stays as it is; data=idx data.root={folder.root} trains on files of your own; "
                 f"for Fashion-MNIST give another folder by {folder.key}=<folder>, or move the file away"
             )
         if not isinstance(problem, DamagedFileError):
@@ -146,7 +129,7 @@ def _look_in(folder: _UserFolder, checksums: Mapping[str, str]) -> tuple[dict[st
     return files, problems
 
 
-def _fetch(folder: _UserFolder, missing: Mapping[str, str], reason: str) -> dict[str, DataFile]:
+def _fetch(folder: UserFolder, missing: Mapping[str, str], reason: str) -> dict[str, DataFile]:
     """Return the missing files from the first sources that have them, and store them in the user's folder.
 
     Args:
@@ -221,7 +204,7 @@ def _set_aside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(folder: _UserFolder, missing: Iterable[str]) -> Iterator[None]:
+def locked(folder: UserFolder, missing: Iterable[str]) -> Iterator[None]:
     """Let one process at a time fill the folder, if its file system has locks."""
     try:
         folder.raw.mkdir(parents=True, exist_ok=True)
@@ -243,13 +226,13 @@ def _locked(folder: _UserFolder, missing: Iterable[str]) -> Iterator[None]:
         ) from error
 
 
-def _acquired(lock: BaseFileLock, folder: _UserFolder) -> contextlib.AbstractContextManager[object]:
+def _acquired(lock: BaseFileLock, folder: UserFolder) -> contextlib.AbstractContextManager[object]:
     """Return a lock that is held; nothing to hold where the file system has no locks."""
     try:
         try:
             return lock.acquire(timeout=LOCK_NOTICE)
         except Timeout:
-            log.info("Fashion-MNIST: waiting for another process that is preparing %s", folder)
+            log.info("%s: waiting for another process that is preparing %s", folder.title, folder)
             return lock.acquire(timeout=LOCK_TIMEOUT)
     except OSError as error:
         if error.errno not in NO_LOCKS:

@@ -11,12 +11,11 @@ from annotated_types import MinLen
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.build import build_datamodule
 from fmnist.config.errors import explain_out_of_memory
-from fmnist.config.restore import restore
+from fmnist.config.restore import build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
 from fmnist.evaluation.measure import ensemble, log_evaluation, measure
 from fmnist.evaluation.tta import TTA, TestTimeAugmentation
@@ -53,13 +52,14 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
     if options.data_root is None:
         for member in restored.values():
             check_root("data_root", OmegaConf.select(member.config, "data.root"))
-    datamodules = {file: build_datamodule(member.config) for file, member in restored.items()}
+    datamodules = {file: build_datamodule_of(member, file) for file, member in restored.items()}
     check_images(datamodules, options.split)
     subject, datamodule = next(iter(datamodules.items()))
     evaluations = []
     for file, (config, classifier, dataset) in restored.items():
         if dataset.classes != datamodule.dataset.classes or dataset.image_shape != datamodule.dataset.image_shape:
             raise ValueError(f"{file}: the network was trained on {dataset.name}, not on {datamodule.dataset.name}")
+        datamodule.dataset = dataset  # its mean and standard deviation may be others than those of the first
         if options.tta != "none":
             classifier.network = TestTimeAugmentation(classifier.network, options.tta, dataset.black)
         evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, options.split))
@@ -108,7 +108,7 @@ def expand_pattern(name: str) -> list[str]:
     return found
 
 
-def check_images(datamodules: Mapping[Path, FashionMNISTDataModule], split: str) -> None:
+def check_images(datamodules: Mapping[Path, ImageDataModule], split: str) -> None:
     """Refuse runs, by their checkpoint files, that have no images of a split, or not the same ones.
 
     Raises:

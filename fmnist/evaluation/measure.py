@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.evaluation.tta import average_predictions
 from fmnist.plotting.tables import class_table
 from fmnist.training.classifier import Classifier
@@ -71,7 +71,7 @@ class _CollectLogits(Callback):
     on_test_batch_end = on_validation_batch_end
 
 
-def measure(trainer: Trainer, classifier: Classifier, datamodule: FashionMNISTDataModule, split: str) -> Evaluation:
+def measure(trainer: Trainer, classifier: Classifier, datamodule: ImageDataModule, split: str) -> Evaluation:
     """Return the evaluation of the current weights on "val" or "test"."""
     run_loop = {"val": trainer.validate, "test": trainer.test}[split]
     collected = _CollectLogits()

@@ -25,14 +25,11 @@ class Predictor:
     """The network of a checkpoint, in the precision in which it was trained and evaluated.
 
     Raises:
-        ValueError: if the checkpoint can't be restored, its network doesn't take gray images or returns NaN, or there
-            is no such device.
+        ValueError: if the checkpoint can't be restored, its network returns NaN, or there is no such device.
     """
 
     def __init__(self, file: Path, accelerator: str) -> None:
         config, classifier, self.dataset = restore(file, accelerator)
-        if self.dataset.image_shape[0] != 1:
-            raise ValueError(f"{file}: the network takes colour images; only gray ones are supported")
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         try:
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=config.trainer.precision)
@@ -75,7 +72,7 @@ class FileClassifier:
             values, labels = self.predictor(torch.stack([image.pixels for _, image in batch])).topk(self.top)
             for (file, image), *best in zip(batch, values.tolist(), labels.tolist(), strict=True):
                 probabilities = {classes[label]: value for value, label in zip(*best, strict=True)}
-                prediction = Prediction(file, image.pixels[0], image.inverted, probabilities)
+                prediction = Prediction(file, image.pixels, image.inverted, probabilities)
                 self.classified += 1
                 if len(self.first) < PREVIEWED:
                     self.first.append(prediction)
@@ -84,7 +81,7 @@ class FileClassifier:
     def _read(self, files: Iterable[str]) -> Iterator[tuple[str, Prepared]]:
         for file in files:
             try:
-                image = read_image(file, self.predictor.dataset.image_shape)
+                image = read_image(file, self.predictor.dataset)
             except ValueError as error:
                 self.failed += 1
                 log.warning("%s: %s", printable(file), error)

@@ -16,7 +16,7 @@ class Prediction:
     """The most likely classes of an image file.
 
     Args:
-        pixels: the network's input, uint8, (H, W).
+        pixels: the network's input, uint8, (C, H, W).
         inverted: whether light and dark were exchanged.
         probabilities: by class, the largest first.
     """

@@ -1,128 +1,22 @@
-"""Find image files, and read them as 8-bit gray or RGB pictures."""
+"""From an image file to the pixels that a network expects."""
 
-import contextlib
-import os
-import warnings
-from glob import escape, iglob
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+import torch
 
-from fmnist.config.logs import stderr_silent
-from fmnist.predict.preparation import ImageShape, Prepared, prepare
-
-# No others: Pillow would run Ghostscript for a PostScript file.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")
-SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".pbm", ".pgm", ".ppm"),
-    *(".svg", ".heic", ".heif"),  # not supported, but reported instead of ignored
-}
-"""Suffixes of the files in a folder that are images."""
-
-LIGHT = 128  # smallest gray value that is light
-DECODED = 16  # per pixel of the result: smallest side to which a JPEG is reduced while it is decoded
-REDUCED = 8  # the same for the longer side of all pictures, before they are prepared
-LARGEST = 1024  # what that is at most: preparing takes about 150 bytes per pixel
-WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of masks, and of 8, 10, 12, 14 and 16 bits
-MAX_PIXELS = 89_478_485  # of a picture in memory: 256 MiB, Pillow's limit
+from fmnist.data.image_files import pillow_warnings_ignored, read_picture, resized
+from fmnist.data.info import DatasetInfo
+from fmnist.predict.preparation import Prepared, prepare
 
 
-def find_images(where: str) -> list[str]:
-    """Return the image files of a path, sorted.
-
-    Args:
-        where: a file; a folder, whose images are taken but not those of its subfolders; or a pattern, in which `**`
-            matches any folders.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    path = Path(where)
-    if path.is_file():
-        return [where]
-    pattern = os.path.join(escape(where), "*") if path.is_dir() else where  # noqa: PTH118 (keeps ./)
-    found = [name for name in iglob(pattern, recursive=True) if Path(name).is_file()]  # noqa: PTH207 (absolute, too)
-    if path.is_dir():
-        found = [name for name in found if Path(name).suffix.lower() in SUFFIXES]
-    if not found:
-        problem = "no images in this folder" if path.is_dir() else "no such file, and as a pattern it matches none"
-        raise ValueError(f"images={where}: {problem}")
-    return sorted(found)
-
-
-def read_image(file: str | Path, image_shape: ImageShape) -> Prepared:
-    """Return the picture in a file, the first one if there are several, as the network expects it.
-
-    Args:
-        file: in one of `FORMATS`, in any colour mode, with at most `MAX_PIXELS`. Only a JPEG may have twice as many,
-            as it can be reduced while it is decoded.
-        image_shape: (1, H, W) of the result.
+def read_image(file: str | Path, dataset: DatasetInfo) -> Prepared:
+    """Return the picture in a file as the images of a dataset are: its item on black, or the whole picture resized.
 
     Raises:
         ValueError: with the reason why the file can't be read, or no item found in the picture.
     """
-    try:
-        picture = _decode(file, max(image_shape))
-    except Exception as error:  # for damaged files Pillow raises almost anything: SyntaxError, struct.error, ...
-        raise ValueError(_explain(Path(file), error)) from error
-    return prepare(picture, image_shape)
-
-
-def _decode(file: str | Path, size: int) -> Image.Image:
-    """Return the picture in a file as 8-bit gray or RGB, its longer side reduced to less than 16 times `size`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # harmless damage, and more than MAX_PIXELS, as long as it isn't twice as many
-        with Image.open(file, formats=FORMATS) as image:
-            image.draft(None, (DECODED * size,) * 2)
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            # libtiff writes its warnings directly to the standard error.
-            with stderr_silent() if image.format == "TIFF" else contextlib.nullcontext():
-                image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I") or image.mode == "F":
-                picture = _to_eight_bits(image)
-            elif image.has_transparency_data:
-                picture = image.convert("RGBA")
-            else:  # by way of RGB, as Pillow converts some colour modes to nothing else
-                picture = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    picture = picture.reduce(max(1, max(picture.size) // min(REDUCED * size, LARGEST)))
-    return _on_contrasting_background(picture) if picture.mode == "RGBA" else picture
-
-
-def _on_contrasting_background(picture: Image.Image) -> Image.Image:
-    """Return an RGBA picture as RGB, with black in place of transparency, or with white if what it shows is dark."""
-    alpha = picture.getchannel("A")
-    opaque = alpha.point([0] * LIGHT + [255] * LIGHT)
-    light = ImageStat.Stat(picture.convert("L"), opaque).median[0] < LIGHT
-    background = Image.new("RGB", picture.size, "white" if light else "black")
-    return Image.composite(picture.convert("RGB"), background, alpha)
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return integers or floats, scaled so that the smallest usual white that none of them exceeds becomes 255."""
-    values = np.array(image.convert("F"))
-    values = np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)
-    brightest = float(values.max())
-    white = next((white for white in WHITES if brightest <= white), brightest)
-    return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
-
-
-def _explain(file: Path, error: Exception) -> str:
-    """Return why a file can't be read."""
-    if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than {MAX_PIXELS:,} pixels (a JPEG may have twice as many)"
-    if isinstance(error, UnidentifiedImageError):
-        with file.open("rb") as content:
-            head = content.read(1024)
-        if not head:
-            return "it is empty"
-        if b"<svg" in head or file.suffix.lower() == ".svg":
-            return "SVG isn't supported; save it as PNG"
-        if head[4:8] == b"ftyp" and file.suffix.lower() != ".avif":
-            return "HEIC isn't supported; save it as JPEG or PNG"
-        return "it is damaged, or not in a supported format"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"it is truncated or damaged ({' '.join(str(error).split()) or type(error).__name__})"
+    with pillow_warnings_ignored():
+        picture = read_picture(file, max(dataset.image_shape))
+    if dataset.fit == "item":
+        return prepare(picture, dataset.image_shape, dataset.margin)
+    return Prepared(torch.from_numpy(resized(picture, dataset.image_shape, dataset.fit)), inverted=False)

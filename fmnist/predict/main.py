@@ -20,12 +20,12 @@ from rich.progress import Progress
 from fmnist.config import logs
 from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.settings import read_settings
+from fmnist.data.image_files import find_images
 from fmnist.plotting.style import save_png
 from fmnist.plotting.terminal import printable
 from fmnist.plotting.tiles import tiles
 from fmnist.predict.classify import FileClassifier, Predictor
 from fmnist.predict.formats import FORMATS
-from fmnist.predict.images import find_images
 from fmnist.runs.files import atomic_path
 from fmnist.runs.run import checkpoint_file
 

@@ -7,9 +7,8 @@ from typing import Literal
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.build import build_datamodule
 from fmnist.config.errors import explain_out_of_memory
-from fmnist.config.restore import restore
+from fmnist.config.restore import build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.sources import check_root
@@ -42,13 +41,14 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to
     if given.run is None:
         raise ValueError("give run=<run folder>")
     run = open_run("run", given.run)
-    saved, classifier, _ = restore(run.chosen_checkpoint, given.accelerator, given.data_root)
+    restored = restore(run.chosen_checkpoint, given.accelerator, given.data_root)
+    saved = restored.config
     if given.data_root is None:
         check_root("data_root", OmegaConf.select(saved, "data.root"))
     split = given.split or ("test" if run.load_config().get("test", saved.test) else "val")
     if split == "val" and not saved.data.val_size:
         hint = "" if given.split else "; the run had test=false: only split=test, given here, can be reported on"
         raise ValueError(f"split=val: the run had no validation images (data.val_size=0){hint}")
-    datamodule = build_datamodule(saved)
-    result = measure(build_evaluation_trainer(saved), classifier, datamodule, split)
-    log.info("report: %s", write_report(run, classifier, datamodule, result))
+    datamodule = build_datamodule_of(restored, run.chosen_checkpoint)
+    result = measure(build_evaluation_trainer(saved), restored.classifier, datamodule, split)
+    log.info("report: %s", write_report(run, restored.classifier, datamodule, result))

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from fmnist.data.datamodule import FashionMNISTDataModule
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import DatasetInfo
 from fmnist.evaluation import inspection
 from fmnist.evaluation.measure import Evaluation
@@ -31,7 +31,7 @@ GRAD_CAMS = 6  # right predictions, and as many wrong ones
 CURVES_SIZE, RELIABILITY_SIZE = (4.6, 2.8), (4.8, 4.4)  # inches, small, so that text can be read on a phone
 
 
-def write_report(run: Run, classifier: Classifier, datamodule: FashionMNISTDataModule, result: Evaluation) -> Path:
+def write_report(run: Run, classifier: Classifier, datamodule: ImageDataModule, result: Evaluation) -> Path:
     """Write the report of a measured network into the run's folder, and return its file.
 
     What the folder lacks of curves and record, as after an interruption, is left out. The data module is set up.

@@ -42,6 +42,7 @@ def evaluation_rate(training: Training) -> float:
 def tutorial_rate(training: Training) -> float:
     """Return the images per second of the tutorials' loop: image by image from a DataLoader, accuracy alone."""
     network, datamodule = training.classifier.network.eval(), training.datamodule
+    assert datamodule.root is not None
     loader = tutorial_loader(datamodule.root, datamodule.batch_size, train=False)
     start, correct, count = time.perf_counter(), 0, 0
     for images, labels in loader:

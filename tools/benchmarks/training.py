@@ -80,6 +80,7 @@ def lightning_loop(training: Training, batches: int) -> Timed:
 def tutorial_loop(training: Training, batches: int) -> Timed:
     """Train the same network with the same loss, optimizer and batch size as the tutorials do."""
     classifier, datamodule = training.classifier, training.datamodule
+    assert datamodule.root is not None
     loader = tutorial_loader(datamodule.root, datamodule.batch_size, datamodule.augment)
     return train_tutorial(classifier.network, classifier.loss, classifier.optimizer, loader, batches)
 

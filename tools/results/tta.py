@@ -6,8 +6,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from fmnist.config.build import build_datamodule
-from fmnist.config.restore import restore
+from fmnist.config.restore import build_datamodule_of, restore
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.evaluation.measure import Evaluation, ensemble, measure
 from fmnist.evaluation.tta import TTA, TestTimeAugmentation
@@ -38,8 +37,9 @@ def evaluate_recipe(rows: pd.DataFrame, hardware: Hardware, data: Path, outputs:
     found, losses = [], []
     for row in known:
         run = find_run(row, outputs)
-        saved, classifier, dataset = restore(run.chosen_checkpoint, hardware, str(data))
-        datamodule, network = build_datamodule(saved), classifier.network
+        restored = restore(run.chosen_checkpoint, hardware, str(data))
+        saved, classifier, dataset = restored
+        datamodule, network = build_datamodule_of(restored, run.chosen_checkpoint), classifier.network
         losses.append(classifier.loss)
         for tta, members in evaluations.items():
             classifier.network = network if tta == "none" else TestTimeAugmentation(network, tta, dataset.black)
