@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Callback
 
 from fmnist.data import sources
+from fmnist.data.datasets import published
 from fmnist.data.idx import DataUnavailableError
 
 torch.set_num_threads(1)  # many threads wait for each other over networks as small as the tests'
@@ -164,9 +165,10 @@ def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Non
 def no_download(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests offline: no source but the folders of a machine has the data."""
 
-    def unavailable() -> None:
+    def unavailable(*_: object, **__: object) -> None:
         raise DataUnavailableError("tests are offline")
 
-    if request.module.__name__ != "test_sources":
-        for name in ("torchvision_download", "debian_package"):
-            monkeypatch.setattr(sources, name, unavailable)
+    if request.module.__name__ not in ("test_sources", "test_datasets"):
+        monkeypatch.setattr(sources, "debian_package", unavailable)
+        for module in (sources, published):
+            monkeypatch.setattr(module, "torchvision_download", unavailable)

@@ -159,7 +159,7 @@ def test_equal_settings_of_earlier_versions_and_other_data(tmp_path: Path) -> No
         (["loss=cross_entropy_smoothed", "loss=cross_entropy loss.label_smoothing=0.1"], {}),
         (
             ["trainer=cpu trainer.max_epochs=2", "trainer=default", "data=idx data.batch_size=9"],
-            {"data.batch_size": ["128", "128", "9"], "trainer.max_epochs": ["2", "6", "6"]},
+            {"data": ["fashion_mnist", "fashion_mnist", "idx"], "trainer.max_epochs": ["2", "6", "6"]},
         ),
     ],
 )

@@ -48,7 +48,7 @@ def test_every_yaml_is_an_option_or_a_command() -> None:
     assert reachable == set(CONF.rglob("*.yaml"))
 
 
-@pytest.mark.parametrize(("group", "option"), [found for found in OPTIONS if found[0] != "experiment"])
+@pytest.mark.parametrize(("group", "option"), [found for found in OPTIONS if found[0] not in ("experiment", "data")])
 def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
     if group == "trainer" and option in ("gpu", "ddp", "fsdp") and not torch.cuda.is_available():
         composed(f"trainer={option}")
@@ -58,14 +58,23 @@ def test_every_option_builds(group: str, option: str, tmp_path: Path) -> None:
         with pytest.raises(MissingConfigException, match=f"hydra/launcher/{needs}"):
             composed(f"{group}={option}")
         return
-    extra = ["data.root=somewhere"] if option == "folder" else []
-    cfg = composed(f"{group}={option}", *extra)
+    cfg = composed(f"{group}={option}")
     if group == "sweep":  # says only which jobs there are
         return
     session = build.build_training(cfg, new_run(tmp_path, "run"))
     logits = session.classifier.network.eval()(torch.zeros(2, 1, 28, 28))
     assert logits.shape == (2, 10)
     assert session.classifier.loss(logits, torch.tensor([0, 1])).isfinite()
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "data"])
+def test_every_dataset_is_built_without_reading_files(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ["data.root=somewhere"] if option in ("idx", "image_folder") else []
+    cfg = composed(f"data={option}", *given)
+    monkeypatch.setattr(Path, "open", None)
+    datamodule = build.build_datamodule(cfg)
+    assert datamodule.root == (Path("somewhere") if given else None if option == "digits" else Path("data"))
+    assert bool(cfg.augment.flip) == (option in ("fashion_mnist", "cifar10", "idx", "image_folder"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -43,11 +43,13 @@ def random_images(*shape: int) -> NDArray[np.uint8]:
 
 def refusal(dataset: Any) -> str:
     """Return the one line with which a dataset is refused."""
-    with pytest.raises(ValueError, match=".+") as caught:
+    try:
         assert dataset.info
         assert dataset.contents
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    except ValueError as error:
+        message = str(error)
+    assert "\n" not in message
+    return message
 
 
 def write_idx(root: Path, changed: Mapping[str, bytes] | None = None, packed: bool = False) -> Path:
@@ -88,12 +90,12 @@ WRONG_IDX: dict[str, tuple[str, bytes, str]] = {
     "labels for images": (
         IMAGES,
         idx_bytes(np.arange(20)),
-        "{file} must hold gray or RGB images of bytes, not 20 uint8",
+        "{file} must hold gray or RGB images of bytes, not 20 of uint8",
     ),
     "floats": (
         IMAGES,
         idx_bytes(np.ones((20, 5, 4)), ">f4"),
-        "must hold gray or RGB images of bytes, not 20x5x4 float32",
+        "must hold gray or RGB images of bytes, not 20x5x4 of float32",
     ),
     "images for labels": (LABELS, idx_bytes(random_images(20, 5, 4)), "{file} must hold labels from 0 on"),
     "negative": (LABELS, idx_bytes(np.arange(20) - 1, ">i4"), "{file} must hold labels from 0 on"),
@@ -118,7 +120,9 @@ def test_own_files_that_are_missing_or_have_other_classes(tmp_path: Path) -> Non
         IdxFiles(str(tmp_path), ["a", "b"])
     )
     assert "two classes are named a" in refusal(IdxFiles(str(tmp_path), ["a", "a", "b"]))
-    assert "data.mean=[0.1, 0.2]: must have 1 numbers" in refusal(IdxFiles(str(tmp_path), mean=[0.1, 0.2]))
+    assert "data.mean=[0.1, 0.2]: must be as many numbers as the images have channels: 1" in refusal(
+        IdxFiles(str(tmp_path), mean=[0.1, 0.2])
+    )
     (tmp_path / LABELS).unlink()
     assert refusal(IdxFiles(str(tmp_path))).startswith(
         f"data.root={tmp_path} has no {LABELS} (plain or .gz, there or in "
@@ -131,7 +135,7 @@ def test_own_files_that_cannot_be_read_now_are_not_called_damaged(
 ) -> None:
     write_idx(tmp_path)
 
-    def fail(path: Path, *_: Any, **__: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Path, "open", fail)
@@ -240,15 +244,19 @@ def test_emnist_is_upright(split: str, first: int, count: int, tmp_path: Path, m
     assert torch.equal(images[:, 0], torch.from_numpy(random_images(40, 28, 28)).transpose(1, 2))
     assert labels.tolist() == [number % 10 for number in range(40)]
     assert len(data.info.classes) == count
-    assert data.info.classes[0] == ("A" if first else "0")
+    assert data.info.classes[0] == ("a" if first else "0")
     assert data.info.name == f"EMNIST {split}"
     assert calls == [split]
 
 
-def test_published_files_need_a_network_once(tmp_path: Path) -> None:
+def test_published_files_need_a_network_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Error downloading x:\nTried y, got:\n<urlopen error [Errno 111] Connection refused>")
+
+    monkeypatch.setattr(torchvision.KMNIST, "download", fail)
     line = refusal(published.KMNIST(str(tmp_path)))
     assert line.startswith(f"Kuzushiji-MNIST: data.root={tmp_path} has no train-images-idx3-ubyte, no ")
-    assert "tests are offline" in line
+    assert "can't be downloaded (http://codh.rois.ac.jp/kmnist/dataset/kmnist/: Connection refused)" in line
     assert line.endswith(f"connect to the internet, or put the files into {tmp_path / 'KMNIST' / 'raw'}")
 
 
@@ -344,8 +352,8 @@ def test_pictures_are_resized_as_asked(tmp_path: Path) -> None:
     crop, pad, stretch = (
         read(tmp_path / "x", image_size=12, resize=how)["train"][0][0] for how in ("crop", "pad", "stretch")
     )
-    assert crop[1].min() > 240
-    assert crop[0].max() < 15
+    assert crop[1].min() > 230
+    assert crop[0].max() < 25
     assert pad[:, [0, 3, 8, 11]].max() < 15
     assert pad[:, 5].amax(dim=0).min() > 100
     assert stretch[0, :, 0].min() > 240
@@ -452,18 +460,18 @@ def test_folders_that_are_no_dataset_are_refused_in_a_line(
     assert said(lambda root: (root / "Bad").mkdir()) == ": the classes Bad and bad differ in case only: rename one"
     assert said(lambda root: (root / "ugly").mkdir()).startswith(": ugly has no images")
     assert "has train/, so bad/ must be one of train, val, test" in said(lambda root: (root / "train").mkdir())
-    monkeypatch.setattr(os, "sysconf", lambda name: 2**10)
-    line = said(lambda root: None, image_size=2048, channels=3)
+    monkeypatch.setattr(os, "sysconf", lambda _: 2**10)
+    line = said(lambda _: None, image_size=2048, channels=3)
     assert line.startswith(": 24 images of 3x2048x2048 need 0.6 GiB while they are split, and this machine has 0.0")
 
 
 @pytest.mark.parametrize(
     ("val_size", "test_size", "reason"),
     [
-        (0.01, 0.5, "data.val_size=0.01: class 0 has 6 images, too few to be split"),
-        (0.5, 0.001, "data.test_size=0.001: class 0 has 12 images, too few"),
-        (24, 0.5, "data.val_size=24: must be more than 0 and less than 12"),
-        (0.5, None, "data.test_size=0: must be more than 0"),
+        (0.01, 0.5, "data.val_size=0.01: class 1 has 6 images, too few to be split"),
+        (0.5, 0.001, "data.test_size=0.001: class 1 has 12 images, too few"),
+        (24, 0.5, "data.val_size=24: must be less than 12, the training images"),
+        (0.5, None, "data.test_size: is required, as the dataset has no test images of its own"),
     ],
 )
 def test_too_few_images_to_split(photos: Path, val_size: float, test_size: float | None, reason: str) -> None:

@@ -17,7 +17,7 @@ from fmnist.training.metric_names import direction
 DEFAULT_METRIC = "val/accuracy"
 TEST_METRIC = "test/accuracy"
 BEST, NOT_SIGNIFICANT, WORSE, UNKNOWN = "best", "no significant difference", "worse", "unknown"
-PLACES = ("trainer", "data")
+PLACES = ("trainer",)
 """Groups whose options are mainly about where a run takes place: each of their keys is a column, the option isn't."""
 
 SCORES = ["rank", "n", "mean", "std", "difference", "ci_low", "ci_high", "p", "p_holm", "verdict"]

@@ -148,8 +148,7 @@ def _settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         elif run.config_file.is_file():
             file = run.config_file
             settings = yaml.load(untrusted.read_yaml(file), untrusted.Loader)  # nosec B506 (a safe loader)
-            if isinstance(settings, dict):
-                settings = update_targets(settings)
+        settings = update_targets(settings)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{file.name} can't be read: {error}") from error
     flat = flat_settings(settings or {})

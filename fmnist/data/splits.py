@@ -53,8 +53,10 @@ def take(split: Split, key: str, size: int | float, seed: int) -> tuple[Split, S
     """
     images, labels = split
     count = size if isinstance(size, int) else max(1, round(size * len(labels)))
-    if not 0 < count < len(labels):
-        raise ValueError(f"data.{key}={size}: must be more than 0 and less than {len(labels)}, the training images")
+    if not count:
+        raise ValueError(f"data.{key}: is required, as the dataset has no {key.partition('_')[0]} images of its own")
+    if count >= len(labels):
+        raise ValueError(f"data.{key}={size}: must be less than {len(labels)}, the training images")
     kept, taken = stratified_split(labels, count, seed)
     if isinstance(size, float):
         counts, remaining = labels.bincount(), labels[kept].bincount(minlength=int(labels.max()) + 1)

@@ -9,7 +9,8 @@ MOVED = {
     "fmnist.schedules.": "fmnist.training.schedules.",
 }
 """New prefix of a `_target_` by old prefix. Add a line when a module moves that a config can name."""
-DATA_MODULES = ("fmnist.data.datamodule.FashionMNISTDataModule", "fmnist.data.FashionMNISTDataModule")
+DATA_MODULE = "fmnist.data.datamodule.FashionMNISTDataModule"
+"""The target of the node `data` of older runs, which knew one dataset."""
 
 
 def current_target(target: str) -> str:
@@ -20,25 +21,16 @@ def current_target(target: str) -> str:
     return target
 
 
-def update_data(node: dict[str, Any]) -> dict[str, Any]:
-    """Return the node `data` of a config in which the data module itself was the target, for one dataset."""
-    others = {key: value for key, value in node.items() if key not in ("_target_", "verify")}
-    if node.get("verify", True):
-        return {"_target_": "fmnist.data.datasets.fashion_mnist.FashionMNIST", **others}
-    from fmnist.data.info import FASHION_MNIST
-
-    facts = {name: list(getattr(FASHION_MNIST, name)) for name in ("classes", "mean", "std")}
-    return {"_target_": "fmnist.data.datasets.idx_files.IdxFiles", **facts, **others}
-
-
 def update_targets(config: Any) -> Any:
     """Return a copy of a saved config in which each `_target_` has its present name.
 
     Args:
         config: plain values, which `fmnist.runs.untrusted` has checked.
     """
-    if isinstance(config, dict) and config.get("_target_") in DATA_MODULES:
-        config = update_data(config)
+    if isinstance(config, dict) and config.get("_target_") == DATA_MODULE:
+        from fmnist.data.datasets.fashion_mnist import node_of_older_version  # which imports torch
+
+        config = node_of_older_version(config)
     if isinstance(config, dict):
         return {
             key: current_target(value) if key == "_target_" and isinstance(value, str) else update_targets(value)

@@ -17,8 +17,8 @@ from fmnist.data import idx
 from fmnist.data.idx import DataUnavailableError
 from fmnist.data.info import DatasetInfo
 
-Share = Annotated[float, Gt(0), Le(1)]
-Shares = Annotated[list[Share], MinLen(1)]
+Level = Annotated[float, Gt(0), Le(1)]
+Levels = Annotated[list[Level], MinLen(1)]
 Split = tuple[Tensor, Tensor]
 """Images (N, C, H, W), uint8, and labels (N), int64."""
 
@@ -71,12 +71,12 @@ def idx_split(images_file: idx.DataFile, labels_file: idx.DataFile) -> Split:
         DamagedFileError: if the files don't hold that.
     """
     images, labels = idx.values(images_file), idx.values(labels_file)
+    shape = "x".join(map(str, images.shape))
     if images.ndim == 3:
         images = images[:, None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
-        shape = "x".join(map(str, images.shape))
         raise idx.DamagedFileError(
-            f"{images_file.path} must hold gray or RGB images of bytes, not {shape} {images.dtype}"
+            f"{images_file.path} must hold gray or RGB images of bytes, not {shape} of {images.dtype.name}"
         )
     if labels.ndim == 2 and labels.shape[1] and labels.dtype != np.uint8:
         labels = labels[:, 0]
@@ -101,10 +101,10 @@ def statistics(
         ValueError: if they aren't C numbers.
     """
     channels = images.shape[1]
-    for key, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) != channels:
+    for key, given in (("mean", mean), ("std", std)):
+        if given is not None and len(given) != channels:
             raise ValueError(
-                f"data.{key}={list(values)}: must be as many numbers as the images have channels: {channels}"
+                f"data.{key}={list(given)}: must be as many numbers as the images have channels: {channels}"
             )
     counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.unbind(1)]).double()
     values = torch.arange(256, dtype=torch.float64) / 255

@@ -8,7 +8,7 @@ from typing import Annotated
 from annotated_types import MinLen
 
 from fmnist.data import idx
-from fmnist.data.datasets.base import Contents, ImageDataset, check_labels, idx_split, statistics
+from fmnist.data.datasets.base import Contents, ImageDataset, Levels, check_labels, idx_split, statistics
 from fmnist.data.idx import DataUnavailableError
 from fmnist.data.info import DatasetInfo
 
@@ -35,8 +35,8 @@ class IdxFiles(ImageDataset):
         self,
         root: Annotated[str, MinLen(1)],
         classes: Annotated[list[str], MinLen(2)] | None = None,
-        mean: Shares | None = None,
-        std: Shares | None = None,
+        mean: Levels | None = None,
+        std: Levels | None = None,
     ) -> None:
         super().__init__(root)
         self.classes = classes

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from fmnist.data.datasets.base import Contents, ImageDataset, Shares, Split, check_labels, digest, statistics
+from fmnist.data.datasets.base import Contents, ImageDataset, Levels, Split, check_labels, digest, statistics
 from fmnist.data.idx import DataUnavailableError
 from fmnist.data.image_files import SUFFIXES, pillow_warnings_ignored, read_picture, resized
 from fmnist.data.info import DatasetInfo, ImageShape
@@ -65,8 +65,8 @@ class ImageFolder(ImageDataset):
         channels: Literal[1, 3] = 3,
         resize: Literal["crop", "pad", "stretch"] = "crop",
         skip_unreadable: bool = False,
-        mean: Shares | None = None,
-        std: Shares | None = None,
+        mean: Levels | None = None,
+        std: Levels | None = None,
     ) -> None:
         super().__init__(root)
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
