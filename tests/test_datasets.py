@@ -1,7 +1,9 @@
 """Datasets by name: files in each format, what is read from them, and what is said of those that are wrong."""
 
+import csv
 import gzip
 import hashlib
+import io
 import logging
 import os
 import pickle
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import synthetic
 import torch
+from conftest import RunScript
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -27,6 +30,7 @@ from fmnist.data.datasets.idx_files import IdxFiles
 from fmnist.data.datasets.image_folder import ImageFolder
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
 from fmnist.data.splits import complete
+from fmnist.runs.files import load_json
 
 CODES = {"u1": 8, ">i4": 12, ">f4": 13}
 
@@ -485,7 +489,7 @@ def test_several_processes_may_decode_at_once(photos: Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: read(photos)["train"][0], range(4)))
     assert all(torch.equal(found[0], other) for other in found)
-    assert not list(photos.parent.glob(".*"))
+    assert [path.suffix for path in photos.parent.iterdir() if path.is_file()].count(".cache") == 1
 
 
 def test_pictures_of_fashion_mnist_train_to_the_same_weights_as_its_files(tmp_path: Path, data_root: Path) -> None:
@@ -509,3 +513,58 @@ def test_pictures_of_fashion_mnist_train_to_the_same_weights_as_its_files(tmp_pa
     torch.manual_seed(0)
     found = other.prepared(next(iter(other.train_dataloader())), training=True)
     assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
+# --- from training to prediction, whatever the dataset
+
+
+def test_a_network_of_colour_images_is_evaluated_and_predicts_from_its_file(
+    photos: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    small = ("trainer=cpu", "trainer.max_epochs=6", "model.channels=[4]", "data.batch_size=4", "data.val_size=0.25")
+    done = run_script("train", "data=image_folder", "data.root=photos", "data.image_size=[8,12]", *small)
+    assert (done.status, done.err) == (0, "")
+    assert "photos: 2 classes; images of 3x8x12: 24 train" in done.out
+    page = (done.run / "report.html").read_text()
+    assert "photos, run train" in page
+    assert '<th scope="row">good</th>' in page
+    (result,) = (line for line in done.out.splitlines() if line.startswith("test: "))
+    evaluated = run_script("evaluate", f"run={done.run}")
+    assert evaluated.out.splitlines()[-1] == result
+    predicted = run_script("predict", f"run={done.run}", "images=photos/*/*.png", "format=csv", "top=1")
+    rows = list(csv.DictReader(io.StringIO(predicted.out)))
+    right = sum(Path(row["file"]).parent.name == row["class_1"] for row in rows)
+    assert len(rows) == 24
+    assert right >= 20  # it has learned to tell dark from light
+    shutil.copytree(photos, tmp_path / "others")
+    (tmp_path / "others" / "bad").rename(tmp_path / "others" / "ugly")
+    refused = run_script("evaluate", f"run={done.run}", f"data_root={tmp_path / 'others'}")
+    refused.assert_refused("trained on photos with the classes bad, good, but others has good, ugly")
+
+
+def test_metrics_of_many_classes(tmp_path: Path, run_script: RunScript) -> None:
+    """60 classes, one pixel of each being white."""
+    patterns = np.eye(64, dtype=np.uint8)[:60].reshape(60, 8, 8) * 255
+    labels = np.arange(600) % 60
+    files = {f"{name}-images-idx3-ubyte": idx_bytes(patterns[labels]) for name in ("train", "t10k")}
+    files |= {f"{name}-labels-idx1-ubyte": idx_bytes(labels) for name in ("train", "t10k")}
+    write_idx(tmp_path / "many", files)
+    words = (
+        "model=mlp",
+        "augment=none",
+        "trainer=cpu",
+        "trainer.max_epochs=3",
+        "data.val_size=60",
+        "data.batch_size=20",
+    )
+    done = run_script("train", "data=idx", "data.root=many", "data.val_size=60", "data.batch_size=20", *words)
+    assert (done.status, done.err) == (0, "")
+    assert "40 classes that are more accurate" in done.out
+    metrics = load_json(done.run / "metrics.json")
+    assert len(metrics["test/accuracy_per_class"]) == 60
+    assert metrics["test/accuracy_top5"] >= metrics["test/accuracy"] > 0.2
+    assert f"top-5 accuracy {100 * metrics['test/accuracy_top5']:.2f}%" in done.out
+    header = (done.run / "metrics.csv").read_text().splitlines()[0]
+    assert "val/accuracy_top5" in header
+    assert "per_class" not in header
+    assert "for the 20 classes with the most mistakes" in (done.run / "report.html").read_text()

@@ -27,9 +27,11 @@ from fmnist.plotting.charts import class_counts_chart
 from fmnist.plotting.style import save_png
 from fmnist.plotting.tiles import pixel_values, tiles
 from fmnist.runs.run import Run, claim_run, new_run
+from fmnist.training.metric_names import MANY_CLASSES
 
 log = logging.getLogger(__name__)
 
+MOST_PIXELS = 32  # in a row or column of those whose values are written out
 AUGMENTED, DRAWS = 8, 3  # images of the batch that are augmented, and how often each
 
 
@@ -61,7 +63,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     for split, (images, _) in splits.items():
         log.info("%-5s %6s images", split, f"{len(images):,}")
     log.info("each %s (channels, height, width), 0 to 255", " x ".join(map(str, dataset.image_shape)))
-    log.info("%d classes: %s", len(dataset.classes), ", ".join(dataset.classes))
+    more = "" if len(dataset.classes) <= MANY_CLASSES else ", ..."
+    log.info("%d classes: %s%s", len(dataset.classes), ", ".join(dataset.classes[:MANY_CLASSES]), more)
     in_sweep = hydra.mode == RunMode.MULTIRUN
     run = claim_run(Path(hydra.runtime.output_dir)) if in_sweep else new_run(Path(given.outputs), "show_data")
     try:
@@ -103,15 +106,20 @@ def pictures(
     description = f"{len(batch)} training images, the first batch of seed {seed}"
     yield "batch", description, tiles(batch, names(batch_labels, classes), suptitle=description)
 
-    description = f"training image {index} with the values of its pixels: {classes[labels[index]]}"
-    yield "pixels", description, pixel_values(images[index, 0], description)
+    height, width = images.shape[2:]
+    limits = ["in the middle"] * (max(height, width) > MOST_PIXELS) + ["green"] * (len(images[index]) == 3)
+    part = f" ({', '.join(limits)})" if limits else ""
+    top, left = max(0, height - MOST_PIXELS) // 2, max(0, width - MOST_PIXELS) // 2
+    shown = images[index, len(images[index]) // 2, top : top + MOST_PIXELS, left : left + MOST_PIXELS]
+    description = f"training image {index} with the values of its pixels{part}: {classes[labels[index]]}"
+    yield "pixels", description, pixel_values(shown, description)
 
     counts = {split: targets.bincount(minlength=len(classes)) for split, (_, targets) in splits.items()}
     yield "class_counts", "images of each class in each split", class_counts_chart(counts, classes)
 
     description = "the mean of each class's training images"
-    means = class_means(images, labels, len(classes))
-    yield "class_means", description, tiles(means, classes, columns=5, suptitle=description)
+    means = class_means(images, labels, min(len(classes), MANY_CLASSES))
+    yield "class_means", description, tiles(means, classes[: len(means)], columns=5, suptitle=description)
 
     yield "augmented", *augmented(batch[:AUGMENTED], batch_labels[:AUGMENTED], augment, seed, classes)
 

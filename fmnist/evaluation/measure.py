@@ -32,6 +32,7 @@ class Evaluation:
         accuracy_per_class: K values; NaN for a class without images.
         confusion: counts (K true, K predicted).
         logits: (N, K), in the order of the images.
+        accuracy_top5: fraction of the images whose class is among the five most likely ones; None for few classes.
     """
 
     split: str
@@ -41,11 +42,13 @@ class Evaluation:
     accuracy_per_class: Sequence[float]
     confusion: Tensor
     logits: Tensor
+    accuracy_top5: float | None = None
 
     def scalars(self) -> dict[str, float]:
         """Return the metrics by the names of `metric_names`."""
-        values = [self.loss, self.accuracy, *self.accuracy_per_class]
-        return dict(zip(metric_names(self.split, self.classes), values, strict=True))
+        top5 = [] if self.accuracy_top5 is None else [self.accuracy_top5]
+        values = [self.loss, self.accuracy, *top5, *self.accuracy_per_class]
+        return dict(zip(metric_names(self.split, self.classes), values, strict=False))  # many classes have no names
 
     def for_json(self) -> dict[str, float | dict[str, float | None]]:
         """Return the metrics as metrics.json holds them: the classes in one entry, None in place of NaN."""
@@ -53,6 +56,7 @@ class Evaluation:
         return {
             f"{self.split}/loss": self.loss,
             f"{self.split}/accuracy": self.accuracy,
+            **({} if self.accuracy_top5 is None else {f"{self.split}/accuracy_top5": self.accuracy_top5}),
             f"{self.split}/accuracy_per_class": dict(zip(self.classes, values, strict=True)),
         }
 
@@ -105,8 +109,9 @@ def ensemble(evaluations: Sequence[Evaluation], losses: Sequence[nn.Module], lab
 def _evaluation(split: str, classes: Sequence[str], metrics: ClassificationMetrics, logits: Tensor) -> Evaluation:
     values = metrics.compute()
     loss, accuracy = values["loss"].item(), values["accuracy"].item()
+    top5 = values["accuracy_top5"].item() if "accuracy_top5" in values else None
     return Evaluation(
-        split, classes, loss, accuracy, values["accuracy_per_class"].tolist(), values["confusion"], logits
+        split, classes, loss, accuracy, values["accuracy_per_class"].tolist(), values["confusion"], logits, top5
     )
 
 
@@ -115,4 +120,5 @@ def log_evaluation(subject: str, evaluation: Evaluation, *notes: str) -> None:
     split = evaluation.split
     log.info("%s of %s:\n%s", split, subject, class_table(evaluation.confusion, evaluation.classes))
     note = f" ({'; '.join(notes)})" if notes else ""
-    log.info("%s: loss %.4f, accuracy %.2f%%%s", split, evaluation.loss, 100 * evaluation.accuracy, note)
+    top5 = "" if evaluation.accuracy_top5 is None else f", top-5 accuracy {100 * evaluation.accuracy_top5:.2f}%"
+    log.info("%s: loss %.4f, accuracy %.2f%%%s%s", split, evaluation.loss, 100 * evaluation.accuracy, top5, note)

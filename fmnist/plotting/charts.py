@@ -10,7 +10,9 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fmnist.plotting.style import INK, SMALL_FONT_SIZE, TRAIN, VAL, WRONG, new_figure, styled
+from fmnist.training.metric_names import MANY_CLASSES
 
+NUMBERED_CLASSES = 20  # of a confusion matrix: with more, the numbers in its cells can't be read
 LINES = {"train": (TRAIN, "-", "o"), "val": (VAL, "--", "s")}
 OTHER_LINES = ((WRONG, ":", "^"), ("#E69F00", "-.", "D"), ("#009E73", "-", "v"), ("#56B4E9", "--", "P"))
 """Colour, line style and marker: never distinguished by colour alone."""
@@ -21,9 +23,17 @@ def confusion_chart(confusion: Tensor, classes: Sequence[str]) -> Figure:
     """Return the confusion matrix, counts (K true, K predicted), as a table over colours."""
     figure = new_figure(8, 8)
     axes = figure.add_subplot()
+    if len(classes) > MANY_CLASSES:
+        shares = confusion / confusion.sum(dim=1, keepdim=True).clamp(min=1)
+        axes.imshow(shares.sqrt().numpy(), cmap="Blues", interpolation="nearest")
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.set_title("share of the true class (square root)")
+        return figure
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torchmetrics hands a tensor to matplotlib
-        MulticlassConfusionMatrix(len(classes)).plot(confusion, axes, labels=list(classes), cmap="Blues")
+        matrix = MulticlassConfusionMatrix(len(classes))
+        few = len(classes) <= NUMBERED_CLASSES
+        matrix.plot(confusion, axes, add_text=few, labels=list(classes), cmap="Blues")
     return figure
 
 
@@ -82,12 +92,22 @@ def reliability_chart(confidence: Tensor, accuracy: Tensor, count: Tensor, error
 
 @styled
 def class_counts_chart(counts: Mapping[str, Tensor], classes: Sequence[str]) -> Figure:
-    """Return the number of images of each class (K) as bars, a panel for each split, all on one scale."""
-    figure = new_figure(2.2 * len(counts) + 1, 3.4)
+    """Return the number of images of each class (K) as bars, a panel for each split, all on one scale.
+
+    Many classes are sorted by their number, without their names.
+    """
+    if len(classes) > MANY_CLASSES:
+        classes = list(map(str, range(1, len(classes) + 1)))
+        counts = {split: images.sort(descending=True).values for split, images in counts.items()}
+    figure = new_figure(2.2 * len(counts) + 1, max(3.4, 0.25 * min(len(classes), MANY_CLASSES)))
     panels = figure.subplots(1, len(counts), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (split, images) in zip(panels, counts.items(), strict=True):
-        bars = axes.barh(list(classes), images.tolist(), color=TRAIN)
-        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=SMALL_FONT_SIZE)
+        if len(classes) > MANY_CLASSES:
+            axes.fill_betweenx(range(1, len(classes) + 1), images.tolist(), color=TRAIN)
+            axes.set(ylabel="classes, by their number of images")
+        else:
+            bars = axes.barh(list(classes), images.tolist(), color=TRAIN)
+            axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=SMALL_FONT_SIZE)
         axes.set_title(f"{split}: {int(images.sum()):,} images")
         axes.set(xlabel="images", xmargin=0.35)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))

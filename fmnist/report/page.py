@@ -22,11 +22,13 @@ from fmnist.report.weaknesses import confused_pairs, weaknesses
 from fmnist.runs.files import atomic_write
 from fmnist.runs.run import Run
 from fmnist.training.classifier import Classifier
+from fmnist.training.metric_names import MANY_CLASSES
 from fmnist.training.metrics import calibration
 
 SPLITS = {"val": "validation", "test": "test"}
 PAIRS, IMAGES_OF_A_PAIR = 5, 6
 MISTAKES = 16
+MATRIX_CLASSES = 20  # of many
 GRAD_CAMS = 6  # right predictions, and as many wrong ones
 CURVES_SIZE, RELIABILITY_SIZE = (4.6, 2.8), (4.8, 4.4)  # inches, small, so that text can be read on a phone
 
@@ -48,6 +50,7 @@ def write_report(run: Run, classifier: Classifier, datamodule: ImageDataModule, 
         split=SPLITS[result.split],
         chosen_on_split=result.split == "val" and run.best_checkpoint.is_file(),
         loss=result.loss,
+        top5=result.accuracy_top5,
         weaknesses=weaknesses(result.confusion, confidence, predictions.right, curves, dataset.classes),
         charts=charts(curves),
         untrained=next((value for epoch, value in curves.get("val/accuracy", ()) if epoch == 0), None),
@@ -81,17 +84,27 @@ def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) ->
 
 
 def counts(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Return accuracy, its 95 % interval, a row of metrics for each class, and the matrix (K true, K predicted)."""
+    """Return accuracy, its 95 % interval, a row of metrics for each class, and the matrix (K true, K predicted).
+
+    Of many classes the rows are the least accurate ones, and the matrix has those with the most mistakes.
+    """
     correct, images, predicted = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
     scores = (correct / images, correct / predicted, 2 * correct / (images + predicted))  # NaN where there are none
     right, total = int(correct.sum()), int(images.sum())
+    rows = list(zip(classes, *(column.tolist() for column in (correct, images, *scores)), strict=True))
+    shown = list(range(len(classes)))
+    if len(classes) > MANY_CLASSES:
+        rows = sorted(rows, key=lambda row: row[3] if row[2] else 2)[:MANY_CLASSES]
+        mistakes = images + predicted - 2 * correct
+        shown = sorted(mistakes.argsort(descending=True, stable=True)[:MATRIX_CLASSES].tolist())
     return {
         "correct": right,
         "total": total,
         "interval": binomtest(right, total).proportion_ci(0.95, method="wilson"),
-        "rows": list(zip(classes, *(column.tolist() for column in (correct, images, *scores)), strict=True)),
-        "confusion": confusion.tolist(),
-        "shares": (confusion / images[:, None].clamp(min=1)).tolist(),
+        "rows": rows,
+        "matrix_classes": [classes[k] for k in shown],
+        "confusion": confusion[shown][:, shown].tolist(),
+        "shares": (confusion / images[:, None].clamp(min=1))[shown][:, shown].tolist(),
     }
 
 

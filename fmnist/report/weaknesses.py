@@ -11,6 +11,7 @@ Curve = Sequence[tuple[float, float]]
 CALIBRATED = 0.01  # of mean confidence and accuracy
 OVERFITTING = 0.02  # of training and validation accuracy
 RISING = 0.002  # of the validation accuracy in an epoch
+NAMED = 10  # classes in a sentence
 RISEN = 1.02  # the last validation loss to the lowest one, as a ratio
 
 
@@ -75,7 +76,8 @@ def _worst_classes(confusion: Tensor, classes: Sequence[str]) -> str:
 def _never_predicted(confusion: Tensor, classes: Sequence[str]) -> str:
     counts = zip(classes, confusion.sum(dim=1).tolist(), confusion.sum(dim=0).tolist(), strict=True)
     never = [name for name, images, predictions in counts if images and not predictions]
-    return f"Never predicted: {', '.join(never)}." if never else ""
+    more = f" and {len(never) - NAMED:,} more" if len(never) > NAMED else ""
+    return f"Never predicted: {', '.join(never[:NAMED])}{more}." if never else ""
 
 
 def _most_confused(confusion: Tensor, classes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from fmnist.training.metric_names import PHASES, SCALARS, metric_names
+from fmnist.training.metric_names import PHASES, metric_names, scalar_names
 from fmnist.training.metrics import ClassificationMetrics
 from fmnist.training.schedules import constant
 from fmnist.training.speed import QuickHookNames
@@ -120,8 +120,8 @@ class Classifier(QuickHookNames):
     def _log_epoch(self, phase: str) -> None:
         """Log the metrics of an epoch, the accuracy of each class by its name: `self.log` would average a vector."""
         result = self.metrics(phase).compute()
-        values = [*(result[name] for name in SCALARS), *result["accuracy_per_class"]]
-        metrics = dict(zip(metric_names(phase, self.classes), values, strict=True))
+        values = [*(result[name] for name in scalar_names(len(self.classes))), *result["accuracy_per_class"]]
+        metrics = dict(zip(metric_names(phase, self.classes), values, strict=False))  # many classes have no names
         self.log_dict(metrics, logger=None if phase != "train" or self.log_train_epochs else False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

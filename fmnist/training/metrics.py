@@ -7,6 +7,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from fmnist.training.metric_names import TOP5_CLASSES
+
 
 class ClassificationMetrics(Metric):
     """Mean loss and confusion matrix of one phase; the confusion matrix gives accuracy and accuracy per class.
@@ -18,6 +20,7 @@ class ClassificationMetrics(Metric):
     full_state_update = False
     loss_sum: Tensor
     confusion: Tensor
+    top5: Tensor
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -26,6 +29,9 @@ class ClassificationMetrics(Metric):
         self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum", persistent=True)
         zeros = torch.zeros(num_classes, num_classes, dtype=torch.long)
         self.add_state("confusion", zeros, dist_reduce_fx="sum", persistent=True)
+        self.has_top5 = num_classes >= TOP5_CLASSES
+        if self.has_top5:
+            self.add_state("top5", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum", persistent=True)
 
     def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: its mean loss (), logits (N, K) and labels (N), or soft labels (N, K), whose largest counts."""
@@ -36,15 +42,20 @@ class ClassificationMetrics(Metric):
         self.loss_sum.add_(loss, alpha=len(labels))
         cells = labels * self.num_classes + logits.argmax(1)
         self.confusion.view(-1).index_add_(0, cells, torch.ones_like(cells))
+        if self.has_top5:
+            self.top5 += (logits.topk(5).indices == labels[:, None]).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """Return loss (), accuracy (), accuracy_per_class (K) and confusion counts (K true, K predicted), on the CPU.
 
-        The accuracy of a class without images is NaN.
+        The accuracy of a class without images is NaN. From 20 classes on there is accuracy_top5 (), too: the fraction
+        of the images whose class is among the five most likely ones.
         """
         confusion = self.confusion.cpu().double()
         correct, total = confusion.diagonal(), confusion.sum(dim=1)
+        top5 = {"accuracy_top5": self.top5.cpu() / total.sum()} if self.has_top5 else {}
         return {
+            **top5,
             "loss": self.loss_sum.cpu() / total.sum().float(),
             "accuracy": correct.sum() / total.sum(),
             "accuracy_per_class": correct / total,

@@ -14,7 +14,7 @@ from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
 from fmnist.config.keys import affects_result
-from fmnist.training.metric_names import metric_names
+from fmnist.training.metric_names import TOP5_CLASSES, metric_names, scalar_names
 
 
 class RunLogger(TensorBoardLogger):
@@ -68,18 +68,18 @@ class _Writer(SummaryWriter):
 
 
 def log_charts(logger: Logger | None, classes: Sequence[str]) -> None:
-    """Write the layout of the tab Custom Scalars: charts of training with validation, and of all classes."""
+    """Write the layout of the tab Custom Scalars: charts of training with validation, and of all classes if few."""
     if not isinstance(logger, TensorBoardLogger):
         return
 
     def multiline(*names: str) -> list[Any]:
         return ["Multiline", [f"^{name}$" for name in names]]
 
-    per_class = {phase: multiline(*metric_names(phase, classes)[2:]) for phase in ("train", "val")}
-    layout = {
-        "training and validation": {name: multiline(f"train/{name}", f"val/{name}") for name in ("loss", "accuracy")},
-        "accuracy of each class": {"validation": per_class["val"], "training": per_class["train"]},
-    }
+    scalars = scalar_names(len(classes))
+    layout = {"training and validation": {name: multiline(f"train/{name}", f"val/{name}") for name in scalars}}
+    if len(classes) < TOP5_CLASSES:  # more lines can't be told apart
+        per_class = {phase: multiline(*metric_names(phase, classes)[len(scalars) :]) for phase in ("train", "val")}
+        layout["accuracy of each class"] = {"validation": per_class["val"], "training": per_class["train"]}
     logger.experiment.add_custom_scalars(layout)
 
 

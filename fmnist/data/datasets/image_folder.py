@@ -95,9 +95,10 @@ class ImageFolder(ImageDataset):
         shape = "x".join(map(str, self.image_shape))
         root = self.root.absolute()
         cache = root.with_name(f"{root.name}_{shape}_{self.resize}.cache")
+        lock = cache.with_name(f".{cache.name}.lock")
         key = {"classes": classes, "files": [list(file) for file in files], "skip_unreadable": self.skip_unreadable}
         try:
-            with FileLock(f"{cache}.lock"):
+            with FileLock(lock):
                 if (splits := load_cache(cache, key)) is None:
                     splits = self._decode(files)
                     with atomic_path(cache) as temporary:

@@ -95,7 +95,8 @@ class History(Checkpoint):
         self._tick()
         seconds, images = self.batch_seconds - self.epoch_before[0], self.images - self.epoch_before[1]
         measured = trainer.callback_metrics
-        curves = {name: value.item() for name, value in measured.items() if name in metric_names("train", self.classes)}
+        logged = metric_names("train", self.classes)
+        curves = {name: measured[name].item() for name in logged if name in measured}
         curves |= {"train/images_per_second": images / max(seconds, 1e-9), "epoch": trainer.current_epoch}
         # The step at which Lightning logs those of validation. The point of an incomplete epoch comes at the first step
         # that isn't done: where the run is resumed, it is dropped.

@@ -22,6 +22,7 @@ from fmnist.plotting.tiles import map_grid, prediction_tiles
 from fmnist.training.callbacks.averaged_weights import as_validated
 from fmnist.training.classifier import Classifier
 from fmnist.training.distributed import gather
+from fmnist.training.metric_names import MANY_CLASSES
 
 MAX_PREDICTIONS = 256  # more would take seconds and gigabytes to draw
 COLUMNS = 4  # of predictions: with more, titles can't be read at the width at which TensorBoard first shows a picture
@@ -38,7 +39,7 @@ class Pictures(Callback):
         every_n_epochs: n.
         predictions: number of validation images in the grid "predicted (true)".
         confusion: the confusion matrix.
-        precision_recall: a precision-recall curve of each class against all others.
+        precision_recall: a precision-recall curve of each class against all others, unless there are many.
         filters: the first layer's weights.
         activations: the maps of each convolution for the first image.
         weights: histograms of all parameters, also before the first step.
@@ -122,7 +123,7 @@ class Pictures(Callback):
         if shown := min(self.predictions, len(logits)):
             grid = prediction_tiles(images[:shown], predicted[:shown], labels[:shown], classes, COLUMNS)
             writer.add_figure("predictions", grid, step)
-        if self.precision_recall and logits.isfinite().all():
+        if self.precision_recall and len(classes) <= MANY_CLASSES and logits.isfinite().all():
             for k, name in enumerate(classes):
                 writer.add_pr_curve(f"precision_recall/{name}", labels == k, logits.softmax(dim=1)[:, k], step)
 
