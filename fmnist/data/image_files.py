@@ -98,12 +98,17 @@ def _decode(file: str | Path, size: int) -> Image.Image:
         with _libtiff_silent() if image.format == "TIFF" else contextlib.nullcontext():
             image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I") or image.mode == "F":
-            picture = _to_eight_bits(image)
-        elif image.has_transparency_data:
-            picture = image.convert("RGBA")
-        else:  # by way of RGB, as Pillow converts some colour modes to nothing else
-            picture = image.convert("L" if image.mode in ("1", "L") else "RGB")
+        return to_eight_bits(image, size)
+
+
+def to_eight_bits(image: Image.Image, size: int) -> Image.Image:
+    """Return a picture of any mode as 8-bit gray or RGB, reduced as by `read_picture`."""
+    if image.mode.startswith("I") or image.mode == "F":
+        picture = _scaled(image)
+    elif image.has_transparency_data:
+        picture = image.convert("RGBA")
+    else:  # by way of RGB, as Pillow converts some colour modes to nothing else
+        picture = image.convert("L" if image.mode in ("1", "L") else "RGB")
     picture = picture.reduce(max(1, max(picture.size) // min(REDUCED * size, LARGEST)))
     return _on_contrasting_background(picture) if picture.mode == "RGBA" else picture
 
@@ -139,7 +144,7 @@ def _on_contrasting_background(picture: Image.Image) -> Image.Image:
     return Image.composite(picture.convert("RGB"), background, alpha)
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
+def _scaled(image: Image.Image) -> Image.Image:
     """Return integers or floats, scaled so that the smallest usual white that none of them exceeds becomes 255."""
     values = np.array(image.convert("F"))
     values = np.nan_to_num(values, copy=False, nan=0, posinf=0, neginf=0)

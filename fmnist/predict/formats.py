@@ -26,6 +26,16 @@ class Prediction:
     inverted: bool
     probabilities: Mapping[str, float]
 
+    @property
+    def label(self) -> str:
+        """The most likely class."""
+        return next(iter(self.probabilities))
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the most likely class."""
+        return next(iter(self.probabilities.values()))
+
 
 Writer = Callable[[TextIO, Iterable[Prediction], int, Sequence[str]], None]
 """Takes an open file, the predictions, the number of classes in each of them, and the names of all K classes."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from fmnist.data.image_files import pillow_warnings_ignored, read_picture, resized
 from fmnist.data.info import DatasetInfo
@@ -16,7 +17,15 @@ def read_image(file: str | Path, dataset: DatasetInfo) -> Prepared:
         ValueError: with the reason why the file can't be read, or no item found in the picture.
     """
     with pillow_warnings_ignored():
-        picture = read_picture(file, max(dataset.image_shape))
+        return fit(read_picture(file, max(dataset.image_shape)), dataset)
+
+
+def fit(picture: Image.Image, dataset: DatasetInfo) -> Prepared:
+    """Return a picture of 8-bit gray or RGB as the images of a dataset are.
+
+    Raises:
+        ValueError: if there is no item in it.
+    """
     if dataset.fit == "item":
         return prepare(picture, dataset.image_shape, dataset.margin)
     return Prepared(torch.from_numpy(resized(picture, dataset.image_shape, dataset.fit)), inverted=False)
