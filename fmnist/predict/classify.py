@@ -29,14 +29,14 @@ class Predictor:
     """
 
     def __init__(self, file: Path, accelerator: str) -> None:
-        config, classifier, self.dataset = restore(file, accelerator)
+        config, self.classifier, self.dataset = restore(file, accelerator)
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         try:
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=config.trainer.precision)
         except (ValueError, RuntimeError, ImportError) as error:
             raise ValueError(f"accelerator={accelerator}: {' '.join(str(error).split())}") from error
         self.file = file
-        self.network = self.fabric.setup_module(classifier.network).eval()
+        self.network = self.fabric.setup_module(self.classifier.network).eval()
         self(torch.zeros(1, *self.dataset.image_shape, dtype=torch.uint8))  # refuses NaN before any output is written
 
     @torch.inference_mode()

@@ -70,19 +70,15 @@ def to_picture(image: NDArray[Any]) -> Image.Image:
     if image.ndim == 3 and image.shape[-1] not in CHANNELS:
         image = image.transpose(1, 2, 0)
     if not image.size or (image.ndim == 3 and image.shape[-1] not in CHANNELS):
-        raise ValueError(
-            f"an image of shape {image.shape}: must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels"
-        )
+        raise ValueError(f"shape {image.shape}: must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels")
     low, high = image.min(), image.max()
     if image.dtype == bool:
         image = image * np.uint8(255)
     elif np.issubdtype(image.dtype, np.floating):
         if not (low >= 0 and high <= 1):  # also NaN
-            raise ValueError(
-                f"an image of floats from {low:.3g} to {high:.3g}: they must be from 0 to 1, not normalised"
-            )
+            raise ValueError(f"floats from {low:.3g} to {high:.3g}: must be from 0 to 1, not normalised")
         image = (image * 255).round()
     elif not (low >= 0 and high <= 255):
-        raise ValueError(f"an image of integers from {low} to {high}: they must be from 0 to 255")
+        raise ValueError(f"integers from {low} to {high}: must be from 0 to 255")
     pixels = image.astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
