@@ -94,6 +94,6 @@ def test_a_model_is_loaded_from_any_path_of_a_run(finished_run: Path, tmp_path: 
     shutil.copy(best, tmp_path / "model.ckpt")
     for path in (str(finished_run), Run(finished_run), finished_run / "config.yaml", best, tmp_path / "model.ckpt"):
         assert load(path).predict(PIXELS[0]).probabilities == expected
-    for path in ("nowhere", "nowhere.ckpt", tmp_path):
-        with pytest.raises(ValueError, match=r"nowhere|run="):
+    for path in ("nowhere", "nowhere.ckpt"):
+        with pytest.raises(ValueError, match="nowhere"):
             load(tmp_path / path)
