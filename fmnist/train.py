@@ -16,6 +16,7 @@ from fmnist.config.keys import TrainKeys, flat_settings
 from fmnist.config.resume import changes_of, check_dataset, check_progress, check_time, resumed_config
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import find_place
+from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
 from fmnist.report.page import write_report
 from fmnist.runs import checkpoints, provenance, untrusted
@@ -118,7 +119,7 @@ def resume(run: Run, overrides: Sequence[str], changes: Mapping[str, Any] | None
     with run.locked(), logs.to_file(run.log_file):
         file, checkpoint = newest_checkpoint(run) or (None, {})
         first_step = checkpoint.get("global_step", 0)
-        if file is not None and checkpoints.DATASET_KEY not in checkpoint:
+        if file is not None and not {checkpoints.DATASET_KEY, ImageDataModule.__qualname__} <= checkpoint.keys():
             raise ValueError(f"{file} was written by an older version: it can be evaluated, but not resumed")
         check_progress(run, cfg, checkpoint, changes)
         training = build_training(cfg, run, first_step)

@@ -11,8 +11,9 @@ import torch
 from conftest import RunScript
 from PIL import Image
 
+from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
-from fmnist.runs.moved_targets import MOVED, current_target, update_targets
+from fmnist.runs.moved_targets import MOVED, current_target, update_settings, update_targets
 from fmnist.runs.run import Run
 
 
@@ -32,6 +33,20 @@ def test_every_moved_target_exists_and_others_stay() -> None:
     expected = {"a": [{"_target_": "fmnist.training.losses.CrossEntropy"}], "b": config["b"]}
     assert update_targets(config) == expected
     assert update_targets(expected) == expected
+
+
+def test_the_data_of_older_configs_are_those_of_today() -> None:
+    module = {"_target_": "fmnist.data.datamodule.FashionMNISTDataModule", "root": "data", "val_size": 5000}
+    published = {"_target_": "fmnist.data.datasets.fashion_mnist.FashionMNIST", "root": "data", "val_size": 5000}
+    assert update_targets({"data": module | {"verify": True}}) == {"data": published}
+    assert update_targets({"data": module}) == {"data": published}
+    own = update_targets(module | {"verify": False})
+    assert own["_target_"] == "fmnist.data.datasets.idx_files.IdxFiles"
+    assert (own["classes"], own["mean"]) == (list(FASHION_MNIST.classes), [0.286])
+    flat = {"seed": 0, "data.verify": True, "loss._target_": "fmnist.losses.X"}
+    flat |= {f"data.{key}": value for key, value in module.items()}
+    expected = {"seed": 0, "loss._target_": "fmnist.training.losses.X"}
+    assert update_settings(flat) == expected | {f"data.{key}": value for key, value in published.items()}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import yaml
 from fmnist.config.keys import affects_result, flat_settings
 from fmnist.runs import untrusted
 from fmnist.runs.files import load_json
-from fmnist.runs.moved_targets import update_targets
+from fmnist.runs.moved_targets import update_settings
 from fmnist.runs.run import Run
 from fmnist.training.metric_names import PHASES
 
@@ -148,10 +148,9 @@ def _settings(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         elif run.config_file.is_file():
             file = run.config_file
             settings = yaml.load(untrusted.read_yaml(file), untrusted.Loader)  # nosec B506 (a safe loader)
-        settings = update_targets(settings)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{file.name} can't be read: {error}") from error
-    flat = flat_settings(settings or {})
+    flat = update_settings(flat_settings(settings or {}))
     if flat and (dataset := record.get("dataset")):
         flat["dataset"] = hashlib.sha256(json.dumps(dataset, sort_keys=True).encode()).hexdigest()[:8]
     return flat

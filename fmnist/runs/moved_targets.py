@@ -37,3 +37,12 @@ def update_targets(config: Any) -> Any:
             for key, value in config.items()
         }
     return [update_targets(value) for value in config] if isinstance(config, list) else config
+
+
+def update_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a config by dotted key, as run.json holds it, in which each `_target_` has its present name."""
+    prefix = "data."
+    data = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
+    others = {key: value for key, value in settings.items() if not key.startswith(prefix)}
+    others = {key: current_target(value) if key.endswith("._target_") else value for key, value in others.items()}
+    return others | {f"{prefix}{key}": value for key, value in update_targets(data).items()}
