@@ -18,6 +18,7 @@ from fmnist.data import sources
 from fmnist.data.datasets import published
 from fmnist.data.idx import DataUnavailableError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets `pytest &` and what it starts ignore Ctrl-C
 torch.set_num_threads(1)  # many threads wait for each other over networks as small as the tests'
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 SMALL = (

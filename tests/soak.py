@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def main(minutes: float, seed: int) -> int:
             at, "test_untrusted.py", "test_checkpoints.py"
         ),
         "invalid input": lambda at: suites(at, "test_wrong_input.py"),
-        "random overrides and YAML files": lambda at: suites(at, "test_fuzz.py", examples=part(120)),
+        "random overrides and YAML files": lambda at: suites(at, "test_fuzz.py", examples=part(180)),
         "short runs in one process: memory, files and threads stay": lambda at: many_runs(at, part(200)),
     }
     table = Table("", "tried", "survived", "lost", "minutes", box=None)
@@ -113,4 +114,5 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=30.0, help="about how long it may take")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the moments of the kills")
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets `soak.py &` and all below it ignore Ctrl-C
     sys.exit(main(given.minutes, given.seed))

@@ -113,6 +113,7 @@ def assert_resumed_as(
     assert metrics(Run(folder))["test/loss"] == metrics(run)["test/loss"]
 
 
+@pytest.mark.slow
 def test_training_is_unchanged_also_if_killed_and_its_results_are_those_of_the_average(
     train: RunScript, run_script: RunScript, at_batch: Callable[..., pytest.MonkeyPatch]
 ) -> None:

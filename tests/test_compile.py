@@ -66,6 +66,7 @@ def test_a_compiled_network_learns_the_same_and_is_evaluated_without_a_compiler(
     assert evaluated.out.splitlines()[-1] in done.out  # loss and accuracy
 
 
+@pytest.mark.slow
 def test_only_the_training_is_compiled_once_for_all_batch_sizes(
     train: RunScript, run_script: RunScript, compiled_sizes: list[int | torch.SymInt]
 ) -> None:

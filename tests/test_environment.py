@@ -59,6 +59,7 @@ def test_variables_that_hosts_set_change_nothing(tmp_path: Path, data_root: Path
     assert (done.run / "report.html").stat().st_size > 100_000
 
 
+@pytest.mark.slow
 def test_a_system_without_the_calls_of_linux_trains_resumes_and_evaluates(tmp_path: Path, data_root: Path) -> None:
     common = [f"data.root={data_root}", "report=false"]
     code = NOT_LINUX + "import fmnist.tune.main, fmnist.sweep.callback, fmnist.predict.main, fmnist.compare.main"

@@ -20,6 +20,7 @@ from fmnist.runs import checkpoints
 RANDOM = ("model.dropout=0.3", "augment=flip_shift_erase")
 
 
+@pytest.mark.slow
 def test_runs_that_are_killed_at_any_moment_end_as_without_the_kill(tmp_path: Path) -> None:
     program = Path(__file__).parent / "kills.py"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(program.parent.parent)}
@@ -75,6 +76,7 @@ OBSERVERS = {
 }
 
 
+@pytest.mark.slow
 def test_observers_change_no_weight(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)  # for the progress bar
     networks = {}

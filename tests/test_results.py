@@ -537,6 +537,7 @@ def test_a_training_that_fails_is_one_line_and_what_was_measured_stays(
     assert len(rows_here()) == 1
 
 
+@pytest.mark.slow
 def test_a_training_that_outlives_a_killed_measurement_keeps_the_lock(
     measure: Measure, tmp_path: Path, trained: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

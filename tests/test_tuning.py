@@ -126,6 +126,7 @@ def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> N
     assert f"<strong>{max(values):.2%}</strong>" in (folder / "study.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_best_setting_is_an_experiment_like_any_other(tune: Tune, run_script: RunScript) -> None:
     choices = ["~search.optimizer.weight_decay", "+search.model.pooling={choices:[average]}"]
     done = tune(*choices, "optimizer=sgd", "+trainer.benchmark=false", "trials=2", "study=mine")
@@ -208,6 +209,7 @@ def test_the_pruner_is_called_after_each_validation_and_ends_the_run(data_root: 
     assert not {"val/accuracy", "test/accuracy"} & load(run.metrics_file).keys()
 
 
+@pytest.mark.slow
 def test_bad_trials_are_pruned(tune: Tune) -> None:
     done = tune(
         "~search.optimizer.weight_decay",
@@ -246,6 +248,7 @@ def test_a_failing_trial_is_recorded_and_the_study_continues(tune: Tune) -> None
     assert "the training failed" in (folder / "0001" / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_systematic_error_ends_the_study(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_memory(*_: Any) -> float:
         raise RuntimeError("out of memory\n\nand more")
@@ -258,6 +261,7 @@ def test_a_systematic_error_ends_the_study(tune: Tune, monkeypatch: pytest.Monke
     assert tune("trials=4", "trainer.max_epochs=1").status == 1  # it resumes once the cause is gone
 
 
+@pytest.mark.slow
 def test_no_trial_begins_after_max_seconds(tune: Tune) -> None:
     done = tune("trials=9", "trainer.max_epochs=1", "max_seconds=0.01")
     assert len(trial_lines(done.out)) == 1
@@ -265,6 +269,7 @@ def test_no_trial_begins_after_max_seconds(tune: Tune) -> None:
     assert trial_lines(tune("trials=9", "trainer.max_epochs=1", "max_seconds=0.01").out) == []
 
 
+@pytest.mark.slow
 def test_retraining_chooses_the_setting_with_the_best_mean(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
     for place, winner in enumerate(("trial 1", "base setting")):  # the second call has nothing left but to choose
 
