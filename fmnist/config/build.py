@@ -87,6 +87,8 @@ def build_training(
     seed_everything(cfg.seed, verbose=False)
     datamodule = build_datamodule(cfg)
     classifier = build_classifier(cfg, datamodule.dataset)
+    if cfg.model.get("pretrained") and not first_step:  # later, a checkpoint has the weights
+        classifier.network.load_pretrained()  # type: ignore[operator]
     classifier.log_train_epochs = False  # the history does
     check_monitor(cfg, datamodule.dataset)
     check_loss(cfg, classifier.loss, datamodule.augment, datamodule.dataset)
@@ -181,8 +183,9 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
         ValueError: if the machine has too little memory, or the weights of the checkpoint don't fit.
     """
     parts: dict[str, Any] = {"image_shape": dataset.image_shape, "num_classes": len(dataset.classes)}
+    statistics = {"mean": dataset.mean, "std": dataset.std}  # for networks with a normalisation of their own
     with torch.device("meta"):
-        sketch: nn.Module = build("model", node, nn.Module, **parts)
+        sketch: nn.Module = build("model", node, nn.Module, offered=statistics, **parts)
     if checkpoint:
         checkpoints.restore_network(sketch, checkpoint, assign=True)
     needed = sum(weights.nbytes for weights in sketch.state_dict().values())
@@ -191,7 +194,7 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
         raise ValueError(
             f"model: its weights need {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}"
         )
-    network: nn.Module = build("model", node, nn.Module, **parts)
+    network: nn.Module = build("model", node, nn.Module, offered=statistics, **parts)
     return network
 
 
