@@ -8,8 +8,8 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam, Saliency
 from torch import Tensor, nn
 
-
 MOST_CONVOLUTIONS = 16
+FINE_PIXELS = 9
 MAPS, TOKENS = 4, 3
 """Numbers of axes: (N, C, H, W) and (N, tokens, features)."""
 
@@ -91,8 +91,9 @@ def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
     """Return the parts of the images that speak for a class, and the method that found them.
 
-    The method is Grad-CAM of the last layer whose output is more than one pixel, enlarged to the images; for a network
-    without convolution or such a layer, or of tokens (a vision transformer), it is the absolute gradient (saliency).
+    The method is Grad-CAM of the last layer whose output has at least 3x3 pixels, or more than one if none has, enlarged
+    to the images; for a network without convolution or such a layer, or of tokens (a vision transformer), it is the
+    absolute gradient (saliency).
     Sources: Selvaraju et al., https://arxiv.org/abs/1610.02391; Simonyan et al., https://arxiv.org/abs/1312.6034
 
     Args:
@@ -118,7 +119,7 @@ def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str
 
 
 def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | None:
-    """Return name and module of the last layer whose output has height and width, in a network with convolutions.
+    """Return name and module of the layer that `attribution` takes, in a network with convolutions.
 
     Not of the last convolution: where batch norm and activation come after it, nine of ten maps of the default network
     are empty, against one of a hundred after its last activation.
@@ -126,13 +127,18 @@ def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | Non
     if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return None
     calls, _ = _forward(network, image)
-    found = None
-    for name, call in calls.items():
+    maps: list[Call] = []
+    names = {call.module: name for name, call in calls.items()}
+    for call in calls.values():
         if call.output.ndim == TOKENS:
-            found = None
+            maps = []
         elif call.output.ndim == MAPS and _is_map(call.output, image):
-            found = name, call.module
-    return found
+            maps.append(call)
+    if not maps:
+        return None
+    fine = [call for call in maps if call.output[0, 0].numel() >= FINE_PIXELS]
+    chosen = (fine or maps)[-1].module
+    return names[chosen], chosen
 
 
 def _is_map(output: Tensor, image: Tensor) -> bool:
@@ -148,13 +154,13 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     in_place = [module for module in network.modules() if getattr(module, "inplace", False)]
     network.eval()
     for module in in_place:
-        module.inplace = False
+        module.inplace = False  # type: ignore[assignment]
     try:
         yield
     finally:
         network.train(training)
         for module in in_place:
-            module.inplace = True
+            module.inplace = True  # type: ignore[assignment]
 
 
 def _forward(network: nn.Module, images: Tensor, kind: type[nn.Module] = nn.Module) -> tuple[dict[str, Call], Tensor]:
@@ -164,6 +170,7 @@ def _forward(network: nn.Module, images: Tensor, kind: type[nn.Module] = nn.Modu
     def hook(name: str) -> Callable[..., None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor):
+                calls.pop(name, None)  # a layer that is called twice comes where it was called last
                 calls[name] = Call(module, inputs[0], output)
 
         return keep

@@ -1,13 +1,14 @@
-"""Networks of timm and torchvision, by name, adapted to a dataset."""
+"""Networks of libraries, by name, adapted to a dataset; `fmnist.models.libraries` has the libraries."""
 
 import difflib
 import functools
+import io
 import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, NamedTuple
+from contextlib import contextmanager, redirect_stderr
+from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Ge, Le
@@ -121,11 +122,11 @@ class NetworkByName(nn.Module):
         try:
             with quiet():
                 state = self.pretrained_state()
-        except (OSError, RuntimeError) as error:  # of sockets and disks; of a download with another checksum
+        except Exception as error:  # of sockets, disks, and the readers of several formats
             reason = " ".join(str(getattr(error, "reason", error)).split())[:200]
             raise ValueError(
-                f"model.pretrained=true: {source} can't be reached ({reason}): connect this machine, or copy "
-                f"{self.cache()} from one that has used them; model.pretrained=false starts from random weights"
+                f"model.pretrained=true: {source} can't be fetched or read ({reason}): connect this machine, or copy "
+                f"{self.cache()} from one that has used it; model.pretrained=false starts from random weights"
             ) from error
         missing, _ = self.body.load_state_dict(state, strict=False)
         if lost := sorted(set(missing) - self._head_names()):
@@ -192,102 +193,6 @@ class NetworkByName(nn.Module):
         """Return the folder or file that keeps the pretrained weights."""
 
 
-class Timm(NetworkByName):
-    """A network of timm. Source: https://github.com/huggingface/pytorch-image-models"""
-
-    library, listing = "timm", "timm.list_models()"
-
-    @classmethod
-    def names(cls) -> Sequence[str]:
-        timm = _timm()
-        return [*timm.list_models(), *timm.list_models(pretrained=True)]  # the latter with a tag, as resnet18.a1_in1k
-
-    @classmethod
-    def original(cls, name: str) -> Original:
-        facts = _timm().get_pretrained_cfg(name)
-        if facts is None:  # an architecture without weights
-            return Original(USUAL_SIZE, False, (0.5,) * 3, (0.5,) * 3, None)
-        hub = f"huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url
-        size = facts.input_size[-1]
-        return Original(size, facts.fixed_input_size, facts.mean, facts.std, hub if facts.has_weights else None)
-
-    @classmethod
-    def create(
-        cls, name: str, channels: int, num_classes: int, size: tuple[int, int], pretrained: bool = False
-    ) -> nn.Module:
-        sized = {"img_size": size} if cls.original(name).fixed else {}
-        network: nn.Module = _timm().create_model(
-            name, pretrained=pretrained, in_chans=channels, num_classes=num_classes, **sized
-        )
-        return network
-
-    def pretrained_state(self) -> Mapping[str, Tensor]:
-        return self.create(self.name, PRETRAINED_CHANNELS, self.num_classes, self.size, pretrained=True).state_dict()
-
-    def heads(self) -> list[nn.Module]:
-        found = self.body.get_classifier()  # type: ignore[operator]
-        return list(found) if isinstance(found, tuple | list) else [found]
-
-    def cache(self) -> str:
-        from huggingface_hub import constants
-
-        return str(constants.HF_HUB_CACHE)
-
-
-class TorchVision(NetworkByName):
-    """A classification network of torchvision. Source: https://docs.pytorch.org/vision/stable/models.html"""
-
-    library, listing = "torchvision", "torchvision.models.list_models(torchvision.models)"
-    AUXILIARY = {"aux_logits": False, "init_weights": True}  # logits of other layers than the last
-    ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"googlenet": AUXILIARY, "inception_v3": AUXILIARY}
-
-    @classmethod
-    def names(cls) -> Sequence[str]:
-        from torchvision import models
-
-        return models.list_models(module=models)  # type: ignore[no-any-return]
-
-    @classmethod
-    def original(cls, name: str) -> Original:
-        from torchvision import models
-
-        weights = models.get_model_weights(name).DEFAULT
-        images = weights.transforms()
-        fixed = name.startswith(("vit_", "maxvit_"))
-        return Original(images.crop_size[0], fixed, images.mean, images.std, weights.url)
-
-    @classmethod
-    def create(cls, name: str, channels: int, num_classes: int, size: tuple[int, int]) -> nn.Module:
-        from torchvision import models
-
-        sized = {"image_size": size[0]} if name.startswith("vit_") else {}
-        if name.startswith("maxvit_"):
-            sized = {"input_size": size}
-        arguments = {"weights": None, "num_classes": num_classes, **cls.ARGUMENTS.get(name, {}), **sized}
-        device = torch.get_default_device()
-        if name.startswith("regnet_") and device.type == "meta":  # it computes its widths with tensors
-            with torch.random.fork_rng([]), torch.device("cpu"):
-                network: nn.Module = models.get_model(name, **arguments).to(device)
-        else:
-            network = models.get_model(name, **arguments)
-        if channels != PRETRAINED_CHANNELS:
-            _replace_first_convolution(network, channels)
-        return network
-
-    def pretrained_state(self) -> Mapping[str, Tensor]:
-        from torchvision import models
-
-        state = models.get_model_weights(self.name).DEFAULT.get_state_dict(progress=False, check_hash=True)
-        here, head = self.body.state_dict(), self._head_names()
-        return {name: value for name, value in state.items() if name not in head or here[name].shape == value.shape}
-
-    def heads(self) -> list[nn.Module]:
-        return [[module for module in self.body.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]]
-
-    def cache(self) -> str:
-        return f"{torch.hub.get_dir()}/checkpoints"
-
-
 @functools.cache
 def fitting_size(
     kind: type[NetworkByName],
@@ -324,38 +229,21 @@ def fitting_size(
             problems.append(" ".join(str(error).split())[:200] or type(error).__name__)
     if wanted is None:
         raise ValueError(f"name={name}: can't be adapted to images of {sides[0]}x{sides[1]} pixels: {problems[0]}")
-    default = kind.original(name).size
     raise ValueError(
-        f"input_size={wanted}: {name} doesn't take it: {problems[0]}; it was made for {default}, and null is the default"
+        f"input_size={wanted}: {name} doesn't take it ({problems[0]}); null takes a size that fits, and it was made for "
+        f"{kind.original(name).size}"
     )
-
-
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise ValueError("""timm isn't installed: `make extras` does it, or pip install "fmnist[timm]\"""") from error
-    return timm
-
-
-def _replace_first_convolution(network: nn.Module, channels: int) -> None:
-    """Let the first convolution take images of another number of channels."""
-    name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
-    replaced = nn.Conv2d(
-        channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
-    )
-    network.set_submodule(name, replaced)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings and log lines of the libraries from the user, who can do nothing about them."""
+    """Keep from the terminal what the libraries write there: warnings, log lines, the progress of downloads."""
     loggers = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
