@@ -148,6 +148,15 @@ def test_weights_that_cannot_be_reached_are_named_in_one_line(train: RunScript, 
     assert not (done.folder / "outputs").exists()
 
 
+def test_weights_of_another_shape_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = TorchVision((1, 28, 28), 10, NAME, pretrained=True)
+    monkeypatch.setattr(network, "pretrained_state", lambda: {"conv1.0.weight": torch.zeros(1)})
+    with pytest.raises(
+        ValueError, match=r"^model.pretrained=true: https.* doesn't fit .* conv1.0.weight.*input_size=null$"
+    ):
+        network.load_pretrained()
+
+
 @pytest.mark.usefixtures("cached_weights")
 def test_a_damaged_cache_is_named_in_one_line(train: RunScript) -> None:
     (file,) = Path(torch.hub.get_dir()).glob("checkpoints/*.pth")

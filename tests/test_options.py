@@ -65,13 +65,18 @@ def need(option: str) -> None:
         pytest.skip(f"needs {PACKAGES[option]}")
 
 
-def session(folder: Path, data_root: Path, group: str, option: str) -> build.Training:
-    """Return the objects of a training of two epochs of three batches, with its data in place."""
+def short_training(data_root: Path, group: str, option: str) -> DictConfig:
+    """Return the config of a training of two epochs of three batches."""
     small = ("trainer=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.limit_val_batches=1")
     data = () if group == "data" else ("data=folder", f"data.root={data_root}")
     network = () if group == "model" else ("model.channels=[4,8]",)
     more = ("data.val_size=100", "data.batch_size=16", "pictures=none", "report=false")
-    training = build.build_training(composed(group, option, *data, *network, *small, *more), Run(folder))
+    return composed(group, option, *data, *network, *small, *more)
+
+
+def session(cfg: DictConfig, folder: Path) -> build.Training:
+    """Return the objects of a training, with its data in place."""
+    training = build.build_training(cfg, Run(folder))
     prepare_data(training)
     return training
 
@@ -101,7 +106,8 @@ def test_resumes_exactly_and_is_restored_from_its_checkpoint_alone(
     group: str, option: str, data_root: Path, tmp_path: Path
 ) -> None:
     need(option)
-    first = session(tmp_path / "run", data_root, group, option)
+    cfg = short_training(data_root, group, option)
+    first = session(cfg, tmp_path / "run")
     fit(first, None)
     run = first.run
     images = first.datamodule.dataset.normalise(first.datamodule.splits["test"][0][:8])
@@ -113,7 +119,7 @@ def test_resumes_exactly_and_is_restored_from_its_checkpoint_alone(
 
     middle = run.previous_checkpoint.rename(tmp_path / "middle.ckpt")
     assert checkpoints.load(middle)["global_step"] == 3
-    second = session(tmp_path / "resumed", data_root, group, option)
+    second = session(cfg, tmp_path / "resumed")
     fit(second, middle)
     resumed = second.classifier.network.state_dict()
     assert [name for name, value in network.state_dict().items() if not torch.equal(value, resumed[name])] == []

@@ -22,6 +22,7 @@ from fmnist.config.trainer import build_evaluation_trainer, build_trainer, hardw
 from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import FashionMNISTDataModule
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
+from fmnist.models.by_name import NetworkByName
 from fmnist.runs import checkpoints
 from fmnist.runs.checkpoints import AtomicCheckpointIO
 from fmnist.runs.run import Run
@@ -87,8 +88,8 @@ def build_training(
     seed_everything(cfg.seed, verbose=False)
     datamodule = build_datamodule(cfg)
     classifier = build_classifier(cfg, datamodule.dataset)
-    if cfg.model.get("pretrained") and not first_step:  # later, a checkpoint has the weights
-        classifier.network.load_pretrained()  # type: ignore[operator]
+    if isinstance(classifier.network, NetworkByName) and classifier.network.pretrained and not first_step:
+        classifier.network.load_pretrained()  # later, a checkpoint has the weights
     classifier.log_train_epochs = False  # the history does
     check_monitor(cfg, datamodule.dataset)
     check_loss(cfg, classifier.loss, datamodule.augment, datamodule.dataset)

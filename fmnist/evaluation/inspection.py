@@ -91,9 +91,9 @@ def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
     """Return the parts of the images that speak for a class, and the method that found them.
 
-    The method is Grad-CAM of the last layer whose output has at least 3x3 pixels, or more than one if none has, enlarged
-    to the images; for a network without convolution or such a layer, or of tokens (a vision transformer), it is the
-    absolute gradient (saliency).
+    The method is Grad-CAM of the last layer whose output has at least 3x3 pixels, or more than one if none has,
+    enlarged to the images; for a network without convolution or such a layer, or of tokens (a vision transformer), it
+    is the absolute gradient (saliency).
     Sources: Selvaraju et al., https://arxiv.org/abs/1610.02391; Simonyan et al., https://arxiv.org/abs/1312.6034
 
     Args:

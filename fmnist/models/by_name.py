@@ -61,6 +61,10 @@ class NetworkByName(nn.Module):
     """
 
     library: str
+    listing: str
+    """What to call in Python for a list of the names."""
+    scale: Tensor
+    shift: Tensor
 
     def __init__(
         self,
@@ -84,7 +88,7 @@ class NetworkByName(nn.Module):
             raise ValueError("freeze=true: needs model.pretrained=true, as the layers below the head would stay random")
         if input_size is None and (pretrained or original.fixed):
             input_size = original.size
-        self.size = fitting_size(type(self), name, channels, num_classes, tuple(sides), input_size)
+        self.size = fitting_size(type(self), name, channels, num_classes, tuple(sides), input_size)  # type: ignore[arg-type]
         self.resizes = self.size != tuple(sides)
         self.shrinks = max(sides) > min(self.size)
         self.body = self.create(name, channels, num_classes, self.size)
@@ -128,9 +132,16 @@ class NetworkByName(nn.Module):
                 f"model.pretrained=true: {source} can't be fetched or read ({reason}): connect this machine, or copy "
                 f"{self.cache()} from one that has used it; model.pretrained=false starts from random weights"
             ) from error
-        missing, _ = self.body.load_state_dict(state, strict=False)
-        if lost := sorted(set(missing) - self._head_names()):
-            raise ValueError(f"model.pretrained=true: {source} doesn't fit the network: it lacks {lost[0]}")
+        try:
+            missing, _ = self.body.load_state_dict(state, strict=False)
+            problems = [f"it lacks {name}" for name in sorted(set(missing) - self._head_names())]
+        except RuntimeError as error:  # of another shape
+            problems = [str(error).split("\n\t")[-1].strip()[:200]]
+        if problems:
+            raise ValueError(
+                f"model.pretrained=true: {source} doesn't fit the network: {problems[0]}; "
+                "it does with model.input_size=null"
+            )
 
     def _prepare_pretrained(self, original: Original, channels: int, mean: Numbers, std: Numbers) -> int:
         """Register what turns the dataset's normalisation into the original one; return the number of channels."""
@@ -161,9 +172,6 @@ class NetworkByName(nn.Module):
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"{cls.listing} lists them"
         raise ValueError(f"name={name}: {cls.library} has no such network; {hint}")
-
-    listing: str
-    """What to call in Python for a list of the names."""
 
     @classmethod
     @abstractmethod
@@ -230,8 +238,8 @@ def fitting_size(
     if wanted is None:
         raise ValueError(f"name={name}: can't be adapted to images of {sides[0]}x{sides[1]} pixels: {problems[0]}")
     raise ValueError(
-        f"input_size={wanted}: {name} doesn't take it ({problems[0]}); null takes a size that fits, and it was made for "
-        f"{kind.original(name).size}"
+        f"input_size={wanted}: {name} doesn't take it ({problems[0]}); null takes a size that fits, and "
+        f"{kind.original(name).size} is what it was made for"
     )
 
 

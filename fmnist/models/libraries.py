@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from fmnist.models.by_name import PRETRAINED_CHANNELS, USUAL_SIZE, NetworkByName, Original
 
 SECONDS_TO_CONNECT = 10
+HALVES = (0.5, 0.5, 0.5)
+AUXILIARY_LOGITS = ("googlenet", "inception_v3")
+"""Networks of torchvision that may return the logits of other layers, too."""
 
 
 class Timm(NetworkByName):
@@ -25,7 +28,7 @@ class Timm(NetworkByName):
     def original(cls, name: str) -> Original:
         facts = _timm().get_pretrained_cfg(name)
         if facts is None:  # an architecture without weights
-            return Original(USUAL_SIZE, False, (0.5,) * 3, (0.5,) * 3, None)
+            return Original(USUAL_SIZE, False, HALVES, HALVES, None)
         hub = f"huggingface.co/{facts.hf_hub_id}" if facts.hf_hub_id else facts.url
         size = facts.input_size[-1]
         return Original(size, facts.fixed_input_size, facts.mean, facts.std, hub if facts.has_weights else None)
@@ -69,8 +72,6 @@ class TorchVision(NetworkByName):
     """A classification network of torchvision. Source: https://docs.pytorch.org/vision/stable/models.html"""
 
     library, listing = "torchvision", "torchvision.models.list_models(torchvision.models)"
-    AUXILIARY = {"aux_logits": False, "init_weights": True}  # logits of other layers than the last
-    ARGUMENTS: Mapping[str, Mapping[str, Any]] = {"googlenet": AUXILIARY, "inception_v3": AUXILIARY}
 
     @classmethod
     def names(cls) -> Sequence[str]:
@@ -84,17 +85,20 @@ class TorchVision(NetworkByName):
 
         weights = models.get_model_weights(name).DEFAULT
         images = weights.transforms()
+        # These two would turn images normalised with `images.mean` into what their weights expect.
+        mean, std = (HALVES, HALVES) if name in AUXILIARY_LOGITS else (images.mean, images.std)
         fixed = name.startswith(("vit_", "maxvit_"))
-        return Original(images.crop_size[0], fixed, images.mean, images.std, weights.url)
+        return Original(images.crop_size[0], fixed, mean, std, weights.url)
 
     @classmethod
     def create(cls, name: str, channels: int, num_classes: int, size: tuple[int, int]) -> nn.Module:
         from torchvision import models
 
-        sized = {"image_size": size[0]} if name.startswith("vit_") else {}
+        sized: dict[str, Any] = {"image_size": size[0]} if name.startswith("vit_") else {}
         if name.startswith("maxvit_"):
             sized = {"input_size": size}
-        arguments = {"weights": None, "num_classes": num_classes, **cls.ARGUMENTS.get(name, {}), **sized}
+        plain = {"aux_logits": False, "init_weights": True} if name in AUXILIARY_LOGITS else {}
+        arguments = {"weights": None, "num_classes": num_classes, **plain, **sized}
         device = torch.get_default_device()
         if name.startswith("regnet_") and device.type == "meta":  # it computes its widths with tensors
             with torch.random.fork_rng([]), torch.device("cpu"):
@@ -130,7 +134,5 @@ def _timm() -> Any:
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:
     """Let the first convolution take images of another number of channels."""
     name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
-    replaced = nn.Conv2d(
-        channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
-    )
-    network.set_submodule(name, replaced)
+    same: Any = {"kernel_size": first.kernel_size, "stride": first.stride, "padding": first.padding}
+    network.set_submodule(name, nn.Conv2d(channels, first.out_channels, **same, bias=first.bias is not None))
