@@ -91,16 +91,23 @@ def test_the_trial_of_the_size_draws_no_random_number() -> None:
     assert torch.equal(*weights)
 
 
-def test_pretrained_weights_see_the_pixels_as_they_were_trained_with(cached_weights: dict[str, Tensor]) -> None:
-    pixels = torch.randint(0, 256, (4, 1, 32, 32), dtype=torch.uint8)
-    network = TorchVision((1, 32, 32), 1000, NAME, pretrained=True, input_size=32, mean=0.25, std=(0.5,)).eval()
+@pytest.mark.parametrize(("mean", "std"), [(0.25, 0.5), ((0.25,), (0.5,)), ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))])
+def test_pretrained_weights_see_the_pixels_as_they_were_trained_with(
+    cached_weights: dict[str, Tensor], mean: Any, std: Any
+) -> None:
+    channels = 1 if isinstance(mean, float) else len(mean)
+    pixels = torch.randint(0, 256, (4, channels, 32, 32), dtype=torch.uint8)
+    shape = (channels, 32, 32)
+    network = TorchVision(shape, 1000, NAME, pretrained=True, input_size=32, mean=mean, std=std).eval()
     network.load_pretrained()
     original = models.get_model(NAME)
     original.load_state_dict(cached_weights)
     images = WEIGHTS.transforms()
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (images.mean, images.std))
-    expected = original.eval()((pixels / 255 - mean) / std)
-    torch.testing.assert_close(network((pixels / 255 - 0.25) / 0.5), expected, rtol=1e-4, atol=1e-5)
+    here, there = (
+        (pixels / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+        for mean, std in ((mean, std), (images.mean, images.std))
+    )
+    torch.testing.assert_close(network(here), original.eval()(there), rtol=1e-3, atol=1e-4)
 
 
 def test_frozen_layers_stay_as_they_are_and_the_run_resumes_and_is_restored(
@@ -146,6 +153,18 @@ def test_weights_that_cannot_be_reached_are_named_in_one_line(train: RunScript, 
     torch.hub.set_dir(before)
     done.assert_refused("model.pretrained=true: https://download.pytorch.org/", "can't be fetched", "tests are offline")
     assert not (done.folder / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "name", "problem"),
+    [
+        ((2, 28, 28), NAME, "pretrained=true: takes images of 1 or 3 channels, not 2"),
+        ((1, 28, 28), "resnet19", "name=resnet19: torchvision has no such network; did you mean resnet1"),
+    ],
+)
+def test_what_pretrained_networks_do_not_take(shape: tuple[int, int, int], name: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"^{problem}"):
+        sketch(TorchVision, shape, name, pretrained=True)
 
 
 def test_weights_of_another_shape_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

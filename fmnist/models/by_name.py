@@ -149,9 +149,10 @@ class NetworkByName(nn.Module):
             raise ValueError(f"pretrained=true: {self.library} has no weights for {self.name}")
         if channels not in GRAY_OR_COLOUR:
             raise ValueError(f"pretrained=true: takes images of 1 or 3 channels, not {channels}")
-        here, there = ([torch.tensor(value).view(-1, 1, 1) for value in pair] for pair in ((mean, std), original[2:4]))
-        self.register_buffer("scale", (here[1] / there[1])[None])
-        self.register_buffer("shift", ((here[0] - there[0]) / there[1])[None])
+        values = (mean, std, original.mean, original.std)
+        mean_here, std_here, mean_there, std_there = (torch.tensor(value).float().view(1, -1, 1, 1) for value in values)
+        self.register_buffer("scale", std_here / std_there)
+        self.register_buffer("shift", (mean_here - mean_there) / std_there)
         return PRETRAINED_CHANNELS
 
     def _head_names(self) -> set[str]:
