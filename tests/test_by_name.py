@@ -184,11 +184,17 @@ def test_a_damaged_cache_is_named_in_one_line(train: RunScript) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["hf-hub:someone/x", "local-dir:/tmp/x", "/tmp/x", "hf_hub:timm/resnet18.a1_in1k", "os"]
+    ("target", "name"),
+    [
+        *(
+            ("Timm", name)
+            for name in ("hf-hub:someone/x", "local-dir:/tmp/x", "/tmp/x", "hf_hub:timm/resnet18.a1_in1k")
+        ),
+        ("TorchVision", "hf-hub:someone/x"),
+    ],
 )
-@pytest.mark.parametrize("target", ["Timm", "TorchVision"])
 def test_a_checkpoint_of_a_stranger_gets_nothing_downloaded(
-    finished_run: Path, run_script: RunScript, name: str, target: str
+    finished_run: Path, run_script: RunScript, target: str, name: str
 ) -> None:
     if target == "Timm":
         pytest.importorskip("timm")
