@@ -1,5 +1,6 @@
 """Networks of timm and torchvision: adapted, pretrained, frozen, restored, and never downloaded unasked."""
 
+import copy
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,17 +251,25 @@ def test_timm_weights_that_cannot_be_reached_are_named_at_once() -> None:
 
 
 @pytest.mark.extras
-def test_batch_norms_with_an_activation_keep_it_when_they_are_synchronised() -> None:
+def test_batch_norms_with_an_activation_keep_it_when_they_are_synchronised(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    network = timm.create_model("test_efficientnet", num_classes=3).train()
-    images = torch.randn(4, 3, 32, 32)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    expected = network(images)
-    network.load_state_dict(before)
-    replaced = synced(network)
-    assert list(replaced.state_dict()) == list(before)
+    network = timm.create_model("test_efficientnet", num_classes=3).double().train()
+    replaced = synced(copy.deepcopy(network))
+    assert list(replaced.state_dict()) == list(network.state_dict())
     assert any(isinstance(module, SyncedBatchNorm) and len([*module.children()]) == 2 for module in replaced.modules())
-    torch.testing.assert_close(replaced(images), expected)
+    images = torch.randn(4, 3, 32, 32).double()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        logits = [each(images) for each in (network, replaced)]
+        torch.testing.assert_close(*logits)
+        for each in logits:
+            each.square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for mine, its in zip(network.parameters(), replaced.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad)
+    for mine, its in zip(network.buffers(), replaced.buffers(), strict=True):
+        torch.testing.assert_close(mine, its)
 
 
 def test_inspection_of_networks_by_name() -> None:
@@ -287,7 +296,7 @@ def test_transformers_are_explained_by_saliency_and_layers_with_channels_last_ar
             return logits
 
     network = ChannelsLast(nn.Conv2d(3, 4, 1), nn.Linear(4, 10))
-    assert inspection.attribution(network, images, labels)[0] == "Grad-CAM of 0"
+    assert inspection.attribution(network, images, labels)[0] == "saliency"
 
 
 def test_layers_that_work_in_place_leave_the_outputs_that_are_shown() -> None:

@@ -130,9 +130,9 @@ def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | Non
     maps: list[Call] = []
     names = {call.module: name for name, call in calls.items()}
     for call in calls.values():
-        if call.output.ndim == TOKENS:
+        if call.output.ndim == TOKENS or (call.output.ndim == MAPS and not _is_map(call.output, image)):
             maps = []
-        elif call.output.ndim == MAPS and _is_map(call.output, image):
+        elif call.output.ndim == MAPS and call.output[0, 0].numel() > 1:
             maps.append(call)
     if not maps:
         return None
@@ -142,9 +142,9 @@ def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | Non
 
 
 def _is_map(output: Tensor, image: Tensor) -> bool:
-    """Return whether an output (N, C, H, W) has more than one pixel, in the shape of the image: (N, H, W, C) hasn't."""
+    """Return whether an output is (N, C, H, W), in the shape of the image, and not (N, H, W, C)."""
     (height, width), (rows, columns) = output.shape[2:], image.shape[2:]
-    return height * width > 1 and abs(height - width * rows / columns) <= max(1, rows / columns)
+    return abs(height - width * rows / columns) <= max(1, rows / columns)
 
 
 @contextlib.contextmanager
