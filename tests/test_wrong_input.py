@@ -1,6 +1,7 @@
 """Invalid input: one line, exit status 2, nothing left behind."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ def assert_one_line(done: Done, *fragments: str) -> None:
     assert not (done.folder / "outputs").exists()
 
 
+TIMM, VISION = ("model=timm",), ("model=torchvision",)
 TRAIN = [
     # Names.
     (["optimzer=sgd"], ["optimzer", "did you mean optimizer"]),
@@ -51,7 +53,7 @@ TRAIN = [
     # Combinations.
     (["model.channels=[8,8,8,8,8,8]"], ["shrinks to nothing", "convolution 5 of 6", "2x2", "1x1"]),
     (["+optimizer.foreach=true"], ["optimizer", "`fused` and `foreach` cannot be `True` together"]),
-    (["augment.alternate=true", "augment.flip=0.4"], ["augment: flip=0.4: must be 0.5", "alternate=true"]),
+    (["augment.alternate=true", "augment.flip=0.4"], ["augment.flip=0.4: must be 0.5", "alternate=true"]),
     (["augment=mixup", "loss=mean_squared_error", "loss._target_=torch.nn.MultiMarginLoss"], ["MarginLoss", "mixup"]),
     (["loss=mean_squared_error", "loss._target_=torch.nn.BCEWithLogitsLoss"], ["BCEWithLogitsLoss", "labels (N)"]),
     (["callbacks=early_stopping", "data.val_size=0"], ["callbacks.early_stopping", "data.val_size=0"]),
@@ -80,6 +82,32 @@ TRAIN = [
     (["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2"], ["trainer.strategy=fsdp", "GPUs"]),
     (["trainer=ddp_cpu", "data.batch_size=1"], ["data.batch_size=1", "at least 2", "processes"]),
     (["-m", "trainer.devices=2", "seed=0,1"], ["--multirun", "2 processes", "trainer.devices=1"]),
+    # Networks by name.
+    ([*TIMM, "model.name=resnt18"], ["model.name=resnt18: timm has no such network; did you mean resnet18"]),
+    ([*TIMM, "model.name=qqqqqqqq"], ["model.name=qqqqqqqq: timm has no such network; timm.list_models() lists them"]),
+    ([*TIMM, "model.name=hf-hub:timm/resnet18.a1_in1k"], ["model.name=hf-hub:timm/resnet18", "did you mean resnet18"]),
+    ([*TIMM, "model.name=../x"], ["model.name=../x: timm has no such network"]),
+    ([*TIMM, "model.name=resnet18.nope"], ["model.name=resnet18.nope", "did you mean resnet18"]),
+    ([*TIMM, "model.name=vit_tiny_patch16_224", "model.input_size=10"], ["model.input_size=10: vit_tiny_patch16_224"]),
+    ([*TIMM, "model.name=resnet9000"], ["model.name=resnet9000", "did you mean"]),
+    ([*TIMM, "model.name=test_resnet", "model.dropout=0.1"], ["model.dropout: there is no such key", "model.freeze"]),
+    ([*TIMM, "+model.checkpoint_path=x"], ["model.checkpoint_path: there is no such argument"]),
+    ([*VISION, "model.name=mobilenet"], ["model.name=mobilenet: torchvision has no such network", "mobilenet_v2"]),
+    ([*VISION, "model.name=ResNet-18"], ["model.name=ResNet-18", "did you mean resnet18"]),
+    ([*VISION, "model.name=quantized_resnet18"], ["model.name=quantized_resnet18", "did you mean resnet18"]),
+    ([*VISION, "model.name=fasterrcnn_resnet50_fpn"], ["model.name=fasterrcnn_resnet50_fpn", "no such network"]),
+    ([*VISION, "model.name=null"], ["model.name=null: must be a string"]),
+    ([*VISION, "model.input_size=0"], ["model.input_size=0: must be greater than or equal to 1"]),
+    ([*VISION, "model.input_size=100000"], ["model.input_size=100000: must be less than or equal to 2048"]),
+    ([*VISION, "model.name=inception_v3", "model.input_size=28"], ["model.input_size=28: inception_v3", "null"]),
+    ([*VISION, "model.name=vit_b_16", "model.input_size=20"], ["model.input_size=20: vit_b_16 doesn't take it"]),
+    ([*VISION, "model.pretrained=yes please"], ["model.pretrained=yes please: must be true or false"]),
+    ([*VISION, "model.freeze=true"], ["model.freeze=true: needs model.pretrained=true"]),
+    ([*VISION, "model.freeze=2"], ["model.freeze=2: must be true or false"]),
+    ([*VISION, "+model.weights=DEFAULT"], ["model.weights: there is no such argument"]),
+    ([*VISION, "+model.mean=0.5"], ["model.mean: cannot be set"]),
+    (["model=torchvison"], ["model=torchvison: there is no such option; did you mean torchvision"]),
+    (["model=wide_resnet", "model.depth=12"], ["model.depth=12: must be 6 * n + 4"]),
     # Targets and arguments that the user can't choose.
     (["model._target_=os.system"], ["model._target_=os.system", "fmnist."]),
     (["model.hidden={_target_:os.system,command:ls}"], ["model.hidden"]),
@@ -159,6 +187,8 @@ OTHERS = [
     ids=lambda words: " ".join(words)[:60].encode("ascii", "backslashreplace").decode().replace("\0", "0"),
 )
 def test_commands_refuse(run_script: RunScript, command: list[str], fragments: list[str], tmp_path: Path) -> None:
+    if "model=timm" in command:
+        pytest.importorskip("timm")
     (tmp_path / "photo.png").write_bytes(os.urandom(1000))
     run_script(*command).assert_refused(*fragments)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
@@ -243,3 +273,10 @@ def test_run_that_cannot_be_used_is_refused_and_left_as_it_was(
     before = {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
     run_script(*command).assert_refused(*fragments)
     assert before == {path: path.read_bytes() for path in finished_run.rglob("*") if path.is_file()}
+
+
+def test_timm_that_is_missing_is_named_with_what_installs_it(
+    run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert_one_line(run_script("train", "model=timm"), "model: needs timm", "make extras", '"fmnist[timm]"')

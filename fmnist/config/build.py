@@ -25,6 +25,7 @@ from fmnist.data.augment import Augmentation
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.datasets.base import ImageDataset
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
+from fmnist.models.by_name import NetworkByName
 from fmnist.runs import checkpoints
 from fmnist.runs.checkpoints import AtomicCheckpointIO
 from fmnist.runs.run import Run
@@ -90,6 +91,8 @@ def build_training(
     seed_everything(cfg.seed, verbose=False)
     datamodule = build_datamodule(cfg)
     classifier = build_classifier(cfg, datamodule.dataset)
+    if isinstance(classifier.network, NetworkByName) and classifier.network.pretrained and not first_step:
+        classifier.network.load_pretrained()  # later, a checkpoint has the weights
     classifier.log_train_epochs = False  # the history does
     check_monitor(cfg, datamodule.dataset)
     check_loss(cfg, classifier.loss, datamodule.augment, datamodule.dataset)
@@ -185,8 +188,9 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
         ValueError: if the machine has too little memory, or the weights of the checkpoint don't fit.
     """
     parts: dict[str, Any] = {"image_shape": dataset.image_shape, "num_classes": len(dataset.classes)}
+    statistics = {"mean": dataset.mean, "std": dataset.std}  # for networks with a normalisation of their own
     with torch.device("meta"):
-        sketch: nn.Module = build("model", node, nn.Module, **parts)
+        sketch: nn.Module = build("model", node, nn.Module, offered=statistics, **parts)
     if checkpoint:
         checkpoints.restore_network(sketch, checkpoint, assign=True)
     needed = sum(weights.nbytes for weights in sketch.state_dict().values())
@@ -195,7 +199,7 @@ def build_network(node: DictConfig, dataset: DatasetInfo, checkpoint: dict[str, 
         raise ValueError(
             f"model: its weights need {needed / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}"
         )
-    network: nn.Module = build("model", node, nn.Module, **parts)
+    network: nn.Module = build("model", node, nn.Module, offered=statistics, **parts)
     return network
 
 

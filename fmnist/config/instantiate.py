@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,15 @@ REFUSALS = (ValueError, TypeError, ImportError, RuntimeError, OverflowError, Mem
 """The errors with which classes refuse arguments."""
 
 
-def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool = False, **extra: Any) -> Any:
+def build(
+    key: str,
+    node: DictConfig,
+    kind: type | ModuleType,
+    *,
+    partly: bool = False,
+    offered: Mapping[str, Any] | None = None,
+    **extra: Any,
+) -> Any:
     """Return the `_target_` of a node of the config, called with the node's other keys.
 
     Args:
@@ -28,6 +36,7 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool =
         kind: the class that the target is or descends from, or the module of which it is a function. A config from a
             stranger builds nothing else.
         partly: whether the node has to be `_partial_`, a function to be called later with more arguments.
+        offered: arguments that the user can't set, for targets that take them.
         extra: arguments that the user can't set.
 
     Raises:
@@ -39,6 +48,8 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool =
     arguments = plain_config(node)
     target = find_target(key, str(arguments.pop("_target_", None)), kind)
     partial = bool(arguments.pop("_partial_", False))
+    taken = inspect.signature(target).parameters
+    extra |= {name: value for name, value in (offered or {}).items() if name in taken}
     if fixed := sorted(extra.keys() & arguments.keys()):
         raise ValueError(f"{key}.{fixed[0]}: cannot be set")
     if partly != partial:
@@ -53,7 +64,9 @@ def build(key: str, node: DictConfig, kind: type | ModuleType, *, partly: bool =
     try:
         return target(**arguments, **extra)
     except REFUSALS as error:
-        raise ValueError(f"{key}: {one_line(error)}") from error
+        reason = one_line(error)
+        starts_with_argument = reason.partition("=")[0] in arguments
+        raise ValueError(f"{key}{'.' if starts_with_argument else ': '}{reason}") from error
 
 
 def find_target(key: str, name: str, kind: type | ModuleType) -> Callable[..., Any]:

@@ -19,6 +19,7 @@ IGNORED_WARNINGS = (
     r"It is recommended to use `self\.log\(.*sync_dist=True\)`",  # all processes log the same values
     r"Be aware that when using `ckpt_path`, .*\['Timer'\]",  # a run that is resumed without its trainer.max_time
     r"Checkpoint directory .* exists and is not empty",  # every resumed run
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the frozen layers of model.freeze=true
     r"The `srun` command is available",  # on the machines of a cluster; no run needs it
 )
 """Patterns of warnings that the user can do nothing about."""

@@ -8,6 +8,11 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam, Saliency
 from torch import Tensor, nn
 
+MOST_CONVOLUTIONS = 16
+FINE_PIXELS = 9
+MAPS, TOKENS = 4, 3
+"""Numbers of axes: (N, C, H, W) and (N, tokens, features)."""
+
 
 class Layer(NamedTuple):
     """One layer of a network, with its output shape for one image."""
@@ -29,6 +34,12 @@ class Call(NamedTuple):
 def count_parameters(network: nn.Module) -> int:
     """Return the number of weights, each a number of its own."""
     return sum(weights.numel() for weights in network.parameters())
+
+
+def network_name(network: nn.Module) -> str:
+    """Return what a network is called: its name in a library, or its class."""
+    name = getattr(network, "name", None)
+    return name if isinstance(name, str) else type(network).__name__
 
 
 def layers(network: nn.Module, image_shape: tuple[int, int, int]) -> list[Layer]:
@@ -57,9 +68,17 @@ def first_filters(network: nn.Module, image_shape: tuple[int, int, int]) -> Tens
 
 
 def activation_maps(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """Return the output (F, H, W) of each convolution, by name, for one normalised image (C, H, W)."""
+    """Return the outputs (F, H, W) of convolutions, by name, for one normalised image (C, H, W).
+
+    A network with many convolutions is shown by `MOST_CONVOLUTIONS` of them, from the first to the last. Where it
+    reduces images to single pixels, these are left out.
+    """
     calls, _ = _forward(network, image[None], nn.Conv2d)
-    return {name: call.output[0].float().cpu() for name, call in calls.items()}
+    maps = {name: call.output[0] for name, call in calls.items()}
+    maps = {name: each for name, each in maps.items() if each[0].numel() > 1} or maps
+    step = max(1, (len(maps) - 1) / (MOST_CONVOLUTIONS - 1))
+    shown = {round(i * step) for i in range(MOST_CONVOLUTIONS)}
+    return {name: each.float().cpu() for i, (name, each) in enumerate(maps.items()) if i in shown}
 
 
 def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,8 +91,9 @@ def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
     """Return the parts of the images that speak for a class, and the method that found them.
 
-    The method is Grad-CAM of the last layer whose output is more than one pixel, enlarged to the images; for a network
-    without convolution or such a layer it is the absolute gradient (saliency).
+    The method is Grad-CAM of the last layer whose output has at least 3x3 pixels, or more than one if none has,
+    enlarged to the images; for a network without convolution or such a layer, or of tokens (a vision transformer), it
+    is the absolute gradient (saliency).
     Sources: Selvaraju et al., https://arxiv.org/abs/1610.02391; Simonyan et al., https://arxiv.org/abs/1312.6034
 
     Args:
@@ -99,7 +119,7 @@ def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str
 
 
 def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | None:
-    """Return name and module of the last layer whose output has height and width, in a network with convolutions.
+    """Return name and module of the layer that `attribution` takes, in a network with convolutions.
 
     Not of the last convolution: where batch norm and activation come after it, nine of ten maps of the default network
     are empty, against one of a hundred after its last activation.
@@ -107,21 +127,40 @@ def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | Non
     if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return None
     calls, _ = _forward(network, image)
-    maps = [
-        (name, call.module) for name, call in calls.items() if call.output.ndim == 4 and call.output[0, 0].numel() > 1
-    ]
-    return maps[-1] if maps else None
+    maps: list[Call] = []
+    names = {call.module: name for name, call in calls.items()}
+    for call in calls.values():
+        if call.output.ndim == TOKENS or (call.output.ndim == MAPS and not _is_map(call.output, image)):
+            maps = []
+        elif call.output.ndim == MAPS and call.output[0, 0].numel() > 1:
+            maps.append(call)
+    if not maps:
+        return None
+    fine = [call for call in maps if call.output[0, 0].numel() >= FINE_PIXELS]
+    chosen = (fine or maps)[-1].module
+    return names[chosen], chosen
+
+
+def _is_map(output: Tensor, image: Tensor) -> bool:
+    """Return whether an output is (N, C, H, W), in the shape of the image, and not (N, H, W, C)."""
+    (height, width), (rows, columns) = output.shape[2:], image.shape[2:]
+    return abs(height - width * rows / columns) <= max(1, rows / columns)
 
 
 @contextlib.contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Put the network into evaluation mode, and back into its mode before."""
+    """Put the network into evaluation mode, and back into its mode before. No layer writes over another's output."""
     training = network.training
+    in_place = [module for module in network.modules() if getattr(module, "inplace", False)]
     network.eval()
+    for module in in_place:
+        module.inplace = False  # type: ignore[assignment]
     try:
         yield
     finally:
         network.train(training)
+        for module in in_place:
+            module.inplace = True  # type: ignore[assignment]
 
 
 def _forward(network: nn.Module, images: Tensor, kind: type[nn.Module] = nn.Module) -> tuple[dict[str, Call], Tensor]:
@@ -131,6 +170,7 @@ def _forward(network: nn.Module, images: Tensor, kind: type[nn.Module] = nn.Modu
     def hook(name: str) -> Callable[..., None]:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor):
+                calls.pop(name, None)  # a layer that is called twice comes where it was called last
                 calls[name] = Call(module, inputs[0], output)
 
         return keep

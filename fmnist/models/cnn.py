@@ -111,6 +111,7 @@ def _shrink(size: list[int], layer: str, kernel: int, stride: int, padding: int 
     if min(after) < 1:
         raise ValueError(
             f"the network shrinks to nothing: {layer} has a {kernel}x{kernel} kernel, "
-            f"but only {size[0]}x{size[1]} pixels reach it (padding {padding})"
+            f"but only {size[0]}x{size[1]} pixels reach it (padding {padding}): fewer model.channels, "
+            "model.padding=same or model.pooling=none leave more"
         )
     return after

@@ -183,7 +183,8 @@ def _stem(image_shape: tuple[int, int, int], channels: int, kernel: int, stride:
     side = min(output_size(side, kernel, stride, padding) for side in image_shape[1:])
     if side < 2**halvings:
         raise ValueError(
-            f"the network shrinks to nothing: the stem leaves {max(side, 0)} pixels a side for {halvings} halvings"
+            f"the network shrinks to nothing: the stem leaves {max(side, 0)} pixels a side for {halvings} halvings: "
+            "a smaller model.stem_stride or model.stem_kernel leaves more; model.channels has the stages of a ResNet"
         )
     return nn.Conv2d(image_shape[0], channels, kernel, stride, padding, bias=False)
 

@@ -73,7 +73,7 @@ def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) ->
     return {
         "name": str(config.get("name", run.folder.name)),
         "facts": {
-            "network": f"{type(network).__name__}, {parameters:,} parameters",
+            "network": f"{inspection.network_name(network)}, {parameters:,} parameters",
             "checkpoint": checkpoint_fact(run, str(config.get("monitor")), validated),
             **facts(curves, record),
         },

@@ -26,7 +26,7 @@ class Classifier(QuickHookNames):
     Args:
         network: maps normalised images (N, C, H, W) to logits (N, K).
         loss: maps logits (N, K) and labels (N) to the mean loss () of the batch; labels may be soft labels (N, K).
-        optimizer: makes the optimizer of the network's parameters.
+        optimizer: makes the optimizer of the network's parameters, but for those that need no gradient.
         schedule: maps (step, total_steps) to the multiplier of the learning rate; see `fmnist.training.schedules`.
         classes: names of the K classes.
 
@@ -125,7 +125,7 @@ class Classifier(QuickHookNames):
         self.log_dict(metrics, logger=None if phase != "train" or self.log_train_epochs else False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer(self.network.parameters())
+        optimizer = self.optimizer([weights for weights in self.network.parameters() if weights.requires_grad])
         total: Any = self.trainer.estimated_stepping_batches
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total))
         return {

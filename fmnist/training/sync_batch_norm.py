@@ -12,10 +12,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SyncedBatchNorm(_BatchNorm):
     """Batch norm with the mean and variance of the images of all processes; a process may have no image.
 
-    In evaluation, or with one process, it equals batch norm. Its state has the same names.
+    In evaluation, or with one process, it equals batch norm. Its state has the same names. Layers within it, as the
+    activation in those of timm, act on the result.
     """
 
     def forward(self, features: Tensor) -> Tensor:
+        result = self._normalise(features)
+        for layer in self.children():
+            result = layer(result)
+        return result
+
+    def _normalise(self, features: Tensor) -> Tensor:
         if not self.training or not torch.distributed.is_initialized():
             normalised: Tensor = super().forward(features)
             return normalised
@@ -77,6 +84,8 @@ def synced(network: nn.Module) -> nn.Module:
         layer.weight, layer.bias = network.weight, network.bias
         layer.running_mean, layer.running_var = network.running_mean, network.running_var
         layer.num_batches_tracked = network.num_batches_tracked
+        for name, child in network.named_children():
+            layer.add_module(name, child)
         return layer.train(network.training)
     for name, child in network.named_children():
         setattr(network, name, synced(child))

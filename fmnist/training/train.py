@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from fmnist.config.build import Training
-from fmnist.evaluation.inspection import count_parameters
+from fmnist.evaluation.inspection import count_parameters, network_name
 from fmnist.evaluation.measure import Evaluation, log_evaluation, measure
 from fmnist.runs import checkpoints, provenance
 from fmnist.runs.run import Run
@@ -109,9 +109,10 @@ def log_summary(training: Training) -> None:
     sizes = {split: f"{len(labels):,}" for split, (_, labels) in training.datamodule.splits.items()}
     device = type(trainer.accelerator).__name__.removesuffix("Accelerator")
     devices = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
-    log.info(
-        "%s with %s parameters, on %s in %s", type(network).__name__, f"{parameters:,}", devices, trainer.precision
-    )
+    trained = sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
+    frozen = f" ({trained:,} trained)" if trained < parameters else ""
+    name = network_name(network)
+    log.info("%s with %s parameters%s, on %s in %s", name, f"{parameters:,}", frozen, devices, trainer.precision)
     log.info("%s images to train on, %s to validate, %s to test", sizes["train"], sizes["val"], sizes["test"])
 
 

@@ -68,6 +68,7 @@ class Pictures(Callback):
             image = _input(torch.zeros(1, *_dataset(trainer).image_shape), pl_module)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # the writer still traces, as torch once did
+                warnings.simplefilter("ignore", torch.jit._trace.TracerWarning)  # drawn for one size
                 writer.add_graph(_network(pl_module), image)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
