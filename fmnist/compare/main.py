@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from fmnist.compare import PAGE_FILE, read_runs, write_comparison
 from fmnist.config import logs
+from fmnist.config.overrides import program
 from fmnist.config.settings import read_settings
 from fmnist.runs.run import Run, claim_run, new_run
 
@@ -34,7 +35,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     logs.to_terminal()
     given = read_settings(Settings, cfg)
     if not given.runs:
-        raise ValueError("runs=[]: name the folders of runs: python scripts/compare.py outputs/train")
+        raise ValueError(f"runs=[]: name the folders of runs: {program('compare')} outputs/train")
     folders = [Path(folder) for folder in ([given.runs] if isinstance(given.runs, str) else given.runs)]
     runs = read_runs(folders)
     new: Run | None = None

@@ -40,7 +40,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to
     logs.to_terminal()
     given = read_settings(Settings, cfg)
     if given.run is None:
-        raise ValueError("give run=<run folder>")
+        raise ValueError("give run=<run folder> or run=latest")
     run = open_run("run", given.run)
     saved, classifier, _ = restore(run.chosen_checkpoint, given.accelerator, given.data_root)
     if given.data_root is None:

@@ -208,7 +208,7 @@ def open_run(key: str, path: str | Path) -> Run:
 def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
     """Return the checkpoint that the user has named: a file, or the chosen one of a run, which must exist."""
     if (run is None) == (checkpoint is None):
-        raise ValueError("give either run=<run folder> or checkpoint=<file>")
+        raise ValueError("give either run=<run folder>, run=latest or checkpoint=<file>")
     if run is not None and not (run.endswith(CHECKPOINT_SUFFIX) and Path(run).is_file()):
         return open_run("run", run).chosen_checkpoint
     return Path(checkpoint or run or "")

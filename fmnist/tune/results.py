@@ -81,7 +81,7 @@ def choose_setting(
         "params": {name: format_param(each) for name, each in setting.params.items()},
         "retrained": retrained,
         "experiment": write_experiment(tuning, configs, setting.overrides, f"{headline} {meaning}"),
-        "command": f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
+        "command": f"{program('train')} -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
     }
 
 
