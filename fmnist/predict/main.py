@@ -28,7 +28,7 @@ from fmnist.predict.classify import FileClassifier, Predictor
 from fmnist.predict.formats import FORMATS
 from fmnist.predict.images import find_images
 from fmnist.runs.files import atomic_path
-from fmnist.runs.run import checkpoint_file
+from fmnist.runs.latest import checkpoint_file
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from fmnist.compare.statistics import LEVEL, holm, sample, welch
+from fmnist.config.overrides import program
 from fmnist.runs.files import atomic_write
 from fmnist.training.metric_names import direction
 from fmnist.tune.page import render_page
