@@ -122,13 +122,14 @@ def read_arguments(command: str) -> argparse.Namespace:
     parser = get_args_parser()
     flags = {name: action.nargs != 0 for name, action in parser._option_string_actions.items()}
     asked = {"-h", "--help"} & {*sys.argv}
+    typed = sys.argv[3:] if sys.argv[1:3] == ["-cn", command] else sys.argv[1:]
     try:
         if not asked and not {"-cp", "-cd", "--config-path", "--config-dir"} & {*sys.argv}:  # which may have more keys
-            check_guesses(command, sys.argv[1:], flags)
+            check_guesses(command, typed, flags)
         sys.argv[1:] = flags_first(paths_as_value(None if asked else PATHS_KEYS.get(command), sys.argv[1:]))
     except ValueError as error:
         fail(str(error))
-    if command in PATHS_KEYS and not [word for word in sys.argv[1:] if word != "-cn" and word != command]:
+    if command in PATHS_KEYS and not typed:
         print(usage(command), file=sys.stderr)
         sys.exit(2)
     parser.error = lambda message: fail(f"{message} (--help lists what there is)")  # type: ignore[method-assign]

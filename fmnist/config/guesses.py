@@ -57,7 +57,7 @@ SAME: dict[str, str] = {
     "output": "out output_file save",
     "split": "subset dataset_split",
     "data_root": "root data_dir data_path",
-    "n_jobs": "jobs workers num_workers parallel",
+    "n_jobs": "jobs workers num_workers n_workers parallel",
     "trials": "n_trials num_trials max_trials",
     "max_seconds": "timeout seconds max_time budget",
     "steps": "num_training n_steps num_steps iterations",

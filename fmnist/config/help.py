@@ -153,7 +153,7 @@ def topic_lines(job: str, topic: str) -> Iterator[str]:
         yield ""
         yield from entry(topic, Key(option, headline(option_text(topic, option))), option == default)
         for key, line in option_keys(topic, option).items():
-            yield from ("  " + text for text in entry(f"{prefix}{key}", line))
+            yield from ("  " + text for text in entry(f"{prefix}{key}", line, width=WIDTH - 2))
 
 
 def _keys_named(job: str, topic: str) -> Iterator[tuple[str, Key]]:
@@ -172,7 +172,7 @@ def _keys_named(job: str, topic: str) -> Iterator[tuple[str, Key]]:
                         yield f"{group}={option} {group}.{key}", line
 
 
-def entry(key: str, line: Key, default: bool = False, column: int = COLUMN) -> list[str]:
+def entry(key: str, line: Key, default: bool = False, column: int = COLUMN, width: int = WIDTH) -> list[str]:
     """Return the lines on a key: key=value, and a sentence on it."""
     value = line.value.replace(", ", ",")
     literal = line.comment.startswith(("true ", "false ", "null "))
@@ -182,7 +182,7 @@ def entry(key: str, line: Key, default: bool = False, column: int = COLUMN) -> l
     first = f" {'*' if default else ' '} {f'{key}={value}' if value else key:<{column}} "
     return textwrap.wrap(
         sentence,
-        WIDTH,
+        width,
         initial_indent=first,
         subsequent_indent=" " * (column + 4),
         break_long_words=False,
