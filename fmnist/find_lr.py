@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
+from hydra.types import RunMode
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.tuner import lr_finder
 from lightning.pytorch.tuner.tuning import Tuner
@@ -77,7 +78,12 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     leave_others()  # a search has one process
     logs.to_terminal()
     given = read_settings(Settings, cfg)
-    target = check_settings(given, cfg)
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    default = (
+        Path(hydra.runtime.output_dir, "find_lr.png") if in_sweep else Path(given.outputs, "find_lr", f"{stamp}.png")
+    )
+    target = check_settings(given, cfg, default)
     seed_everything(given.seed, verbose=False)
     datamodule = build_datamodule(cfg)
     classifier = build_classifier(cfg, datamodule.dataset)
@@ -103,8 +109,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     log.info("to train with it:  %s", " ".join([program("train"), *kept, *overrides]))
 
 
-def check_settings(given: Settings, cfg: DictConfig) -> Path:
-    """Refuse keys that don't go with a search, and return the file of the curve.
+def check_settings(given: Settings, cfg: DictConfig, default: Path) -> Path:
+    """Refuse keys that don't go with a search, and return the file of the curve; `default` where none is given.
 
     Raises:
         ValueError: naming the key.
@@ -120,8 +126,7 @@ def check_settings(given: Settings, cfg: DictConfig) -> Path:
         raise ValueError(
             f"optimizer.lr={rate}: must be greater than 0, as other rates of the optimizer keep their ratio"
         )
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    target = Path(given.output or Path(given.outputs, "find_lr", f"{stamp}.png"))
+    target = Path(given.output or default)
     if target.suffix.lower() != ".png":
         raise ValueError(f"output={given.output}: the name must end in .png")
     if given.output and not target.parent.is_dir():

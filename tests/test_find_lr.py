@@ -22,12 +22,13 @@ def find_lr(run_script: RunScript, data_root: Path) -> RunScript:
 
     def run(*arguments: str) -> Done:
         given = {argument.split("=")[0] for argument in arguments}
+        flags = [argument for argument in arguments if argument == "-m"]
         kept = [
             word
             for word in (*small, f"data.root={data_root}", "steps=40", "min_lr=1e-4")
             if word.split("=")[0] not in given
         ]
-        return run_script("find_lr", *kept, *arguments)
+        return run_script("find_lr", *flags, *kept, *(word for word in arguments if word not in flags))
 
     return run
 
@@ -59,6 +60,14 @@ def test_same_seed_gives_the_same_suggestion_in_a_chosen_file(find_lr: RunScript
     outs = [find_lr("output=curve.png", "seed=3").out for _ in range(2)]
     assert outs[0] == outs[1]
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+
+
+def test_jobs_of_a_sweep_draw_into_their_own_folders(find_lr: RunScript, tmp_path: Path) -> None:
+    done = find_lr("-m", "optimizer=sgd,adam")
+    assert done.status == 0
+    names = sorted(f"{file.parent.name}/{file.name}" for file in tmp_path.rglob("*.png"))
+    assert names == ["optimizer=adam/find_lr.png", "optimizer=sgd/find_lr.png"]
+    assert done.out.count("suggestion: optimizer.lr=") == 2
 
 
 def test_suggestion_is_a_tenth_of_the_rate_with_the_lowest_loss() -> None:

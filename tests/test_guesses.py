@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import RunScript
 
+from fmnist.config import guesses, messages
 from fmnist.config.command_line import COMMANDS, main
 from fmnist.config.guesses import NOTES, SAME, VALUES
 from fmnist.config.help import COMMON, WIDTH, choices, groups, help_text
@@ -142,6 +143,19 @@ def test_other_guesses_get_a_reason_or_the_nearest_key(
     run_script: RunScript, command: str, typed: str, fragments: list[str]
 ) -> None:
     run_script(command, *typed.split()).assert_refused(*fragments)
+
+
+def test_network_that_a_library_has_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ["cnn", "resnet"]
+    monkeypatch.setattr(messages, "options", lambda _: own)
+    missing = "model=resnet18: there is no such option; did you mean resnet?"
+    assert messages.no_option("model", "resnet18") == missing
+    own.append("timm")
+    by_name = "; a network by its name is model=timm model.name=resnet18"
+    assert messages.no_option("model", "resnet18") == missing + by_name
+    monkeypatch.setattr(guesses, "options", lambda _: own)
+    assert guesses._assigned("model", "resnet18") == ["model=timm", "model.name=resnet18"]
+    assert guesses._assigned("model", "CNN") == ["model=cnn"]
 
 
 def test_names_in_the_tables_mean_something() -> None:

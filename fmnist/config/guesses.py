@@ -238,10 +238,10 @@ def _assigned(key: str, value: str | None) -> list[str]:
         return [*choice, key]
     if key in VALUES and (instead := _read(VALUES[key], value, exactly=True)) is not None:
         return instead
-    if key == "model" and value not in options(key) and "timm" in options(key):
-        return ["model=timm", f"model.name={value}"]
     if "." not in key and options(key) and value not in options(key):
         value = next((option for option in options(key) if plain(option) == plain(value)), value)
+        if key == "model" and value not in options(key) and "timm" in options(key):
+            return ["model=timm", f"model.name={value}"]
     return [*choice, f"{key}={value}"]
 
 

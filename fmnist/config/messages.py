@@ -15,6 +15,8 @@ from fmnist.config.overrides import key_of
 from fmnist.config.similar import did_you_mean, nearest
 from fmnist.training.rank_info import find_rank
 
+BY_NAME = ("torchvision", "timm")
+"""Options of the group model that build a network by its name."""
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, RecursionError, YAMLError)
 """Errors that end in one line instead of a traceback: invalid input, or a fault of the system."""
 
@@ -92,7 +94,10 @@ def explain_key(key: str, command: str, *, appended: bool) -> str:
 
 def no_option(group: str, option: str) -> str:
     """Return the message for an option that a group doesn't have, with the nearest ones."""
-    return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
+    libraries = [name for name in BY_NAME if name in options(group)] if group == "model" else []
+    by_name = " or ".join(f"model={library} model.name={option}" for library in libraries)
+    hint = f"; a network by its name is {by_name}" if by_name else ""
+    return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}{hint}"
 
 
 def first_error(command: str) -> str | None:
