@@ -162,7 +162,11 @@ def test_names_in_the_tables_mean_something() -> None:
     known = {key for command in COMMANDS for key in (*groups(command), *command_keys(command))} | {"logger"}
     known |= {f"{group}.{key}" for group in groups("train") for o in options(group) for key in option_keys(group, o)}
     assert SAME.keys() <= known
-    assert not NOTES.keys() & {name for names in SAME.values() for name in names.split()} - {"num_workers", "workers"}
+    assert not NOTES.keys() & {name for names in SAME.values() for name in names.split()} - {
+        "num_workers",
+        "workers",
+        "n_workers",
+    }
     for meanings in VALUES.values():
         for override in " ".join(meanings.values()).split():
             assert override == "-m" or override.split("=")[0] in known
