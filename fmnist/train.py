@@ -13,14 +13,15 @@ from fmnist.config import logs
 from fmnist.config.build import Training, build_training
 from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.keys import TrainKeys, flat_settings
-from fmnist.config.resume import changes_of, check_dataset, check_progress, check_time, resumed_config
+from fmnist.config.resume import ENDS, changes_of, check_dataset, check_progress, check_time, resumed_config
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import find_place
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
 from fmnist.report.page import write_report
 from fmnist.runs import checkpoints, provenance, untrusted
-from fmnist.runs.run import Run, claim_run, new_run, open_run
+from fmnist.runs.latest import is_resumable, named_run
+from fmnist.runs.run import Run, claim_run, new_run
 from fmnist.training.callbacks import TrainingDiverged
 from fmnist.training.fit import join, prepare_data
 from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
@@ -49,9 +50,10 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     keys, overrides = read_settings(TrainKeys, cfg), list(hydra.overrides.task)
     resumed, changes = None, {}
     if keys.resume is not None:
-        resumed = open_run("resume", keys.resume)
-        untrusted.check_links(resumed.folder)
         changes = changes_of(cfg, overrides)
+        logs.to_terminal(errors_only=find_rank().rank > 0)
+        resumed = named_run("resume", keys.resume, Path(keys.outputs), lambda run: can_be_latest(run, changes))
+        untrusted.check_links(resumed.folder)
     started = find_rank().world_size
     rank = find_place(cfg.trainer if resumed is None else resumed_config(resumed, changes).trainer)
     logs.to_terminal(errors_only=rank.rank > 0)
@@ -174,6 +176,11 @@ def earlier_attempt(folder: Path, rank: RankInfo) -> Run | None:
         if run.load_record().get("job") == rank.job:
             return run
     return None
+
+
+def can_be_latest(run: Run, changes: Mapping[str, Any]) -> bool:
+    """Return whether resume=latest may mean a run; only rank zero looks whether another process writes to it."""
+    return is_resumable(run, extended=bool(changes.keys() & ENDS), alone=find_rank().rank == 0)
 
 
 def newest_checkpoint(run: Run) -> tuple[Path, dict[str, Any]] | None:

@@ -17,6 +17,7 @@ FEATURES = {
     "train": {"report"},  # a training ends with its report
     "report": set(),
     "predict": set(),
+    "find_lr": set(),
     "compare": set(),
     "sweep": {"compare"},  # a sweep ends with a comparison
     "tune": {"compare", "train"},  # a study is made of trainings, whose finalists are compared
@@ -50,7 +51,7 @@ def test_features_import_the_core_and_the_core_imports_no_feature(file: Path) ->
     assert used <= CORE | {entry} | FEATURES.get(entry, set())
 
 
-ENTRIES = {"train", "main", "get_data", "show_data"}
+ENTRIES = {"train", "main", "get_data", "show_data", "find_lr"}
 """Modules with the `main` of a command, which read its config and pass plain values on."""
 HYDRA_HOOKS = {"callback", "folders", "job", "overrides"}
 """Modules of sweeps that Hydra calls with its configs."""

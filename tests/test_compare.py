@@ -151,7 +151,7 @@ def test_where_nothing_can_be_ranked(run_script: RunScript, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
-        ([], ["name the folders of runs"]),
+        (["metric=val/loss"], ["name the folders of runs"]),
         (["nowhere"], ["nowhere", "no such folder"]),
         (["empty"], ["empty", "there are no runs"]),
         (["outputs", "metric=val/acuracy"], ["metric=val/acuracy", "did you mean val/accuracy"]),

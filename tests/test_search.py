@@ -117,7 +117,7 @@ def test_the_base_setting_is_a_trial_if_it_is_inside_the_space() -> None:
         ("optimizer: {lr: {low: 0.1, high: 1.0, step: -1}}", ["search.optimizer.lr.step=-1", "greater than 0"]),
         ("optimizer: {lr: {low: 0.1, high: 1.0, step: 2}}", ["search.optimizer.lr.step=2", "at most 0.9"]),
         ("optimizer: {lr: {low: 0.1, high: 1.0, log: true, step: 0.1}}", ["lr.step=0.1", "log=true"]),
-        ("optimizer: {lr: {low: 0.1, high: 1.0, lgo: true}}", ["search.optimizer.lr.lgo", "low or log?"]),
+        ("optimizer: {lr: {low: 0.1, high: 1.0, lgo: true}}", ["search.optimizer.lr.lgo", "log or low?"]),
         ("optimizer: {lr: {choices: []}}", ["search.optimizer.lr.choices=[]", "at least 1"]),
         ("optimizer: {lr: {choices: [1], low: 0}}", ["search.optimizer.lr.low", "choices"]),
         ("optimizer: {lr: {choices: [{a: 1}]}}", ["search.optimizer.lr.choices"]),

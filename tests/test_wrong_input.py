@@ -155,7 +155,7 @@ TRAIN = [
     ([f"model.channels={'[' * 200}{']' * 200}"], ["nested too deeply"]),
 ]
 OTHERS = [
-    (["evaluate"], ["run=", "checkpoint="]),
+    (["evaluate", "tta=flip"], ["run=", "run=latest", "checkpoint="]),
     (["evaluate", "+a.b=1"], ["a: there is no such key"]),
     (["evaluate", "run=a", "checkpoint=b"], ["either"]),
     (["evaluate", "run=*.ckpt"], ["run=*.ckpt", "no run folder"]),
@@ -164,9 +164,9 @@ OTHERS = [
     (["evaluate", "checkpoint=photo.png"], ["photo.png", "not a readable checkpoint"]),
     (["evaluate", "checkpoint=photo.png", "split=train"], ["split=train", "'val' or 'test'"]),
     (["evaluate", "checkpoint=photo.png", "tta=flop"], ["tta=flop", "'none', 'flip' or 'flip_shift'"]),
-    (["report"], ["give run="]),
+    (["report", "split=val"], ["give run=", "run=latest"]),
     (["predict", "images=photo.png", "output=photo.png"], ["output=photo.png is one of the images"]),
-    (["compare"], ["name the folders"]),
+    (["compare", "metric=val/loss"], ["name the folders"]),
     (["compare", "nowhere"], ["runs=nowhere", "no such folder"]),
     (["compare", "\udcff"], ["runs=", "Unicode"]),
     (["show_data", "images=257"], ["images=257", "less than or equal to 256"]),
@@ -175,7 +175,7 @@ OTHERS = [
     (["tune", "max_seconds=nan"], ["max_seconds=NaN", "finite"]),
     (["tune", "study=2024_01"], ["study=202401", "in quotes"]),
     (["tune", "+search.augment.shift={low:2,high:1}"], ["search.augment.shift.low=2", "less than"]),
-    (["tune", "sampler=nope"], ["sampler=nope", "did you mean tpe?"]),
+    (["tune", "sampler=nope"], ["sampler=nope", "there are random, tpe"]),
     (["tune", "resume=x"], ["resume=x", "own command"]),
     (["tune", "study=a/b"], ["study=a/b", "letters"]),
 ]

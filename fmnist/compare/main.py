@@ -9,7 +9,9 @@ from omegaconf import DictConfig
 
 from fmnist.compare import PAGE_FILE, read_runs, write_comparison
 from fmnist.config import logs
+from fmnist.config.overrides import program
 from fmnist.config.settings import read_settings
+from fmnist.runs.latest import is_latest, named_run
 from fmnist.runs.run import Run, claim_run, new_run
 
 log = logging.getLogger(__name__)
@@ -34,8 +36,10 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     logs.to_terminal()
     given = read_settings(Settings, cfg)
     if not given.runs:
-        raise ValueError("runs=[]: name the folders of runs: python scripts/compare.py outputs/train")
-    folders = [Path(folder) for folder in ([given.runs] if isinstance(given.runs, str) else given.runs)]
+        raise ValueError(f"runs=[]: name the folders of runs: {program('compare')} outputs/train")
+    names = [given.runs] if isinstance(given.runs, str) else given.runs
+    outputs = Path(given.outputs)
+    folders = [named_run("runs", name, outputs).folder if is_latest(name) else Path(name) for name in names]
     runs = read_runs(folders)
     new: Run | None = None
     if given.output is not None:
@@ -45,7 +49,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     elif len(folders) == 1 and runs[0].folder.resolve() != folders[0].resolve():  # not that of a single run
         folder = folders[0]
     else:
-        new = new_run(Path(given.outputs), "compare")
+        new = new_run(outputs, "compare")
     if new:
         folder = new.folder
     try:

@@ -18,10 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fmnist.config.help import CONF, groups, help_text
+from fmnist.config.guesses import check_guesses
+from fmnist.config.help import CONF, commands_text, groups, help_text, usage
 from fmnist.config.messages import USER_ERRORS, explain, fail, unreadable
 from fmnist.config.overrides import expand_home, flags_first, key_of, paths_as_value
 from fmnist.config.processes import INTERRUPTED, REQUEUE, Terminated, at_end, quick_end
+from fmnist.config.similar import did_you_mean
 
 COMMANDS = {
     "train": "fmnist.train",
@@ -30,6 +32,7 @@ COMMANDS = {
     "predict": "fmnist.predict.main",
     "compare": "fmnist.compare.main",
     "tune": "fmnist.tune.main",
+    "find_lr": "fmnist.find_lr",
     "show_data": "fmnist.data.show_data",
     "get_data": "fmnist.data.get_data",
 }
@@ -44,10 +47,17 @@ def main() -> None:
 
     The name becomes the value of Hydra's flag -cn, so that a process started with the same arguments runs it too.
     """
+    if sys.argv[1:] in ([], ["help"], ["-h"], ["--help"]):
+        print(commands_text(list(COMMANDS)))
+        return
     if sys.argv[1:2] != ["-cn"]:
         sys.argv.insert(1, "-cn")
-    if (name := "".join(sys.argv[2:3])) not in COMMANDS:
-        fail(f"{name!r} is not a command; type fmnist and one of {', '.join(COMMANDS)}")
+    typed = "".join(sys.argv[2:3])
+    name = typed.replace("-", "_").removesuffix(".py")
+    if name not in COMMANDS:
+        known = [command.replace("_", "-") for command in COMMANDS]
+        fail(f"fmnist {typed}: there is no such command{did_you_mean(typed, known)}")
+    sys.argv[2] = name
     run(name)
 
 
@@ -60,8 +70,12 @@ def run(command: str) -> None:
     Args:
         command: its name.
     """
-    if read_arguments(command).help:  # not by Hydra, which would look for its groups, twice, for most of a second
-        print(help_text(command))
+    given = read_arguments(command)
+    if given.help:  # not by Hydra, which would look for its groups, twice, for most of a second
+        try:
+            print(help_text(command, given.overrides))
+        except ValueError as error:
+            fail(str(error))
         return
     raises = os.environ.get(FULL_ERROR) == "1"
     OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
@@ -105,11 +119,19 @@ def read_arguments(command: str) -> argparse.Namespace:
 
     Those that Hydra would fail on or misread end in one line on stderr.
     """
+    parser = get_args_parser()
+    flags = {name: action.nargs != 0 for name, action in parser._option_string_actions.items()}
+    asked = {"-h", "--help"} & {*sys.argv}
+    typed = sys.argv[3:] if sys.argv[1:3] == ["-cn", command] else sys.argv[1:]
     try:
-        sys.argv[1:] = flags_first(paths_as_value(PATHS_KEYS.get(command), sys.argv[1:]))
+        if not asked and not {"-cp", "-cd", "--config-path", "--config-dir"} & {*sys.argv}:  # which may have more keys
+            check_guesses(command, typed, flags)
+        sys.argv[1:] = flags_first(paths_as_value(None if asked else PATHS_KEYS.get(command), sys.argv[1:]))
     except ValueError as error:
         fail(str(error))
-    parser = get_args_parser()
+    if command in PATHS_KEYS and not typed:
+        print(usage(command), file=sys.stderr)
+        sys.exit(2)
     parser.error = lambda message: fail(f"{message} (--help lists what there is)")  # type: ignore[method-assign]
     given = parser.parse_args()
     if unclear := [override for override in given.overrides if not key_of(override) and not given.help]:
@@ -143,8 +165,6 @@ def call(command: str, cfg: DictConfig, settings: DictConfig) -> Any:
     known = groups(command)
     for key, value in cfg.items():
         if isinstance(value, DictConfig) and key not in known:
-            from fmnist.config.validation import did_you_mean  # which imports pydantic
-
             raise ValueError(f"{key!s}: there is no such key{did_you_mean(str(key), known)}")
     return load(command).main(cfg, settings)
 

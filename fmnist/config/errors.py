@@ -37,3 +37,13 @@ def explain_out_of_memory(hint: str) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """Return the first paragraph of an error's message on one line."""
     return " ".join(str(error).strip().split("\n\n")[0].split())
+
+
+@contextlib.contextmanager
+def data_root_as_typed() -> Iterator[None]:
+    """Let messages about the data name `data_root`, the key of commands that take a run, instead of `data.root`."""
+    try:
+        yield
+    except ValueError as error:
+        error.args = (str(error).replace("data.root=", "data_root="),)
+        raise

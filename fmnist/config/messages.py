@@ -9,10 +9,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from fmnist.config.guesses import did_you_mean_key
 from fmnist.config.help import CONF, groups, keys, options
 from fmnist.config.overrides import key_of
+from fmnist.config.similar import did_you_mean, nearest
 from fmnist.training.rank_info import find_rank
 
+BY_NAME = ("torchvision", "timm")
+"""Options of the group model that build a network by its name."""
 USER_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, RecursionError, YAMLError)
 """Errors that end in one line instead of a traceback: invalid input, or a fault of the system."""
 
@@ -74,23 +78,26 @@ def explain_hydra(error: Exception, command: str) -> str:
 
 def explain_key(key: str, command: str, *, appended: bool) -> str:
     """Return the message for a key that can't be set, with the nearest ones."""
-    from fmnist.config.validation import did_you_mean  # which imports pydantic
-
     known, level, group = keys(command), key.rpartition(".")[0], key.partition(".")[0]
     swept = next((word for word in sys.argv[1:] if "." in key and key_of(word) == group and "," in word), "")
     if any(key in keys(command, f"{group}={option}") for option in swept.partition("=")[2].split(",") if option):
         return f"{key}: not all of {swept} and the default have it; ++{key}=... sets it in those that do"
     if key in known:
         return f"{key}: there is one already: leave out the +" if appended else f"{key}: it is null"
+    typed = next((word for word in sys.argv[1:] if key_of(word) == key), "")
+    if meant := did_you_mean_key(command, key, typed.partition("=")[2] or None, sys.argv[1:]):
+        return f"{key}: there is no such key{meant}"
     siblings = [name for name in known if name.rpartition(".")[0] == level]
-    return f"{key}: there is no such key{did_you_mean(key, siblings or known)}"
+    near = nearest(key, siblings) or nearest(key, known)
+    return f"{key}: there is no such key{did_you_mean(key, near or siblings or known)}"
 
 
 def no_option(group: str, option: str) -> str:
     """Return the message for an option that a group doesn't have, with the nearest ones."""
-    from fmnist.config.validation import did_you_mean
-
-    return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}"
+    libraries = [name for name in BY_NAME if name in options(group)] if group == "model" else []
+    by_name = " or ".join(f"model={library} model.name={option}" for library in libraries)
+    hint = f"; a network by its name is {by_name}" if by_name else ""
+    return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}{hint}"
 
 
 def first_error(command: str) -> str | None:

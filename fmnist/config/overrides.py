@@ -82,7 +82,8 @@ def home_paths(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 def program(command: str) -> str:
     """Return how a command is started: `python scripts/train.py` in a checkout, `fmnist train` if it is installed."""
-    return f"fmnist {command}" if Path(sys.argv[0]).name == "fmnist" else f"python scripts/{command}.py"
+    installed = Path(sys.argv[0]).stem == "fmnist"
+    return f"fmnist {command.replace('_', '-')}" if installed else f"python scripts/{command}.py"
 
 
 def quoted(text: str) -> str:

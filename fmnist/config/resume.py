@@ -13,6 +13,8 @@ from fmnist.runs.run import Run
 
 PLACE = ("accelerator", "devices", "num_nodes", "strategy")
 """The keys of the choice trainer=... that a resumed run takes over."""
+ENDS = {f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time")}
+"""The keys that let a finished run continue."""
 
 
 def changes_of(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def check_progress(run: Run, cfg: DictConfig, checkpoint: Mapping[str, Any], cha
         ValueError: naming what would let the run continue.
     """
     finished = run.status == "finished"
-    if finished and not changes.keys() & {f"trainer.{name}" for name in ("max_epochs", "max_steps", "max_time")}:
+    if finished and not changes.keys() & ENDS:
         raise ValueError(f"{run.folder} is finished; trainer.max_epochs=N lets it continue to N epochs")
     if not checkpoint:
         return

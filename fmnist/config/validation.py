@@ -1,13 +1,14 @@
 """Checks of values against the annotations of what they are for."""
 
-import difflib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from fmnist.config.similar import did_you_mean as did_you_mean
 
 PLAIN_WORDS = {
     "a valid array": "a list",
@@ -71,15 +72,6 @@ def check_value(key: str, hint: Any, value: Any) -> None:
         allowed = " or ".join(dict.fromkeys(_allowed(detail["msg"]) for detail in problems))
         quotes = f""": in quotes it is one, '{key}="..."'""" if allowed == "be a string" and value is not None else ""
         raise ValueError(f"{key}={_as_typed(value)}: must {allowed.replace(' or be ', ' or ')}{quotes}") from None
-
-
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """Return "; did you mean ...?" with the nearest candidates, or "; there are ..." with all if none is near."""
-    candidates = sorted(candidates)
-    near = difflib.get_close_matches(name, candidates, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(candidates)}" if candidates else ""
 
 
 def _allowed(message: str) -> str:

@@ -11,7 +11,7 @@ from annotated_types import MinLen
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.errors import explain_out_of_memory
+from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
 from fmnist.config.restore import build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
@@ -19,7 +19,8 @@ from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
 from fmnist.evaluation.measure import ensemble, log_evaluation, measure
 from fmnist.evaluation.tta import TTA, TestTimeAugmentation
-from fmnist.runs.run import Run, checkpoint_file
+from fmnist.runs.latest import checkpoint_file
+from fmnist.runs.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Settings:
 
 
 @explain_out_of_memory("try accelerator=cpu, or another machine")
+@data_root_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every command gets it)
     """Log the result of one checkpoint, or of an ensemble of several, and return its accuracy.
 

@@ -35,13 +35,16 @@ class CNN(nn.Module):
         image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         channels: number of filters of each convolution; its length is the number of blocks.
         kernel_size: width and height of the filters.
+        stride: step of the filters.
         padding: zeros on each side; "same" keeps the size at stride 1.
-        batch_norm: after each convolution, which then has no bias.
-        pooling: of 2x2 windows at stride 2; "max" comes before batch norm and activation, the others after them.
+        batch_norm: batch norm after each convolution, which then has no bias.
+        activation: relu, silu, ..., after each convolution and hidden layer.
+        pooling: pooling of 2x2 windows at stride 2; "max" comes before batch norm and activation, the others after
+            them.
         global_pooling: input of the linear layers: "none" takes all pixels of the last channels, the others their mean,
             their maximum, or both.
         hidden: widths of the linear layers between the blocks and the logits, each with activation and dropout.
-        dropout: rate after each hidden layer, or on the features without hidden layers.
+        dropout: rate of dropout after each hidden layer, or on the features without hidden layers.
 
     Raises:
         ValueError: if a list has another length than `channels`, or a kernel is larger than its input.

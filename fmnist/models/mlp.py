@@ -13,7 +13,8 @@ class MLP(nn.Module):
     Args:
         image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         hidden: widths of the hidden layers; an empty list gives multinomial logistic regression.
-        dropout: rate after each hidden layer, or on the pixels without hidden layers.
+        activation: relu, silu, ..., after each hidden layer.
+        dropout: rate of dropout after each hidden layer, or on the pixels without hidden layers.
     """
 
     def __init__(

@@ -34,10 +34,13 @@ class ResNet(nn.Module):
         image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         channels: number of filters of each stage.
         depth: number of blocks of each stage; one value for all stages or a list.
-        stem_stride: 2 leaves a quarter of the pixels to the blocks.
+        stem_kernel: width and height of the stem's filters.
+        stem_stride: step of the stem's filters; 2 leaves a quarter of the pixels to the blocks.
         stem_channels: number of filters of the stem; None takes that of the first stage.
         stem_pooling: max pooling of 2x2 windows after the stem's convolution.
-        dropout: rate before the logits.
+        global_pooling: what the logits get of each channel: mean, maximum, or both.
+        activation: relu, silu, ...
+        dropout: rate of dropout before the logits.
 
     Raises:
         ValueError: if `depth` has another length than `channels`, or the images are too small for so many stages.
@@ -106,8 +109,10 @@ class WideResNet(nn.Module):
         image_shape, num_classes: (C, H, W) of the images, and the number of logits, K.
         depth: number of layers in the paper's count, 6 * n + 4 with n blocks in each of the three stages.
         width: factor of the 16, 32 and 64 filters of the three stages.
-        stem_stride: 2 leaves a quarter of the pixels to the blocks.
-        dropout: rate between the two convolutions of a block.
+        stem_kernel: width and height of the stem's filters.
+        stem_stride: step of the stem's filters; 2 leaves a quarter of the pixels to the blocks.
+        activation: relu, silu, ...
+        dropout: rate of dropout between the two convolutions of a block.
 
     Raises:
         ValueError: if the depth is not 6 * n + 4, or the images are too small.

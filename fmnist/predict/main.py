@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from fmnist.config import logs
 from fmnist.config.errors import explain_out_of_memory
+from fmnist.config.overrides import program
 from fmnist.config.settings import read_settings
 from fmnist.data.image_files import find_images
 from fmnist.plotting.style import save_png
@@ -27,7 +28,7 @@ from fmnist.plotting.tiles import tiles
 from fmnist.predict.classify import FileClassifier, Predictor
 from fmnist.predict.formats import FORMATS
 from fmnist.runs.files import atomic_path
-from fmnist.runs.run import checkpoint_file
+from fmnist.runs.latest import checkpoint_file
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # harmless damage
     options = read_settings(Settings, cfg)
     if options.images is None:
-        raise ValueError("give image files, a folder or a pattern: predict.py run=<run folder> photo.png")
+        raise ValueError(f"give image files, a folder or a pattern: {program('predict')} run=latest photo.png")
     names = [options.images] if isinstance(options.images, str) else options.images
     files = [file for name in names for file in find_images(name)]
     check_output(options, files)

@@ -15,7 +15,8 @@ from fmnist.predict.formats import Prediction
 from fmnist.predict.images import fit, read_image
 from fmnist.predict.inputs import split_batch, to_picture
 from fmnist.predict.preparation import Prepared
-from fmnist.runs.run import Run, checkpoint_file, open_run
+from fmnist.runs.latest import checkpoint_file, named_run
+from fmnist.runs.run import Run
 from fmnist.training.classifier import Classifier
 
 
@@ -95,4 +96,4 @@ def load(run: str | Path | Run, accelerator: str = "auto") -> Model:
         run = run.folder
     if Path(run).suffix == ".ckpt":
         return Model(checkpoint_file(None, str(run)), accelerator)
-    return Model(open_run("run", str(run)).chosen_checkpoint, accelerator)
+    return Model(named_run("run", str(run)).chosen_checkpoint, accelerator)

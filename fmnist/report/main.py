@@ -7,14 +7,14 @@ from typing import Literal
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.errors import explain_out_of_memory
+from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
 from fmnist.config.restore import build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.sources import check_root
 from fmnist.evaluation.measure import measure
 from fmnist.report.page import write_report
-from fmnist.runs.run import open_run
+from fmnist.runs.latest import named_run
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Settings:
 
 
 @explain_out_of_memory("try accelerator=cpu, or another machine")
+@data_root_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to every command)
     """Measure the run's chosen checkpoint and write its report.
 
@@ -39,8 +40,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to
     logs.to_terminal()
     given = read_settings(Settings, cfg)
     if given.run is None:
-        raise ValueError("give run=<run folder>")
-    run = open_run("run", given.run)
+        raise ValueError("give run=<run folder> or run=latest")
+    run = named_run("run", given.run)
     restored = restore(run.chosen_checkpoint, given.accelerator, given.data_root)
     saved = restored.config
     if given.data_root is None:

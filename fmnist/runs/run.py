@@ -20,8 +20,6 @@ from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, read_text, write_json
 from fmnist.runs.moved_targets import update_targets
 
-CHECKPOINT_SUFFIX = ".ckpt"
-
 
 class RunIsBusy(ValueError):  # noqa: N818 (shown to the user like other invalid input)
     """Another process writes to the run."""
@@ -203,15 +201,6 @@ def open_run(key: str, path: str | Path) -> Run:
     if len(runs) > 1:
         raise ValueError(f"{key}={path} holds several runs: name one of them, as {runs[0].folder}")
     return runs[0]
-
-
-def checkpoint_file(run: str | None, checkpoint: str | None) -> Path:
-    """Return the checkpoint that the user has named: a file, or the chosen one of a run, which must exist."""
-    if (run is None) == (checkpoint is None):
-        raise ValueError("give either run=<run folder> or checkpoint=<file>")
-    if run is not None and not (run.endswith(CHECKPOINT_SUFFIX) and Path(run).is_file()):
-        return open_run("run", run).chosen_checkpoint
-    return Path(checkpoint or run or "")
 
 
 def claim_run(folder: Path) -> Run:

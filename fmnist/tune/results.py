@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
 from fmnist.compare.statistics import LEVEL, holm, sample, welch
+from fmnist.config.overrides import program
 from fmnist.runs.files import atomic_write
 from fmnist.training.metric_names import direction
 from fmnist.tune.page import render_page
@@ -81,7 +82,7 @@ def choose_setting(
         "params": {name: format_param(each) for name, each in setting.params.items()},
         "retrained": retrained,
         "experiment": write_experiment(tuning, configs, setting.overrides, f"{headline} {meaning}"),
-        "command": f"python scripts/train.py -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
+        "command": f"{program('train')} -m --config-dir {folder} experiment={tuning.folder.name} seed=0,1,2",
     }
 
 

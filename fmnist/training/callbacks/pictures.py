@@ -36,7 +36,7 @@ class Pictures(Callback):
     changes.
 
     Args:
-        every_n_epochs: n.
+        every_n_epochs: number of epochs between pictures.
         predictions: number of validation images in the grid "predicted (true)".
         confusion: the confusion matrix.
         precision_recall: a precision-recall curve of each class against all others, unless there are many.
