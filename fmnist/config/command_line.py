@@ -73,9 +73,11 @@ def run(command: str) -> None:
     given = read_arguments(command)
     if given.help:  # not by Hydra, which would look for its groups, twice, for most of a second
         try:
-            print(help_text(command, given.overrides))
+            print(help_text(command, given.overrides), flush=True)
         except ValueError as error:
             fail(str(error))
+        except BrokenPipeError:  # as of `| head`; at its end Python would try to write again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     raises = os.environ.get(FULL_ERROR) == "1"
     OmegaConf.register_new_resolver("fmnist_part", lambda whole, share: int((whole or 0) * share), replace=True)
