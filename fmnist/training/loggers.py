@@ -92,7 +92,7 @@ class TrackerLogger(Logger):
             raise ValueError(f"{key}: the package {cls.package} is missing; {install}")
 
     @property
-    def run_id(self) -> str | None:
+    def tracker_id(self) -> str | None:
         """The tracker's own name of the run, by which it is continued."""
         return None if self.version is None else str(self.version)
 
@@ -126,7 +126,7 @@ class Csv(TrackerLogger, CSVLogger):
         self.experiment.metrics = rows
 
     @property
-    def run_id(self) -> str | None:
+    def tracker_id(self) -> str | None:
         return None
 
 
@@ -185,6 +185,7 @@ class Wandb(TrackerLogger, WandbLogger):
     def begin(self) -> None:
         import wandb
 
+        del self._wandb_init["anonymous"]  # of which W&B says that it has no effect
         # Not as Lightning does it, which goes on in any run that this process has begun before.
         self._experiment = wandb.init(**self._wandb_init)
         self._experiment.define_metric("trainer/global_step")
@@ -196,7 +197,7 @@ class Wandb(TrackerLogger, WandbLogger):
     def log_file(self, file: Path) -> None:
         import wandb
 
-        artifact = wandb.Artifact(f"{file.stem}-{self.run_id}", type=file.stem)
+        artifact = wandb.Artifact(f"{file.stem}-{self.tracker_id}", type=file.stem)
         artifact.add_file(str(file))
         self.experiment.log_artifact(artifact)
 

@@ -150,8 +150,8 @@ class Tracker(Logger):
         logger = self.make(place=Place(self.run.folder, self.outputs, known, self.first_step))
         logger.begin()
         self.first_step = None
-        if logger.run_id != known and not self._dropped:
-            self.run.update_trackers(**{self.key: logger.run_id})
+        if logger.tracker_id != known and not self._dropped:
+            self.run.update_trackers(**{self.key: logger.tracker_id})
         self._last_done = time.monotonic()
         return logger
 
