@@ -32,6 +32,7 @@ QUICK = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds, instead of 120
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # instead of 7, which take some minutes
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it reports to its makers
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which may hold a password
     "WANDB_SILENT": "true",
     "WANDB_ERROR_REPORTING": "false",
     "COMET_LOGGING_CONSOLE": "critical",
@@ -158,7 +159,7 @@ class Wandb(TrackerLogger, WandbLogger):
         settings: dict[str, Any] = {
             "silent": True,
             "console": "off",  # otherwise it would read what the progress bar prints
-            "symlink": False,  # a run folder with links isn't resumed
+            "symlink": False,
             "init_timeout": 30,  # seconds
         }
         super().__init__(
@@ -190,6 +191,13 @@ class Wandb(TrackerLogger, WandbLogger):
         self._experiment = wandb.init(**self._wandb_init)
         self._experiment.define_metric("trainer/global_step")
         self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        self._remove_links()
+
+    def _remove_links(self) -> None:
+        """Remove the links that W&B makes to its logs elsewhere: a run folder with links isn't resumed."""
+        for path in Path(str(self.save_dir), "wandb").rglob("*"):
+            if path.is_symlink():
+                path.unlink()
 
     def log_settings(self, config: Mapping[str, Any]) -> None:
         self.log_hyperparams(dict(config))  # it shows nested keys with dots
@@ -203,6 +211,7 @@ class Wandb(TrackerLogger, WandbLogger):
 
     def end(self, status: str | None) -> None:
         self.experiment.finish(exit_code=0 if status in ("finished", None) else 1)
+        self._remove_links()
 
 
 class Mlflow(TrackerLogger, MLFlowLogger):
