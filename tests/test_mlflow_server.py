@@ -16,19 +16,14 @@ from kills import curves
 
 PYTHON = os.environ.get("FMNIST_MLFLOW_PYTHON", sys.executable)
 """The interpreter that has the package."""
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.extras,
-    pytest.mark.skipif(
-        subprocess.run([PYTHON, "-c", "import mlflow, flask, uvicorn"], capture_output=True).returncode != 0,
-        reason="pip install mlflow, or FMNIST_MLFLOW_PYTHON=<the interpreter that has it>",
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.extras]
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a server that ends with the test."""
+    if subprocess.run([PYTHON, "-c", "import mlflow, flask, uvicorn"], capture_output=True).returncode:
+        pytest.skip("pip install mlflow, or FMNIST_MLFLOW_PYTHON=<the interpreter that has it>")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/server"]
