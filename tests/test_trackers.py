@@ -434,6 +434,43 @@ def test_a_key_in_a_file_is_refused_and_kept_nowhere(part: str, train: RunScript
         assert not file.is_file() or b"hunter2" not in file.read_bytes()
 
 
+# Invalid input that needs the packages, or their absence; more is in test_wrong_input.py
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(
+    ("word", "fragments"),
+    [
+        ("logger.wandb.project=null", ["logger.wandb.project=null: must be a string"]),
+        ("logger.wandb.tags=fast", ["logger.wandb.tags=fast: must be"]),
+        ("logger.wandb.offline=maybe", ["logger.wandb.offline=maybe: must be true or false"]),
+        ("+logger.wandb.grup=x", ["logger.wandb.grup: there is no such argument"]),
+        ("logger.wandb.offline=false", ["logger.wandb: no key is known", "WANDB_API_KEY", "offline=null"]),
+        ("logger.comet.online=true", ["logger.comet: no key is known", "COMET_API_KEY", "online=null"]),
+        ("logger.comet.tags={a: b}", ["logger.comet.tags", "must be"]),
+        ("logger.mlflow.experiment_name=''", ["logger.mlflow.experiment_name=", "at least 1 character"]),
+        ("logger.mlflow.tags=[a]", ["logger.mlflow.tags=", "must be"]),
+        ("logger.mlflow.tags={a: 1}", ["logger.mlflow.tags=", "a string"]),
+    ],
+)
+def test_invalid_keys_of_trackers(word: str, fragments: list[str], train: RunScript) -> None:
+    for package in ("mlflow", "wandb", "comet_ml"):
+        pytest.importorskip(package)
+    done = train(f"logger={word.lstrip('+').split('.')[1]}", word)
+    done.assert_refused(*fragments)
+    assert not (done.folder / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "comet"])
+def test_a_missing_package_is_named_with_what_installs_it(
+    name: str, train: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmnist.training.loggers.importlib.util.find_spec", lambda _: None)
+    done = train(f"logger={name}")
+    done.assert_refused(f"logger.{name}: the package {name}", "`make extras`", f'pip install "fmnist[{name}]"')
+    assert not (done.folder / "outputs").exists()
+
+
 # Facts of the config
 
 

@@ -41,6 +41,8 @@ def build_tracker(name: str, node: DictConfig, run: Run, outputs: Path, first_st
     check_secrets(key, arguments)
     if found := [argument for argument in arguments if ADDRESS.search(argument)]:
         raise ValueError(f"{key}.{found[0]}: must not be given: {VARIABLES}")
+    if "place" in arguments:
+        raise ValueError(f"{key}.place: cannot be set")
     target = find_target(key, str(arguments.pop("_target_", None)), TrackerLogger)
     assert isinstance(target, type)
     assert issubclass(target, TrackerLogger)
