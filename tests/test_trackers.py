@@ -465,7 +465,7 @@ def test_invalid_keys_of_trackers(word: str, fragments: list[str], train: RunScr
 def test_a_missing_package_is_named_with_what_installs_it(
     name: str, train: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fmnist.training.loggers.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("fmnist.training.loggers.base.importlib.util.find_spec", lambda _: None)
     done = train(f"logger={name}")
     done.assert_refused(f"logger.{name}: the package {name}", "`make extras`", f'pip install "fmnist[{name}]"')
     assert not (done.folder / "outputs").exists()

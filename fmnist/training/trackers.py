@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from fmnist.config.errors import one_line
 from fmnist.runs.run import Run
-from fmnist.training.loggers import QUICK, Place, TrackerLogger
+from fmnist.training.loggers import VARIABLES, Place, TrackerLogger
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Tracker(Logger):
             self._drop(one_line(error) or type(error).__name__)
 
     def _open(self) -> TrackerLogger:
-        for name, value in QUICK.items():
+        for name, value in VARIABLES.items():
             os.environ.setdefault(name, value)
         known = self.run.trackers.get(self.key)
         known = known if isinstance(known, str) and re.fullmatch(r"[\w-]{1,64}", known) else None
