@@ -1,6 +1,7 @@
 """Runs on a real MLflow server of this machine. It needs the package mlflow: its part mlflow-skinny has no server."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     host, port = address.split(":")
     command = [PYTHON, "-m", "mlflow", "server", "--host", host, "--port", port, "--workers", "1", *store]
     with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True)
     try:
         for _ in range(300):
             try:
@@ -41,8 +42,8 @@ def server(tmp_path: Path) -> Iterator[str]:
                 time.sleep(0.5)
         yield f"http://{address}"
     finally:
-        process.terminate()
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        process.wait()
 
 
 def test_a_run_on_a_server(server: str, train: RunScript, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
