@@ -12,7 +12,7 @@ from fmnist.runs.run import Run
 from fmnist.training.loggers import TrackerLogger
 from fmnist.training.trackers import Tracker
 
-REMOTE_PATIENCE, LOCAL_PATIENCE = 10.0, 60.0
+REMOTE_PATIENCE, LOCAL_PATIENCE = 10.0, 120.0
 """Seconds without an answer after which a run ends without its tracker; a file on a slow disk gets more."""
 ADDRESS = re.compile(r"ur[il]$|host|server|endpoint", re.IGNORECASE)
 

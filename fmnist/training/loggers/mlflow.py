@@ -1,5 +1,6 @@
 """MLflow."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 
 from fmnist.config.keys import flat_settings
@@ -48,9 +50,11 @@ class Mlflow(TrackerLogger, MLFlowLogger):
             tags=known,
             artifact_location=None if before else (place.outputs / "mlartifacts").as_uri(),
         )
-        self._continue(place.id)
-        self._make_experiment()
-        _ = self.experiment
+        # MLflow makes the tables of a new file, in which two processes would fail.
+        with contextlib.nullcontext() if before else FileLock(place.outputs / ".mlflow.lock"):
+            self._continue(place.id)
+            self._make_experiment()
+            _ = self.experiment
         # MLflow has set it for all that follows in this process, as for a run with another folder of all runs.
         if before is None:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
