@@ -447,7 +447,7 @@ def test_a_key_in_a_file_is_refused_and_kept_nowhere(part: str, train: RunScript
         ("+logger.wandb.grup=x", ["logger.wandb.grup: there is no such argument"]),
         ("logger.wandb.offline=false", ["logger.wandb: no key is known", "WANDB_API_KEY", "offline=null"]),
         ("logger.comet.online=true", ["logger.comet: no key is known", "COMET_API_KEY", "online=null"]),
-        ("logger.comet.tags={a: b}", ["logger.comet.tags", "must be"]),
+        ("logger.comet.tags={a: b}", ["logger.comet.tags"]),
         ("logger.mlflow.experiment_name=''", ["logger.mlflow.experiment_name=", "at least 1 character"]),
         ("logger.mlflow.tags=[a]", ["logger.mlflow.tags=", "must be"]),
         ("logger.mlflow.tags={a: 1}", ["logger.mlflow.tags=", "a string"]),

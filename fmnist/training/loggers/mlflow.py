@@ -43,15 +43,15 @@ class Mlflow(TrackerLogger, MLFlowLogger):
         if not before:
             place.outputs.mkdir(parents=True, exist_ok=True)
         known = {"folder": str(place.folder), **({"sweep": place.group} if place.group else {}), **(tags or {})}
-        super().__init__(
-            experiment_name=experiment_name,
-            run_name=place.folder.name,
-            tracking_uri=before or local,
-            tags=known,
-            artifact_location=None if before else (place.outputs / "mlartifacts").as_uri(),
-        )
         # MLflow makes the tables of a new file, in which two processes would fail.
         with contextlib.nullcontext() if before else FileLock(place.outputs / ".mlflow.lock"):
+            super().__init__(
+                experiment_name=experiment_name,
+                run_name=place.folder.name,
+                tracking_uri=before or local,
+                tags=known,
+                artifact_location=None if before else (place.outputs / "mlartifacts").as_uri(),
+            )
             self._continue(place.id)
             self._make_experiment()
             _ = self.experiment
