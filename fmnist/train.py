@@ -25,7 +25,7 @@ from fmnist.runs.run import Run, claim_run, new_run
 from fmnist.training.callbacks import TrainingDiverged
 from fmnist.training.fit import join, prepare_data
 from fmnist.training.rank_info import RankInfo, check_sweep, find_rank
-from fmnist.training.train import disk_errors_explained, train
+from fmnist.training.train import disk_errors_explained, tracked, train
 
 log = logging.getLogger(__name__)
 EXTENDED = (
@@ -147,7 +147,8 @@ def train_and_report(training: Training, checkpoint: Path | None = None) -> floa
     """Train, write the report, and say where everything is; return the monitored metric of the chosen checkpoint."""
     run, datamodule = training.run, training.datamodule
     batches = " and ".join(f"data.{name}={getattr(datamodule, name)}" for name in ("batch_size", "eval_batch_size"))
-    with disk_errors_explained(run), explain_out_of_memory(f"try half of {batches}, or a smaller network"):
+    hint = f"try half of {batches}, or a smaller network"
+    with disk_errors_explained(run), tracked(training), explain_out_of_memory(hint):
         run.update_record(settings=flat_settings(training.config))
         trained = train(training, checkpoint)
         if training.config["report"]:

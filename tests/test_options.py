@@ -23,7 +23,14 @@ from fmnist.runs.run import Run, new_run
 from fmnist.training.classifier import Classifier
 from fmnist.training.fit import fit, prepare_data
 
-PACKAGES = {"slurm": "submitit", "ray": "ray", "timm": "timm"}
+PACKAGES = {
+    "slurm": "submitit",
+    "ray": "ray",
+    "timm": "timm",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "comet": "comet_ml",
+}
 """Optional packages, by the option that needs one."""
 SMALL = {
     "resnet": ("model.channels=[4,8]", "model.depth=1"),

@@ -75,6 +75,18 @@ TRAIN = [
     (["-m", "optimizer=sgd,adam", "optimizer.lrr=1"], ["optimizer.lrr: there is no such key", "mean optimizer.lr"]),
     (["name=2024_01"], ["name=202401: must be a string: in quotes it is one", """'name="..."'"""]),
     *(([f"+trainer.val_check_interval={n}"], [f"trainer.val_check_interval={n}: must be"]) for n in (0, -1, 1.5)),
+    # Trackers.
+    (["logger=wandbb"], ["logger=wandbb: there is no such option", "did you mean wandb"]),
+    (["logger=tensorboard"], ["logger=tensorboard: there is no such option", "csv", "none"]),
+    (["logger=csv", "+logger.csv.name=x"], ["logger.csv.name: there is no such argument"]),
+    (["+logger.x=3"], ["logger.x=3: must have a _target_"]),
+    (["+logger.x={_target_:lightning.pytorch.loggers.CSVLogger,save_dir:x}"], ["logger.x._target_", "TrackerLogger"]),
+    (["+logger.x={_target_:os.system}"], ["logger.x._target_=os.system", "fmnist."]),
+    (["+logger.x={_target_:fmnist.training.loggers.Nope}"], ["logger.x._target_=fmnist.training.loggers.Nope"]),
+    (["+logger.csv={_target_:fmnist.training.loggers.Csv,place:x}"], ["logger.csv.place: cannot be set"]),
+    (["logger=[csv,nope]"], ["logger=nope: there is no such option"]),
+    (["logger=csv", "+logger.csv.server=http://host"], ["logger.csv.server: must not be given", "docs/trackers.md"]),
+    (["+logger.comet.api_key=x"], ["logger.comet.api_key: must not be given", "COMET_API_KEY"]),
     # Several processes.
     (["trainer=ddp_cpu", "trainer.devices=4097"], ["trainer.devices=4097: must be at most ", "four for each core"]),
     (["trainer=ddp_cpu", "trainer.num_nodes=2"], ["trainer.num_nodes=2", "torchrun or srun", "docs/scale.md"]),

@@ -19,6 +19,7 @@ from fmnist.config.callbacks import build_callbacks
 from fmnist.config.checks import check_loss, check_monitor, check_parts
 from fmnist.config.errors import one_line
 from fmnist.config.instantiate import build, plain_config
+from fmnist.config.trackers import build_trackers
 from fmnist.config.trainer import build_evaluation_trainer, build_trainer, hardware_precision
 from fmnist.config.validation import check_arguments
 from fmnist.data.augment import Augmentation
@@ -115,9 +116,9 @@ def build_training(
         Interruption(run.last_checkpoint),
         *([Progress()] if progress else []),
     ]
-    logger = RunLogger(run.folder, run.config_file, first_step)
+    loggers = [RunLogger(run.folder, run.config_file, first_step), *build_trackers(cfg, run, first_step)]
     io = AtomicCheckpointIO({run.last_checkpoint: run.previous_checkpoint})
-    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=logger, checkpoint_io=io)
+    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=loggers, checkpoint_io=io)
     check_parts(cfg, trainer)
     accelerate(cfg, classifier, trainer)
     return Training(

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist.config.guesses import check_guesses
 from fmnist.config.help import CONF, commands_text, groups, help_text, usage
 from fmnist.config.messages import USER_ERRORS, explain, fail, unreadable
-from fmnist.config.overrides import expand_home, flags_first, key_of, paths_as_value
+from fmnist.config.overrides import check_secrets, expand_home, flags_first, key_of, paths_as_value
 from fmnist.config.processes import INTERRUPTED, REQUEUE, Terminated, at_end, quick_end
 from fmnist.config.similar import did_you_mean
 
@@ -136,6 +136,10 @@ def read_arguments(command: str) -> argparse.Namespace:
         sys.exit(2)
     parser.error = lambda message: fail(f"{message} (--help lists what there is)")  # type: ignore[method-assign]
     given = parser.parse_args()
+    try:
+        check_secrets(given.overrides)
+    except ValueError as error:
+        fail(str(error))
     if unclear := [override for override in given.overrides if not key_of(override) and not given.help]:
         fail(unreadable(unclear[0]))
     if given.multirun and (given.cfg or given.info):

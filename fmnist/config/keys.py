@@ -77,6 +77,7 @@ class TrainerKeys:
 GROUPS: dict[str, Facts] = {
     "hydra": NO_DIFFERENCE,
     "pictures": NO_DIFFERENCE,
+    "logger": FREE,
     "data.root": FREE,
     "data.verify": NO_DIFFERENCE,  # other data are told by their checksums
     "data.eval_batch_size": NO_DIFFERENCE,

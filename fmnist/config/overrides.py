@@ -13,6 +13,24 @@ FLAGS_WITH_A_VALUE = {"-cp", "-cn", "-cd", "-p", "-c", "-i"}
 INFO = {"-i", "--info"}
 FLAGS_WITH_A_VALUE |= {"--config-path", "--config-name", "--config-dir", "--package", "--cfg", "--info"}
 
+SECRET = re.compile(r"(?i:api_?key|token|passw(?:or)?d|secret|credential)s?")
+"""Names of arguments that a run folder must not hold."""
+PASSWORD = re.compile(r"://[^/\s]*@")
+"""In an address."""
+VARIABLES = "set WANDB_API_KEY, COMET_API_KEY or MLFLOW_TRACKING_URI in the environment (docs/trackers.md)"
+
+
+def check_secrets(overrides: Sequence[str]) -> None:
+    """Refuse keys and passwords of trackers before anything is written: records hold what was typed.
+
+    Raises:
+        ValueError: naming the key; the value isn't shown.
+    """
+    for override in overrides:
+        secret = re.search(rf"{SECRET.pattern}\w*\s*[=:]", override) or PASSWORD.search(override)
+        if secret and key_of(override).split(".")[0] == "logger":
+            raise ValueError(f"{key_of(override)}: must not be given, as the run folder would keep it: {VARIABLES}")
+
 
 def flags_first(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with the overrides (key=value) at the end: Hydra takes no flag after or between them."""

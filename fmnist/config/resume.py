@@ -29,7 +29,9 @@ def changes_of(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         if key == "trainer":  # the choice of a place, as trainer=ddp_cpu
             changes |= {f"trainer.{name}": cfg.trainer[name] for name in PLACE}
         elif key != "resume" and not can_change_on_resume(key):
-            known = [name for name in (*TrainKeys.__dataclass_fields__, "data.root") if can_change_on_resume(name)]
+            known = [
+                name for name in (*TrainKeys.__dataclass_fields__, "logger", "data.root") if can_change_on_resume(name)
+            ]
             allowed = ", ".join(("trainer=<where>", "trainer.<key>", *known))
             raise ValueError(f"{override}: a run is resumed with its own config; only {allowed} can change")
         elif key != "resume":
@@ -45,7 +47,7 @@ def resumed_config(run: Run, changes: Mapping[str, Any]) -> DictConfig:
     """
     cfg = run.load_config()
     for key, value in changes.items():
-        OmegaConf.update(cfg, key, value, force_add=True)
+        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
     check_version(cfg, run)
     return cfg
 

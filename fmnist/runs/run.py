@@ -5,6 +5,7 @@ import itertools
 import re
 import shlex
 import shutil
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,9 @@ from fmnist.config.overrides import program, quoted
 from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, read_text, write_json
 from fmnist.runs.moved_targets import update_targets
+
+RECORD_LOCK = threading.RLock()
+"""Held while run.json is changed: trackers write there, too, each from a thread of its own."""
 
 
 class RunIsBusy(ValueError):  # noqa: N818 (shown to the user like other invalid input)
@@ -95,12 +99,26 @@ class Run:
         Raises:
             OSError: if the system can't read or write it; it stays as it was.
         """
-        try:
-            known = self.load_record()
-        except ValueError:
-            self.record_file.replace(self.record_file.with_suffix(".json.damaged"))
-            known = {}
-        write_json(self.record_file, known | entries)
+        with RECORD_LOCK:
+            try:
+                known = self.load_record()
+            except ValueError:
+                self.record_file.replace(self.record_file.with_suffix(".json.damaged"))
+                known = {}
+            write_json(self.record_file, known | entries)
+
+    def update_trackers(self, **ids: str | None) -> None:
+        """Add the names that trackers have given the run to run.json."""
+        with RECORD_LOCK:
+            self.update_record(trackers=self.trackers | ids)
+
+    @property
+    def trackers(self) -> dict[str, Any]:
+        """The trackers' own names of the run, by tracker; none where the record is damaged."""
+        with contextlib.suppress(ValueError):
+            known = self.load_record().get("trackers")
+            return known if isinstance(known, dict) else {}
+        return {}
 
     def load_metrics(self) -> dict[str, Any]:
         return load_json(self.metrics_file)

@@ -12,7 +12,7 @@ from fmnist.runs.run import Run
 from fmnist.sweep.overrides import SweepOverrides
 
 MAX_NAME = 120  # bytes; a file system allows 255, and the names are read in tables
-UNNAMED = frozenset({"sweep", "name", "outputs"})
+UNNAMED = frozenset({"sweep", "name", "outputs", "logger"})
 """Keys that say where and how the jobs run, not what they compute."""
 
 

@@ -29,7 +29,8 @@ from fmnist.training.distributed import (
     process_group,
 )
 from fmnist.training.rank_info import RankInfo, find_rank
-from fmnist.training.tensorboard import RunLogger
+from fmnist.training.tensorboard import find_tensorboard
+from fmnist.training.trackers import trackers
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,10 @@ def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
         # The network of one process again; it gets the weights of the chosen checkpoint.
         training.classifier.network = network
         return outcome
-    if isinstance(trainer.logger, RunLogger):
-        trainer.logger.experiment.close()  # rank zero's process writes the next file of events
+    if (tensorboard := find_tensorboard(trainer)) is not None:
+        tensorboard.experiment.close()  # rank zero's process writes the next file of events
+    for tracker in trackers(trainer):
+        tracker.close()  # and goes on in the trackers' runs
     restarts = training.config.get("max_restarts", 0)
     outcome = launch(fit_worker, trainer.world_size, *task, max_restarts=restarts)
     training.history.load_state_dict(outcome.history)
@@ -141,6 +144,8 @@ def fit_worker(config: dict[str, Any], folder: str, checkpoint: str | None, rows
         training = build_training(OmegaConf.create(config), run, first_step)
         training.history.rows = rows
         prepare_data(training)
+        for tracker in trackers(training.trainer):
+            stack.callback(tracker.close)
         return fit(training, newest)
 
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
@@ -67,9 +68,14 @@ class _Writer(SummaryWriter):
         return writer
 
 
-def log_charts(logger: Logger | None, classes: Sequence[str]) -> None:
+def find_tensorboard(trainer: Trainer) -> TensorBoardLogger | None:
+    """Return TensorBoard's logger of a Trainer, which may have others, too."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def log_charts(trainer: Trainer, classes: Sequence[str]) -> None:
     """Write the layout of the tab Custom Scalars: charts of training with validation, and of all classes if few."""
-    if not isinstance(logger, TensorBoardLogger):
+    if (logger := find_tensorboard(trainer)) is None:
         return
 
     def multiline(*names: str) -> list[Any]:
@@ -83,9 +89,9 @@ def log_charts(logger: Logger | None, classes: Sequence[str]) -> None:
     logger.experiment.add_custom_scalars(layout)
 
 
-def log_hparams(logger: Logger | None, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:
+def log_hparams(trainer: Trainer, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:
     """Write a row of the tab HParams, and the final results as curves of one point, at `step`."""
-    if not isinstance(logger, TensorBoardLogger):
+    if (logger := find_tensorboard(trainer)) is None:
         return
     for name, value in final.items():
         logger.experiment.add_scalar(f"final/{name}", value, step)

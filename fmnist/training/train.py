@@ -18,6 +18,7 @@ from fmnist.training.callbacks import TrainingDiverged, TrainingInterrupted, Tra
 from fmnist.training.distributed import ProcessLostError
 from fmnist.training.fit import fit_all, interruption
 from fmnist.training.tensorboard import log_charts, log_hparams
+from fmnist.training.trackers import final_metrics, trackers
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def train(training: Training, checkpoint: Path | None = None) -> Trained:
     run.save_config(config)
     run.update_record(status="running", **entries)
     log_summary(training)
-    log_charts(training.trainer.logger, training.classifier.classes)
+    log_charts(training.trainer, training.classifier.classes)
     status = "failed"
     try:
         if checkpoint is None:
@@ -99,6 +100,26 @@ def disk_errors_explained(run: Run) -> Iterator[None]:
         raise OSError(f"{where}: {error.strerror}; once that is solved, resume with:  {run.resume_command}") from error
     finally:
         threading.excepthook = excepthook
+
+
+@contextlib.contextmanager
+def tracked(training: Training) -> Iterator[None]:
+    """Tell the trackers of a training the settings, and at its end the result, the report and how it has ended."""
+    found, run = trackers(training.trainer), training.run
+    for tracker in found:
+        tracker.log_hyperparams(training.config)
+    try:
+        yield
+    finally:
+        final, step = final_metrics(training.metrics), int(training.history.last.get("step", 0))
+        status = None
+        with contextlib.suppress(OSError, ValueError):  # of a damaged record
+            status = run.status
+        for tracker in found:
+            tracker.log_metrics(final, step)
+            if run.report_file.is_file():
+                tracker.log_file(run.report_file)
+            tracker.close(status or "failed")
 
 
 def log_summary(training: Training) -> None:
@@ -150,7 +171,7 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
         trained = Trained(result.scalars()[training.config["monitor"]], result)
         final = {"val/accuracy": result.accuracy, "val/loss": result.loss}
         # At the first step that isn't done: where the run is resumed, this point is dropped.
-        log_hparams(training.trainer.logger, training.config, final, step=step)
+        log_hparams(training.trainer, training.config, final, step=step)
     if training.config["test"]:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "test")
         metrics |= result.for_json()

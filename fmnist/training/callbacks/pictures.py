@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Ge, Le
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.functional.classification import multiclass_confusion_matrix
@@ -23,6 +22,7 @@ from fmnist.training.callbacks.averaged_weights import as_validated
 from fmnist.training.classifier import Classifier
 from fmnist.training.distributed import gather
 from fmnist.training.metric_names import MANY_CLASSES
+from fmnist.training.tensorboard import find_tensorboard
 
 MAX_PREDICTIONS = 256  # more would take seconds and gigabytes to draw
 COLUMNS = 4  # of predictions: with more, titles can't be read at the width at which TensorBoard first shows a picture
@@ -163,7 +163,8 @@ class Pictures(Callback):
 
 def _writer(trainer: Trainer) -> SummaryWriter | None:
     """Return TensorBoard's writer; None in a run that isn't logged there, and in all processes but the first."""
-    writer = trainer.logger.experiment if isinstance(trainer.logger, TensorBoardLogger) else None
+    logger = find_tensorboard(trainer)
+    writer = None if logger is None else logger.experiment
     return writer if isinstance(writer, SummaryWriter) else None
 
 
