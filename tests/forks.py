@@ -14,7 +14,7 @@ from typing import NoReturn
 import matplotlib.pyplot  # noqa: F401 (imported once for all)
 import tensorboard.plugins.projector  # noqa: F401
 
-import fmnist.train  # noqa: F401
+import fmnist.run_training  # noqa: F401
 from fmnist.config.command_line import run
 
 

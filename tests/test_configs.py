@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, callbacks
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from fmnist import train
+from fmnist import run_training
 from fmnist.config import build, instantiate
 from fmnist.config.checks import check_parts
 from fmnist.config.command_line import COMMANDS
@@ -96,7 +96,7 @@ def test_every_sweep_builds_its_jobs(
     data_root: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train, "train_and_report", lambda training: training.run.save_config(training.config))
+    monkeypatch.setattr(run_training, "train_and_report", lambda training: training.run.save_config(training.config))
     words = ["data=idx", f"data.root={data_root}", "data.val_size=100"]
     done = run_script("train", f"sweep={sweep}", "experiment=intro_dropout", *words)
     assert done.status == 0, done.err

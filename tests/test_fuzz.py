@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from run_folders import composed
 
-from fmnist import train
+from fmnist import run_training
 from fmnist.config.keys import flat_settings
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.evaluation import main as evaluate
@@ -92,7 +92,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ValueError("nothing was wrong with it")
 
-    for module, name in ((train, "prepare_data"), (tune.Configs, "check_free"), (evaluate, "measure")):
+    for module, name in ((run_training, "prepare_data"), (tune.Configs, "check_free"), (evaluate, "measure")):
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(ImageDataModule, "prepare_data", refuse)
 

@@ -107,7 +107,7 @@ def test_a_grid_can_be_combined_with_where_it_runs(run_script: RunScript) -> Non
 def test_finished_jobs_are_skipped_also_in_a_larger_grid_and_failed_ones_run_again(
     sweep: Path, train: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fmnist import train as job
+    from fmnist import run_training as job
 
     def fails(*_: Any) -> Any:
         raise RuntimeError("not\ntoday")

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,12 +37,12 @@ from fmnist.training.callbacks import (
     KeepCheckpoint,
     LastCheckpoint,
     Pictures,
-    Progress,
     RandomStates,
     RecordSampleStats,
     RegularCheckpoint,
     RunConfig,
     StepLoss,
+    progress_bar,
 )
 from fmnist.training.classifier import Classifier
 from fmnist.training.compilation import check_compiler, check_cuda_graph
@@ -98,7 +97,7 @@ def build_training(
     check_monitor(cfg, datamodule.dataset)
     check_loss(cfg, classifier.loss, datamodule.augment, datamodule.dataset)
     history = History(run.history_file, datamodule.dataset.classes)
-    progress = bool(cfg.trainer.enable_progress_bar) and sys.stdout.isatty()
+    bar = progress_bar() if cfg.trainer.enable_progress_bar else None
     config = resolved_config(cfg, datamodule)
     callbacks: list[Callback] = [
         *build_callbacks(cfg),
@@ -114,11 +113,13 @@ def build_training(
         *extra_callbacks,
         *build_checkpointing(cfg, run),
         Interruption(run.last_checkpoint),
-        *([Progress()] if progress else []),
+        *([bar] if bar else []),
     ]
     loggers = [RunLogger(run.folder, run.config_file, first_step), *build_trackers(cfg, run, first_step)]
     io = AtomicCheckpointIO({run.last_checkpoint: run.previous_checkpoint})
-    trainer = build_trainer(cfg.trainer, progress=progress, callbacks=callbacks, logger=loggers, checkpoint_io=io)
+    trainer = build_trainer(
+        cfg.trainer, progress=bar is not None, callbacks=callbacks, logger=loggers, checkpoint_io=io
+    )
     check_parts(cfg, trainer)
     accelerate(cfg, classifier, trainer)
     return Training(

@@ -26,7 +26,7 @@ from fmnist.config.processes import INTERRUPTED, REQUEUE, Terminated, at_end, qu
 from fmnist.config.similar import did_you_mean
 
 COMMANDS = {
-    "train": "fmnist.train",
+    "train": "fmnist.run_training",
     "evaluate": "fmnist.evaluation.main",
     "report": "fmnist.report.main",
     "predict": "fmnist.predict.main",
@@ -163,16 +163,21 @@ def run_hydra(task: Any, command: str) -> None:
 
 
 def call(command: str, cfg: DictConfig, settings: DictConfig) -> Any:
-    """Call the `main` of a command.
+    """Call the `main` of a command."""
+    check_groups(command, cfg)
+    return load(command).main(cfg, settings)
+
+
+def check_groups(command: str, cfg: DictConfig) -> None:
+    """Refuse a config with a group that the command doesn't use, as `+optimzer.lr=1` makes one.
 
     Raises:
-        ValueError: if the config has a group that the command doesn't use, as `+optimzer.lr=1` makes one.
+        ValueError: naming the nearest groups.
     """
     known = groups(command)
     for key, value in cfg.items():
         if isinstance(value, DictConfig) and key not in known:
             raise ValueError(f"{key!s}: there is no such key{did_you_mean(str(key), known)}")
-    return load(command).main(cfg, settings)
 
 
 def load(command: str) -> Any:

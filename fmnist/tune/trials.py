@@ -24,9 +24,9 @@ from fmnist.config.help import groups
 from fmnist.config.instantiate import plain_config
 from fmnist.config.keys import TrainKeys
 from fmnist.config.overrides import key_of
+from fmnist.run_training import train_and_report
 from fmnist.runs import provenance
 from fmnist.runs.run import Run, claim_run
-from fmnist.train import train_and_report
 from fmnist.training.callbacks import Pruning, TrainingPruned
 from fmnist.training.fit import prepare_data
 from fmnist.tune.space import Space, suggest

@@ -12,7 +12,7 @@ from fmnist.training.callbacks.divergence import Divergence, Pruning, TrainingDi
 from fmnist.training.callbacks.history import History, RecordSampleStats, StepLoss
 from fmnist.training.callbacks.interruption import Interruption, TrainingInterrupted
 from fmnist.training.callbacks.pictures import Pictures
-from fmnist.training.callbacks.progress import Progress
+from fmnist.training.callbacks.progress import progress_bar
 
 __all__ = [
     "AveragedWeights",
@@ -22,7 +22,6 @@ __all__ = [
     "KeepCheckpoint",
     "LastCheckpoint",
     "Pictures",
-    "Progress",
     "Pruning",
     "RandomStates",
     "RecordSampleStats",
@@ -32,4 +31,5 @@ __all__ = [
     "TrainingDiverged",
     "TrainingInterrupted",
     "TrainingPruned",
+    "progress_bar",
 ]

@@ -1,13 +1,16 @@
 """The progress bar of the terminal."""
 
+import sys
 import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
+from rich import get_console
 
 from fmnist.training.classifier import Classifier
 
+BATCHES = 20  # between two lines of a notebook's bar
 SHOWN_EVERY = 0.25  # seconds: drawing the bar after each batch takes longer than the step of a small network
 
 
@@ -35,3 +38,11 @@ class Progress(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"  # counted from 1, as everywhere else
+
+
+def progress_bar() -> ProgressBar | None:
+    """Return the progress bar for a terminal or a notebook; None where the output goes to a file."""
+    if sys.stdout.isatty():
+        return Progress()
+    # Rich draws in notebooks only with ipywidgets.
+    return TQDMProgressBar(refresh_rate=BATCHES) if get_console().is_jupyter else None

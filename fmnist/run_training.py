@@ -2,7 +2,8 @@
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     Raises:
         ValueError: if the config asks for something impossible. A new run then leaves no folder behind.
     """
+    _, training = find_run(cfg, hydra)
+    return training()
+
+
+def find_run(cfg: DictConfig, hydra: DictConfig) -> tuple[Run | None, Callable[[], float | None]]:
+    """Return the run that the config asks for, a new one or one to resume, and what trains it; see `main`.
+
+    A process that takes part in the run of another one has done that when this returns, and has no run.
+    """
     keys, overrides = read_settings(TrainKeys, cfg), list(hydra.overrides.task)
     resumed, changes = None, {}
     if keys.resume is not None:
@@ -59,18 +69,18 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float | None:
     logs.to_terminal(errors_only=rank.rank > 0)
     if rank.rank > 0:
         join(rank)
-        return None
+        return None, lambda: None
     if rank.world_size < started:
         log.info("one process is asked for: each of the %d that srun has started is a run of its own", started)
     if resumed is not None:
-        return resume(resumed, overrides, changes)
+        return resumed, partial(resume, resumed, overrides, changes)
     in_sweep = hydra.mode == RunMode.MULTIRUN
     earlier = Run(Path(hydra.runtime.output_dir)) if in_sweep else earlier_attempt(Path(keys.outputs, keys.name), rank)
     if earlier is not None and earlier.was_interrupted and can_resume(earlier):
-        return resume(earlier, overrides)
+        return earlier, partial(resume, earlier, overrides)
     run = claim_run(earlier.folder) if earlier is not None else new_run(Path(keys.outputs), keys.name)
     choices = {group: option for group, option in hydra.runtime.choices.items() if option and "/" not in group}
-    return start(run, cfg, in_sweep, overrides=overrides, choices=choices, job=rank.job)
+    return run, partial(start, run, cfg, in_sweep, overrides=overrides, choices=choices, job=rank.job)
 
 
 def start(run: Run, cfg: DictConfig, in_sweep: bool, **entries: Any) -> float | None:
