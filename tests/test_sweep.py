@@ -84,7 +84,7 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
     for name in names[:2]:
         config = OmegaConf.load(sweep / name / "config.yaml")
         assert f"model.dropout={config.model.dropout},seed={config.seed}" == name
-        assert (jobs[name]["choices"]["optimizer"], jobs[name]["choices"]["data"]) == ("adamw", "folder")
+        assert (jobs[name]["choices"]["optimizer"], jobs[name]["choices"]["data"]) == ("adamw", "idx")
     assert jobs[names[2]]["error"].startswith("model.dropout=1.5: ")
     assert "failed: model.dropout=1.5: " in done.out
     assert "2 runs of 1 setting, 2 failed, by val/accuracy" in done.out
@@ -95,7 +95,7 @@ def test_a_grid_of_one_value_is_named_by_all_overrides_and_flags_may_follow(trai
     done = train("seed=0", "trainer=ddp_cpu", "trainer.devices=1", "trainer.fast_dev_run=true", "-m")
     assert done.status == 0, done.err  # a trainer for several processes may have one
     (name,) = records(folder_of(done))
-    assert name.startswith("data.batch_size=50,data.root=-")
+    assert name.startswith("data.batch_size=50,data.classes=T-shirt-top-")
 
 
 def test_a_grid_can_be_combined_with_where_it_runs(run_script: RunScript) -> None:

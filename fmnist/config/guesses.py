@@ -167,7 +167,9 @@ def read_word(arguments: Sequence[str], at: int, flags: Mapping[str, bool], know
         return Word(found[1], found[2], is_flag=False, length=1)
     found = FLAG.fullmatch(argument)
     name = found[1].replace("-", "_") if found else ""
-    is_hydras = argument in flags or (name not in known and any(flag.startswith(argument) for flag in flags))
+    is_hydras = argument.partition("=")[0] in flags or (
+        name not in known and any(flag.startswith(argument) for flag in flags)
+    )
     if not found or is_hydras:
         return None
     if found[2] is not None:
@@ -214,6 +216,8 @@ def meant_keys(command: str, name: str, arguments: Sequence[str]) -> list[str]:
     found += [key for key in (*own, *here) if plain(key.rpartition(".")[2]) == plain(last)]
     typed = {key_of(argument) for argument in arguments}
     for other in groups(command):
+        if group and other != group:
+            continue
         for option in options(other) if other not in (*SETS, *typed) else ():
             found += [
                 f"{other}={option} {other}.{key}"
