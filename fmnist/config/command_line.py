@@ -126,9 +126,8 @@ def read_arguments(command: str) -> argparse.Namespace:
     asked = {"-h", "--help"} & {*sys.argv}
     typed = sys.argv[3:] if sys.argv[1:3] == ["-cn", command] else sys.argv[1:]
     try:
-        if not asked and not {"-cp", "-cd", "--config-path", "--config-dir"} & {
-            word.partition("=")[0] for word in sys.argv
-        }:  # which may have more keys
+        words = {word.partition("=")[0] for word in sys.argv}
+        if not asked and not {"-cp", "-cd", "--config-path", "--config-dir"} & words:  # which may have more keys
             check_guesses(command, typed, flags)
         sys.argv[1:] = flags_first(paths_as_value(None if asked else PATHS_KEYS.get(command), sys.argv[1:]))
     except ValueError as error:

@@ -167,9 +167,8 @@ def read_word(arguments: Sequence[str], at: int, flags: Mapping[str, bool], know
         return Word(found[1], found[2], is_flag=False, length=1)
     found = FLAG.fullmatch(argument)
     name = found[1].replace("-", "_") if found else ""
-    is_hydras = argument.partition("=")[0] in flags or (
-        name not in known and any(flag.startswith(argument) for flag in flags)
-    )
+    begun = name not in known and any(flag.startswith(argument) for flag in flags)
+    is_hydras = argument in flags or begun or ("=" in argument and flags.get(argument.partition("=")[0], False))
     if not found or is_hydras:
         return None
     if found[2] is not None:
