@@ -138,6 +138,7 @@ def test_training_is_unchanged_also_if_killed_and_its_results_are_those_of_the_a
     assert_resumed_as(run, train, run_script, at_batch(14, press_ctrl_c), *overrides, "callbacks=ema")
 
 
+@pytest.mark.slow
 def test_a_run_without_validation_that_was_killed_ends_the_same(
     train: RunScript, run_script: RunScript, at_batch: Callable[..., pytest.MonkeyPatch]
 ) -> None:

@@ -111,6 +111,7 @@ def test_pretrained_weights_see_the_pixels_as_they_were_trained_with(
     torch.testing.assert_close(network(here), original.eval()(there), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_frozen_layers_stay_as_they_are_and_the_run_resumes_and_is_restored(
     train: RunScript, run_script: RunScript, cached_weights: dict[str, Tensor], tmp_path: Path
 ) -> None:

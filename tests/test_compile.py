@@ -81,6 +81,7 @@ def test_only_the_training_is_compiled_once_for_all_batch_sizes(
     assert len(compiled_sizes) == 4
 
 
+@pytest.mark.slow
 def test_hooks_see_the_layers_of_a_compiled_network(compiled_sizes: list[int | torch.SymInt]) -> None:
     network = CNN(SHAPE, 10, channels=[2, 3])
     classifier = Classifier(network, nn.CrossEntropyLoss(), torch.optim.Adam, constant, classes=range(10))

@@ -50,6 +50,7 @@ def run_in_process(folder: Path, script: str, *arguments: str, before: str = "",
     return Done(done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1"), folder)
 
 
+@pytest.mark.slow
 def test_variables_that_hosts_set_change_nothing(tmp_path: Path, data_root: Path) -> None:
     env = {name: value for name, value in os.environ.items() if name not in MISSING} | HOSTS
     arguments = [*SMALL[:-1], f"data.root={data_root}", "trainer.max_epochs=1"]

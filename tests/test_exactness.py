@@ -48,6 +48,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_a_seed_gives_the_same_weights_on_two_threads_and_another_seed_others(train: RunScript) -> None:
     large = ("model.channels=[32,64]", "data.batch_size=100", "trainer.max_epochs=1", "test=false")

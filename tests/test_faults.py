@@ -123,6 +123,7 @@ def test_report_that_finds_no_space_leaves_a_finished_run(train: RunScript, disk
     assert_undamaged(done.run)
 
 
+@pytest.mark.slow
 def test_sweep_on_a_full_disk_ends(train: RunScript, at_batch, disk_full) -> None:
     at_batch(13, lambda: disk_full(".last.ckpt"))
     done = train("-m", "seed=0,1")
