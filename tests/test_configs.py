@@ -30,7 +30,7 @@ ROOT = CONF.parent
 OPTIONS = [(group, option) for group in groups("train") for option in options(group)]
 TUNED = [(group, option) for group in groups("tune") if group not in groups("train") for option in options(group)]
 EXPERIMENTS = options("experiment")
-LARGE = ("gpu_95", "gpu_96", "record", "deep", "small_300k_long")
+SLOW = ("gpu_95", "gpu_96", "record", "deep", "small_300k_long")
 """Experiments whose networks take seconds for a batch on the CPU."""
 LARGE = {"gpu_96", "record"}  # networks that are too large for a test
 
@@ -59,7 +59,7 @@ def test_every_dataset_is_built_without_reading_files(option: str, monkeypatch: 
 
 @pytest.mark.parametrize(
     "experiment",
-    [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in EXPERIMENTS],
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in EXPERIMENTS],
 )
 def test_every_experiment_runs(experiment: str, run_script: RunScript, data_root: Path) -> None:
     words = [f"experiment={experiment}", "data=idx", f"data.root={data_root}", "trainer.fast_dev_run=true"]
