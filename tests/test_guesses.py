@@ -52,7 +52,7 @@ GUESSES = [
     ("tune", "n_workers=2", "n_jobs=2"),
     ("show_data", "batch_size=9", "data.batch_size=9"),
     # Groups.
-    ("train", "dataset=folder", "data=folder"),
+    ("train", "dataset=mnist", "data=mnist"),
     ("train", "arch=mlp", "model=mlp"),
     ("train", "net=ResNet", "model=resnet"),
     ("train", "network=cnn", "model=cnn"),
