@@ -8,7 +8,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import pickle
+import pickle  # nosec B403 (only what processes of one run send each other is read)
 import signal
 import socket
 import tempfile
