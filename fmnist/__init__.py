@@ -22,7 +22,7 @@ def train(overrides: Sequence[str] = ()) -> Run:
 
     Raises:
         ValueError: in one line, if an override asks for something impossible.
-        KeyboardInterrupt: if the training was interrupted; resume=<run folder> goes on with it.
+        KeyboardInterrupt: if the training was interrupted; resume=<run folder> resumes it.
     """
     from fmnist.config.in_process import composed, state_kept
 

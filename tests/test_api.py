@@ -1,4 +1,4 @@
-"""fmnist.train and docs/python.md: trainings in a process that goes on."""
+"""fmnist.train and docs/python.md: trainings in a process that has more to do."""
 
 import doctest
 import logging

@@ -1,4 +1,4 @@
-"""A command in a process that goes on, as that of a notebook."""
+"""A command in a process that has more to do, such as a notebook's."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""The trackers of the config, besides TensorBoard; no key or address of one may stand there."""
+"""The trackers of the config, besides TensorBoard; they must not have keys or addresses there."""
 
 import re
 from pathlib import Path

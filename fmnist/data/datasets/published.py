@@ -134,6 +134,10 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def _complete(folder: UserFolder, names: Sequence[str]) -> bool:
+    return all((folder.raw / name).is_file() for name in names)
+
+
 def _md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
@@ -270,11 +274,13 @@ class CIFAR10(ImageDataset):
 
         assert self.root is not None
         folder = UserFolder("data.root", self.root.absolute(), TORCHVISION.base_folder, self.info.name)
-        names = [name for name, _ in (*TORCHVISION.train_list, *TORCHVISION.test_list)]
-        if not all((folder.raw / name).is_file() for name in names):
-            with locked(folder, names), _download(folder, names, "CIFAR10") as place:
-                for path in (place / TORCHVISION.base_folder).iterdir():
-                    _copy(path, folder.raw / path.name)
+        names = [*(name for name, _ in (*TORCHVISION.train_list, *TORCHVISION.test_list)), TORCHVISION.meta["filename"]]
+        if not _complete(folder, names):
+            with locked(folder, names):
+                if not _complete(folder, names):  # another process may have filled it
+                    with _download(folder, names, "CIFAR10") as place:
+                        for path in (place / TORCHVISION.base_folder).iterdir():
+                            _copy(path, folder.raw / path.name)
         splits = {}
         for split in SPLITS:
             try:  # it checks the MD5 of each file before it unpickles any
