@@ -336,7 +336,7 @@ def test_a_tracker_that_fails_or_hangs_is_left_with_one_warning(
     assert time.monotonic() - begun < 3
     (warning,) = caplog.messages
     reason = "no answer for 0 seconds" if error is None else "no route" if isinstance(error, OSError) else "3"
-    assert warning == f"logger=it: {reason}; the run goes on without it"
+    assert warning == f"logger=it: {reason}; the run continues without it"
     seen = len(tracker.seen)
     tracker.log_metrics({"loss": 1.0}, 6)
     tracker.close("finished")
@@ -380,7 +380,7 @@ def test_a_server_that_refuses_or_hangs_ends_no_training(train: RunScript, monke
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@{address}")
         done = train(*QUICK_RUN, "logger=mlflow", "name=hangs")
         assert done.status == 0
-        assert done.err == "logger=mlflow: no answer for 0 seconds; the run goes on without it\n"
+        assert done.err == "logger=mlflow: no answer for 0 seconds; the run continues without it\n"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@{address}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr("fmnist.config.trackers.REMOTE_PATIENCE", 10)

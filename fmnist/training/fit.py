@@ -114,7 +114,7 @@ def fit_all(training: Training, checkpoint: Path | None) -> FitOutcome:
     if (tensorboard := find_tensorboard(trainer)) is not None:
         tensorboard.experiment.close()  # rank zero's process writes the next file of events
     for tracker in trackers(trainer):
-        tracker.close()  # and goes on in the trackers' runs
+        tracker.close()  # the process of rank zero resumes the trackers' runs
     restarts = training.config.get("max_restarts", 0)
     outcome = launch(fit_worker, trainer.world_size, *task, max_restarts=restarts)
     training.history.load_state_dict(outcome.history)

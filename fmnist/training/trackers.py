@@ -159,7 +159,7 @@ class Tracker(Logger):
         """Say once why nothing more is logged here."""
         if not self._dropped:
             self._dropped = True
-            log.warning("logger=%s: %s; the run goes on without it", self.key, without_secrets(reason))
+            log.warning("logger=%s: %s; the run continues without it", self.key, without_secrets(reason))
 
 
 def trackers(trainer: Trainer) -> list[Tracker]:

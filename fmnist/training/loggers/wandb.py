@@ -69,7 +69,7 @@ class Wandb(TrackerLogger, WandbLogger):
         import wandb
 
         del self._wandb_init["anonymous"]  # of which W&B says that it has no effect
-        # Not as Lightning does it, which goes on in any run that this process has begun before.
+        # Not as Lightning does it, which resumes any run that this process has begun before.
         self._experiment = wandb.init(**self._wandb_init)
         self._experiment.define_metric("trainer/global_step")
         self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
