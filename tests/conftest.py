@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import synthetic
 import torch
+from hydra._internal.hydra import Hydra
+from hydra.types import RunMode
 from lightning.pytorch import Callback
 
 from fmnist.data import sources
@@ -80,6 +82,18 @@ class Done:
 
 
 RunScript = Callable[..., Done]
+
+
+@pytest.fixture(autouse=True)
+def compose_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps Hydra from composing a config twice, the first time for `hydra.mode` alone, where no sweep is asked for."""
+    original = Hydra.get_mode
+
+    def get_mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> RunMode | None:
+        may_sweep = any(word in override for override in overrides for word in ("sweep", "hydra.", "experiment"))
+        return original(hydra, config_name, overrides) if may_sweep else None
+
+    monkeypatch.setattr(Hydra, "get_mode", get_mode)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def test_a_program_that_runs_a_script_has_its_own_end(tmp_path: Path) -> None:
 def test_ending_make_ends_what_it_runs(tmp_path: Path, target: str) -> None:
     for name in ("python", "tensorboard"):
         program = tmp_path / name
-        program.write_text("#!/bin/sh\ntrap 'echo told; kill $!; exit' TERM\necho started\nsleep 5 & wait $!\n")
+        program.write_text("#!/bin/sh\nsleep 5 & trap 'echo told; kill $!; exit' TERM\necho started\nwait $!\n")
         program.chmod(0o755)
     (tmp_path / "ready").touch()
     words = [f"BIN={tmp_path}", f"READY={tmp_path / 'ready'}", "ARGS=recipes=[fast_92]"]  # make asks a shell: no quotes

@@ -92,7 +92,7 @@ def test_a_recipe_has_mean_std_and_medians() -> None:
         [
             "`quick`: 12,345 parameters, 3 epochs",
             "92.30 % ± 0.30 (3 seeds)",
-            f"24.0 s, or 1.71 tutorial epochs; {HERE}, bf16-mixed",
+            f"24.0 s; {HERE}, bf16-mixed",
             "`python scripts/train.py experiment=quick`",
         ],
         ["`other`", "not measured yet", "", "`python scripts/train.py model=mlp`"],

@@ -66,9 +66,8 @@ def short_table(catalogue: Mapping[str, Recipe], rows: pd.DataFrame) -> str:
         cells = [f"`{name}`", NOT_YET, ""]
         if len(group):
             size = f"{group.parameters.iloc[0]:,} parameters, {counted(group.epochs.iloc[0], 'epoch')}"
-            seconds, tutorial_epochs = times(group)
-            time = f"{seconds} s, or {tutorial_epochs} tutorial epochs; {measured_on(group)}"
-            cells = [f"`{name}`: {size}", accuracy(group), time]
+            seconds, _ = times(group)
+            cells = [f"`{name}`: {size}", accuracy(group), f"{seconds} s; {measured_on(group)}"]
         lines.append([*cells, command(name, catalogue[name])])
     return markdown(["recipe", "test accuracy", "training", "command"], lines, TEXT | {"test accuracy"})
 
