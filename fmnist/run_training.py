@@ -164,7 +164,7 @@ def train_and_report(training: Training, checkpoint: Path | None = None) -> floa
         if training.config["report"]:
             report = "none, as there are no validation images and test=false"
             if trained.result is not None:
-                report = str(write_report(run, training.classifier, datamodule, trained.result))
+                report = str(write_report(run, training.classifier, datamodule, trained.result, trained.calibrator))
             log.info("report:     %s", report)
     log.info("run folder: %s", run.folder)
     outputs = Path(training.config["outputs"])

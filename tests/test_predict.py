@@ -66,7 +66,7 @@ def test_images_of_the_dataset_get_the_probabilities_of_evaluation(
     metrics = json.loads((run / "metrics.json").read_text())
     assert sum(correct) / len(correct) == pytest.approx(metrics["test/accuracy"])
 
-    config, classifier, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
+    config, classifier, *_ = restore(run / "checkpoints" / "best.ckpt", "cpu")
     logits = measure(build_evaluation_trainer(config), classifier, build_datamodule(config), "test").logits
     for row, expected in zip(rows, logits.softmax(1).tolist(), strict=True):
         found = {row[f"class_{rank}"]: float(row[f"probability_{rank}"]) for rank in range(1, 11)}
@@ -199,7 +199,7 @@ def test_names_of_files_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
     odd = Prediction("a\nb\x1b[2J\udcff,é.png", torch.zeros(1, 1), inverted=True, probabilities={"Bag": 1.0})
     written = {}
     for name, write in FORMATS.items():
-        write(sys.stdout, [odd], 1, CLASSES)
+        write(sys.stdout, [odd], 1, [], CLASSES)
         written[name] = capsys.readouterr().out
     assert written["table"].splitlines()[2:] == ["Bag         100.0%  yes       a\\nb\\x1b[2J\\udcff,é.png"]
     assert written["csv"].splitlines()[1:] == ['"a\\nb\\x1b[2J\\udcff,é.png",True,Bag,1.000000']

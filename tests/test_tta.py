@@ -73,7 +73,7 @@ def expected_line(runs: list[Path], *, flip: bool) -> str:
     """Return loss and accuracy on the test images, as evaluate logs them, from a plain PyTorch loop."""
     probabilities: list[Tensor] = []
     for run in runs:
-        config, classifier, dataset = restore(run / "checkpoints" / "best.ckpt", "cpu")
+        config, classifier, dataset, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
         datamodule = build_datamodule(config)
         datamodule.setup()
         images, labels = datamodule.splits["test"]

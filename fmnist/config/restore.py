@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from fmnist.config.build import build_classifier, build_datamodule
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
+from fmnist.evaluation.calibration import Calibrator
 from fmnist.runs import checkpoints, untrusted
 from fmnist.runs.moved_targets import update_targets
 from fmnist.training.classifier import Classifier
@@ -25,6 +26,8 @@ class Restored(NamedTuple):
     """Classifier with the weights of the checkpoint."""
     dataset: DatasetInfo
     """Dataset that it was trained on."""
+    calibrator: Calibrator | None
+    """Calibration of its probabilities; None where the training hasn't ended, or had no validation images."""
 
 
 def build_datamodule_of(restored: Restored, file: Path) -> ImageDataModule:
@@ -82,8 +85,10 @@ def restore(file: Path, accelerator: str = "auto", data_root: str | None = None)
     try:  # older versions knew one dataset, and named none
         described = checkpoints.DATASET_KEY in checkpoint
         dataset = DatasetInfo.from_dict(checkpoint[checkpoints.DATASET_KEY]) if described else FASHION_MNIST
+        kept = checkpoint.get(checkpoints.CALIBRATION_KEY)
+        calibrator = None if kept is None else Calibrator.from_dict(kept)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     classifier = build_classifier(cfg, dataset, checkpoint)
     checkpoints.restore_network(classifier.network, checkpoint)
-    return Restored(cfg, classifier, dataset)
+    return Restored(cfg, classifier, dataset, calibrator)

@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
 from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
-from fmnist.config.restore import build_datamodule_of, restore
+from fmnist.config.restore import Restored, build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
-from fmnist.evaluation.measure import ensemble, log_evaluation, measure
+from fmnist.evaluation.calibration import Calibrator, calibration_line, calibration_metrics
+from fmnist.evaluation.measure import Evaluation, ensemble, log_evaluation, measure
 from fmnist.evaluation.tta import TTA, TestTimeAugmentation
 from fmnist.runs.latest import checkpoint_file
 from fmnist.runs.run import Run
@@ -57,25 +58,50 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
     datamodules = {file: build_datamodule_of(member, file) for file, member in restored.items()}
     check_images(datamodules, options.split)
     subject, datamodule = next(iter(datamodules.items()))
-    evaluations = []
-    for file, (config, classifier, dataset) in restored.items():
+    for file, (_, _, dataset, _) in restored.items():
         if dataset.classes != datamodule.dataset.classes or dataset.image_shape != datamodule.dataset.image_shape:
             raise ValueError(f"{file}: the network was trained on {dataset.name}, not on {datamodule.dataset.name}")
-        datamodule.dataset = dataset  # its mean and standard deviation may be others than those of the first
         if options.tta != "none":
-            classifier.network = TestTimeAugmentation(classifier.network, options.tta, dataset.black)
-        evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, options.split))
-        if len(restored) > 1:
-            log.info("%s of %s: accuracy %.2f%%", options.split, file, 100 * evaluations[-1].accuracy)
-    result, notes = evaluations[0], []
-    if len(evaluations) > 1:
-        losses = [member.classifier.loss for member in restored.values()]
-        result = ensemble(evaluations, losses, datamodule.splits[options.split][1])
-        notes.append(f"mean of {len(evaluations)} runs")
+            network = restored[file].classifier.network
+            restored[file].classifier.network = TestTimeAugmentation(network, options.tta, dataset.black)
+    result = evaluate(restored, datamodule, options.split)
+    notes = [f"mean of {len(restored)} runs"] if len(restored) > 1 else []
     if options.tta != "none":
         notes.append(f"test-time augmentation {options.tta}")
-    log_evaluation(f"an ensemble of {len(evaluations)} runs" if len(evaluations) > 1 else str(subject), result, *notes)
+    log_evaluation(f"an ensemble of {len(restored)} runs" if len(restored) > 1 else str(subject), result, *notes)
+    calibrator = None if notes else restored[subject].calibrator
+    calibrator = calibrator or fit_calibrator(restored, datamodules)
+    if calibrator is None:
+        log.info("not calibrated: that takes validation images, the same ones for all runs")
+    elif result.logits.isfinite().all():
+        labels = datamodule.splits[options.split][1][: len(result.logits)]
+        log.info("%s", calibration_line(calibrator, calibration_metrics(calibrator, result.logits, labels)))
     return result.accuracy
+
+
+def evaluate(restored: Mapping[Path, Restored], datamodule: ImageDataModule, split: str) -> Evaluation:
+    """Return the evaluation of one network, or of an ensemble of several, on a split."""
+    evaluations = []
+    for file, (config, classifier, dataset, _) in restored.items():
+        datamodule.dataset = dataset  # its mean and standard deviation may be others than those of the first
+        evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, split))
+        if len(restored) > 1:
+            log.info("%s of %s: accuracy %.2f%%", split, file, 100 * evaluations[-1].accuracy)
+    if len(evaluations) == 1:
+        return evaluations[0]
+    losses = [member.classifier.loss for member in restored.values()]
+    return ensemble(evaluations, losses, datamodule.splits[split][1])
+
+
+def fit_calibrator(restored: Mapping[Path, Restored], datamodules: Mapping[Path, ImageDataModule]) -> Calibrator | None:
+    """Return the calibrator of what `evaluate` predicts; None if the runs haven't the same validation images."""
+    try:
+        check_images(datamodules, "val")
+    except ValueError:
+        return None
+    datamodule = next(iter(datamodules.values()))
+    result = evaluate(restored, datamodule, "val")
+    return Calibrator.fit(result.logits, datamodule.splits["val"][1][: len(result.logits)])
 
 
 def find_checkpoints(run: str | Sequence[str] | None, checkpoint: str | None) -> list[Path]:

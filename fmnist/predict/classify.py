@@ -19,6 +19,7 @@ from fmnist.predict.preparation import Prepared
 log = logging.getLogger(__name__)
 
 PREVIEWED = 64  # images
+NOT_CALIBRATED = "that takes validation images (data.val_size) and a training that has ended"
 
 
 class Predictor:
@@ -29,7 +30,7 @@ class Predictor:
     """
 
     def __init__(self, file: Path, accelerator: str) -> None:
-        config, self.classifier, self.dataset = restore(file, accelerator)
+        config, self.classifier, self.dataset, self.calibrator = restore(file, accelerator)
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         try:
             self.fabric = Fabric(accelerator=accelerator, devices=1, precision=config.trainer.precision)
@@ -41,11 +42,38 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return probabilities (N, K), float32, of images (N, C, H, W), uint8."""
+        """Return probabilities (N, K), float32, of images (N, C, H, W), uint8; calibrated where that is possible."""
         logits: Tensor = self.network(self.dataset.normalise(self.fabric.to_device(pixels)))
         if not logits.isfinite().all():
             raise ValueError(f"{self.file}: the network returns NaN or infinity, as after a failed training")
-        return logits.float().softmax(dim=1)
+        return self.calibrator.probabilities(logits.float()) if self.calibrator else logits.float().softmax(dim=1)
+
+    def marks(
+        self, probabilities: Tensor, coverage: float | None = None, min_confidence: float | None = None
+    ) -> list[dict[str, list[str] | bool]]:
+        """Return the marks of each image for probabilities (N, K); see `Prediction`.
+
+        Args:
+            coverage: of the prediction sets, from 0 to 1; None for none.
+            min_confidence: smallest probability of a prediction that isn't unsure; None if there is none.
+
+        Raises:
+            ValueError: if there is no calibration for prediction sets.
+        """
+        found: list[dict[str, list[str] | bool]] = [{} for _ in probabilities]
+        if coverage is not None:
+            if self.calibrator is None:
+                raise ValueError(f"coverage={coverage}: {self.file} is not calibrated: {NOT_CALIBRATED}")
+            order = probabilities.argsort(dim=1, descending=True)
+            sets = self.calibrator.prediction_sets(probabilities, coverage).gather(1, order)
+            for mark, ranked, held in zip(found, order.tolist(), sets.tolist(), strict=True):
+                mark["set"] = [
+                    self.dataset.classes[label] for label, inside in zip(ranked, held, strict=True) if inside
+                ]
+        if min_confidence is not None:
+            for mark, confidence in zip(found, probabilities.amax(dim=1).tolist(), strict=True):
+                mark["unsure"] = confidence < min_confidence
+        return found
 
 
 @dataclass
@@ -55,24 +83,36 @@ class FileClassifier:
     Args:
         top: number of classes in a prediction.
         batch_size: images that are in memory and pass through the network at once.
+        coverage: of the prediction sets; None for none. The predictor is calibrated.
+        min_confidence: smallest probability of a prediction that isn't unsure; None if there is none.
     """
 
     predictor: Predictor
     top: int
     batch_size: int
+    coverage: float | None = None
+    min_confidence: float | None = None
     classified: int = 0
     failed: int = 0
     first: list[Prediction] = field(default_factory=list)
+
+    @property
+    def marks(self) -> list[str]:
+        """The names of the predictions' marks."""
+        wanted = {"set": self.coverage, "unsure": self.min_confidence}
+        return [name for name, value in wanted.items() if value is not None]
 
     def predictions(self, files: Iterable[str]) -> Iterator[Prediction]:
         """Yield the predictions of the files that can be read, in their order. Log the errors of the others."""
         images = self._read(files)
         classes = self.predictor.dataset.classes
         while batch := list(islice(images, self.batch_size)):
-            values, labels = self.predictor(torch.stack([image.pixels for _, image in batch])).topk(self.top)
-            for (file, image), *best in zip(batch, values.tolist(), labels.tolist(), strict=True):
+            outputs = self.predictor(torch.stack([image.pixels for _, image in batch])).cpu()
+            values, labels = outputs.topk(self.top)
+            marks = self.predictor.marks(outputs, self.coverage, self.min_confidence)
+            for (file, image), mark, *best in zip(batch, marks, values.tolist(), labels.tolist(), strict=True):
                 probabilities = {classes[label]: value for value, label in zip(*best, strict=True)}
-                prediction = Prediction(file, image.pixels, image.inverted, probabilities)
+                prediction = Prediction(file, image.pixels, image.inverted, probabilities, mark)
                 self.classified += 1
                 if len(self.first) < PREVIEWED:
                     self.first.append(prediction)

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TextIO
 
 from torch import Tensor
@@ -19,12 +19,15 @@ class Prediction:
         pixels: the network's input, uint8, (C, H, W).
         inverted: whether light and dark were exchanged.
         probabilities: by class, the largest first.
+        marks: what else was asked for, in the order of the columns: `set`, the classes of the prediction set; `unsure`,
+            whether the probability is too small.
     """
 
     file: str
     pixels: Tensor
     inverted: bool
     probabilities: Mapping[str, float]
+    marks: Mapping[str, Sequence[str] | bool] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -37,18 +40,36 @@ class Prediction:
         return next(iter(self.probabilities.values()))
 
 
-Writer = Callable[[TextIO, Iterable[Prediction], int, Sequence[str]], None]
-"""Takes an open file, the predictions, the number of classes in each of them, and the names of all K classes."""
+Writer = Callable[[TextIO, Iterable[Prediction], int, Sequence[str], Sequence[str]], None]
+"""Takes an open file, the predictions, the number of classes in each of them, the names of the marks, and of all K
+classes."""
 
 
-def write_table(stream: TextIO, predictions: Iterable[Prediction], top: int, classes: Sequence[str]) -> None:
-    """Write a header and a row per file, whose name is last, so that long names are not cut."""
+def write_table(
+    stream: TextIO, predictions: Iterable[Prediction], top: int, marks: Sequence[str], classes: Sequence[str]
+) -> None:
+    """Write a header and a row per file, whose name is last, so that long names are not cut.
+
+    Of a prediction set the row has the size, and leaves out the other classes.
+    """
     width = max(map(len, classes))
-    header = "".join(f"{ordinal(rank):<{width + 9}}" for rank in range(1, top + 1)) + "inverted  file"
+    names = [*("set" for mark in marks if mark == "set"), "inverted", *(mark for mark in marks if mark != "set")]
+    header = "".join(f"{ordinal(rank):<{width + 9}}" for rank in range(1, top + 1))
+    header += "".join(f"{name:<{len(name) + 2}}" for name in names) + "file"
     print(header, "─" * len(header), sep="\n", file=stream)
     for prediction in predictions:
-        cells = "".join(f"{name:<{width}}{100 * value:6.1f}%  " for name, value in prediction.probabilities.items())
-        print(f"{cells}{'yes' if prediction.inverted else '':<10}{printable(prediction.file)}", file=stream)
+        shown: dict[str, object] = {"inverted": prediction.inverted, **prediction.marks}
+        held = shown.get("set")
+        cells = [
+            f"{name:<{width}}{100 * value:6.1f}%" if not isinstance(held, Sequence) or name in held else ""
+            for name, value in prediction.probabilities.items()
+        ]
+        row = "".join(f"{cell:<{width + 9}}" for cell in cells)
+        for name in names:
+            value = shown[name]
+            text = str(len(value)) if isinstance(value, Sequence) else "yes" if value else ""
+            row += f"{text:<{len(name) + 2}}"
+        print(f"{row}{printable(prediction.file)}", file=stream)
 
 
 def write_json(stream: TextIO, predictions: Iterable[Prediction], *_: object) -> None:
@@ -56,19 +77,20 @@ def write_json(stream: TextIO, predictions: Iterable[Prediction], *_: object) ->
     print("[", file=stream)
     for index, prediction in enumerate(predictions):
         classes = [{"class": name, "probability": round(p, 6)} for name, p in prediction.probabilities.items()]
-        content = {"file": prediction.file, "inverted": prediction.inverted, "top": classes}
+        content = {"file": prediction.file, "inverted": prediction.inverted, "top": classes, **prediction.marks}
         print("," if index else " ", json.dumps(content), sep="", file=stream)
     print("]", file=stream)
 
 
-def write_csv(stream: TextIO, predictions: Iterable[Prediction], top: int, *_: object) -> None:
-    """Write file, inverted, class_1, probability_1, class_2, ..."""
+def write_csv(stream: TextIO, predictions: Iterable[Prediction], top: int, marks: Sequence[str], *_: object) -> None:
+    """Write file, inverted, class_1, probability_1, class_2, ..., and the marks; the classes of a set as Coat|Shirt."""
     writer = csv.writer(stream, lineterminator="\n")
     ranks = [(f"class_{rank}", f"probability_{rank}") for rank in range(1, top + 1)]
-    writer.writerow(["file", "inverted", *(name for names in ranks for name in names)])
+    writer.writerow(["file", "inverted", *(name for names in ranks for name in names), *marks])
     for prediction in predictions:
         cells = [cell for name, p in prediction.probabilities.items() for cell in (name, f"{p:.6f}")]
-        writer.writerow([printable(prediction.file), prediction.inverted, *cells])
+        values = [value if isinstance(value, bool) else "|".join(value) for value in prediction.marks.values()]
+        writer.writerow([printable(prediction.file), prediction.inverted, *cells, *values])
 
 
 FORMATS: dict[str, Writer] = {"table": write_table, "json": write_json, "csv": write_csv}

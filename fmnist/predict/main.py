@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
@@ -25,7 +25,7 @@ from fmnist.data.image_files import find_images
 from fmnist.plotting.style import save_png
 from fmnist.plotting.terminal import printable
 from fmnist.plotting.tiles import tiles
-from fmnist.predict.classify import FileClassifier, Predictor
+from fmnist.predict.classify import NOT_CALIBRATED, FileClassifier, Predictor
 from fmnist.predict.formats import FORMATS
 from fmnist.runs.files import atomic_path
 from fmnist.runs.latest import checkpoint_file
@@ -43,6 +43,8 @@ class Settings:
     checkpoint: str | None
     images: str | Annotated[list[str], MinLen(1)] | None
     top: Annotated[int, Ge(1)]
+    coverage: Annotated[float, Gt(0), Lt(1)] | None
+    min_confidence: Annotated[float, Gt(0), Lt(1)] | None
     format: Literal["table", "json", "csv"]
     output: str | None
     preview: str | None
@@ -69,9 +71,12 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     classes = predictor.dataset.classes
     if options.top > len(classes):
         raise ValueError(f"top={options.top}: must be at most {len(classes)}, the number of classes")
-    classifier = FileClassifier(predictor, options.top, options.batch_size)
+    predictor.marks(torch.zeros(0, len(classes)), options.coverage)  # refuses before any output is written
+    if predictor.calibrator is None:
+        log.warning("the probabilities are not calibrated: %s", NOT_CALIBRATED)
+    classifier = FileClassifier(predictor, options.top, options.batch_size, options.coverage, options.min_confidence)
     with open_output(options.output) as stream, progress(files, to_file=options.output is not None) as shown:
-        FORMATS[options.format](stream, classifier.predictions(shown), options.top, classes)
+        FORMATS[options.format](stream, classifier.predictions(shown), options.top, classifier.marks, classes)
     if options.preview is not None and classifier.first:
         draw_preview(classifier, Path(options.preview))
     if classifier.failed:

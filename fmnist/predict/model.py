@@ -44,25 +44,38 @@ class Model:
         """The LightningModule, whose weights are those of the checkpoint."""
         return self._predictor.classifier
 
-    def predict(self, images: Any, batch_size: int = 256) -> Any:
+    def predict(
+        self,
+        images: Any,
+        batch_size: int = 256,
+        coverage: float | None = None,
+        min_confidence: float | None = None,
+    ) -> Any:
         """Return the prediction for an image, or the list of those for several.
 
         Args:
             images: a path, a Pillow image, an array or a tensor, or several: see `split_batch`. They are prepared as
                 `predict.py` prepares files; images that are as in the dataset keep their pixels.
             batch_size: images that pass through the network at once.
+            coverage: also return, as `marks["set"]`, the classes that hold the true one with this probability.
+            min_confidence: also return, as `marks["unsure"]`, whether the largest probability is smaller.
 
         Raises:
-            ValueError: if an image can't be read, or shows no item.
+            ValueError: if an image can't be read, or shows no item, or `coverage` needs a calibration that is missing.
         """
+        for name, value in (("coverage", coverage), ("min_confidence", min_confidence)):
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name}={value}: must be between 0 and 1")
         singles, several = split_batch(images)
         prepared = self._prepared(singles)
         predictions: list[Prediction] = []
         while batch := list(islice(prepared, batch_size)):
-            values, labels = self._predictor(torch.stack([image.pixels for _, image in batch])).sort(descending=True)
-            for (name, image), *row in zip(batch, values.tolist(), labels.tolist(), strict=True):
+            outputs = self._predictor(torch.stack([image.pixels for _, image in batch])).cpu()
+            values, labels = outputs.sort(descending=True)
+            marks = self._predictor.marks(outputs, coverage, min_confidence)
+            for (name, image), mark, *row in zip(batch, marks, values.tolist(), labels.tolist(), strict=True):
                 probabilities = {self.classes[label]: value for value, label in zip(*row, strict=True)}
-                predictions.append(Prediction(name, image.pixels, image.inverted, probabilities))
+                predictions.append(Prediction(name, image.pixels, image.inverted, probabilities, mark))
         return predictions if several else predictions[0]
 
     def _prepared(self, images: list[Any]) -> Iterator[tuple[str, Prepared]]:

@@ -52,4 +52,4 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to
         raise ValueError(f"split=val: the run had no validation images (data.val_size=0){hint}")
     datamodule = build_datamodule_of(restored, run.chosen_checkpoint)
     result = measure(build_evaluation_trainer(saved), restored.classifier, datamodule, split)
-    log.info("report: %s", write_report(run, restored.classifier, datamodule, result))
+    log.info("report: %s", write_report(run, restored.classifier, datamodule, result, restored.calibrator))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import DatasetInfo
 from fmnist.evaluation import inspection
+from fmnist.evaluation.calibration import Calibrator, calibration_metrics, set_metrics
 from fmnist.evaluation.measure import Evaluation
 from fmnist.plotting.charts import curves_chart, reliability_chart
 from fmnist.plotting.frame import render, svg
@@ -29,18 +30,26 @@ SPLITS = {"val": "validation", "test": "test"}
 PAIRS, IMAGES_OF_A_PAIR = 5, 6
 MISTAKES = 16
 MATRIX_CLASSES = 20  # of many
+COVERAGES = (0.9, 0.95, 0.99)  # of prediction sets
 GRAD_CAMS = 6  # right predictions, and as many wrong ones
 CURVES_SIZE, RELIABILITY_SIZE = (4.6, 2.8), (4.8, 4.4)  # inches, small, so that text can be read on a phone
 
 
-def write_report(run: Run, classifier: Classifier, datamodule: ImageDataModule, result: Evaluation) -> Path:
+def write_report(
+    run: Run,
+    classifier: Classifier,
+    datamodule: ImageDataModule,
+    result: Evaluation,
+    calibrator: Calibrator | None = None,
+) -> Path:
     """Write the report of a measured network into the run's folder, and return its file.
 
     What the folder lacks of curves and record, as after an interruption, is left out. The data module is set up.
     """
     network = copy.deepcopy(classifier.network).float().cpu()
     dataset, curves = datamodule.dataset, read_curves(run.history_file)
-    predicted, confidence = result.logits.argmax(dim=1), result.logits.softmax(dim=1).amax(dim=1)
+    probabilities = calibrator.probabilities(result.logits) if calibrator else result.logits.softmax(dim=1)
+    predicted, confidence = result.logits.argmax(dim=1), probabilities.amax(dim=1)
     # Fewer than the split has, with limit_test_batches:
     images, labels = (part[: len(predicted)] for part in datamodule.splits[result.split])
     predictions = Predictions(images, labels, predicted, confidence, dataset.classes)
@@ -54,7 +63,8 @@ def write_report(run: Run, classifier: Classifier, datamodule: ImageDataModule, 
         weaknesses=weaknesses(result.confusion, confidence, predictions.right, curves, dataset.classes),
         charts=charts(curves),
         untrained=next((value for epoch, value in curves.get("val/accuracy", ()) if epoch == 0), None),
-        reliability=reliability(result.logits, labels),
+        reliability=reliability(probabilities, labels),
+        calibration=calibrator and calibration_values(calibrator, result.logits, labels, dataset.classes),
         mistakes=predictions.examples(predictions.most_confident(~predictions.right, MISTAKES)),
         pairs=pairs(result.confusion, predictions),
         **run_values(run, network, curves, validated=bool(datamodule.val_size)),
@@ -130,11 +140,24 @@ def charts(curves: Curves) -> list[tuple[str, Markup]]:
     return drawn
 
 
-def reliability(logits: Tensor, labels: Tensor) -> Markup | None:
+def reliability(probabilities: Tensor, labels: Tensor) -> Markup | None:
     """Return the calibration chart; None where the network has diverged."""
+    if not probabilities.isfinite().all():
+        return None
+    return svg(reliability_chart(**vars(calibration(probabilities, labels))), RELIABILITY_SIZE)
+
+
+def calibration_values(
+    calibrator: Calibrator, logits: Tensor, labels: Tensor, classes: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return what the page says on the calibration; None where the network has diverged."""
     if not logits.isfinite().all():
         return None
-    return svg(reliability_chart(**vars(calibration(logits.softmax(dim=1), labels))), RELIABILITY_SIZE)
+    return {
+        "temperature": calibrator.temperature,
+        **calibration_metrics(calibrator, logits, labels),
+        "sets": [set_metrics(calibrator, logits, labels, coverage, classes) for coverage in COVERAGES],
+    }
 
 
 def pairs(confusion: Tensor, predictions: Predictions) -> list[tuple[str, str, int, int, list[Example]]]:

@@ -22,6 +22,7 @@ ZIP = b"PK\3\4"
 # Keys of a checkpoint:
 CONFIG_KEY = "fmnist_config"  # the run's resolved config, as plain values: enough to build everything again
 DATASET_KEY = "fmnist_dataset"  # the dataset's description, `DatasetInfo.to_dict`
+CALIBRATION_KEY = "fmnist_calibration"  # `Calibrator.to_dict`, after the end of the training
 CURRENT_KEY = "current_model_state"  # the weights to train on with, if `state_dict` holds averaged ones; Lightning's
 NETWORK = "network."  # the prefix of the network's names in `state_dict`
 
@@ -98,6 +99,16 @@ def check_archive(file: IO[bytes], size: int) -> None:
         raise ValueError("it is compressed")
     if sum(max(entry.file_size, entry.compress_size) for entry in entries) > size:
         raise ValueError("its parts overlap")
+
+
+def add(path: Path, **entries: Any) -> None:
+    """Add entries to the content of a checkpoint.
+
+    Raises:
+        ValueError: if it is damaged.
+        OSError: if the disk can't read or write it; it stays as it was.
+    """
+    AtomicCheckpointIO().save_checkpoint(load(path) | entries, path)
 
 
 def load_newest(files: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from fmnist.config.build import Training
+from fmnist.evaluation.calibration import Calibrator, calibration_line, calibration_metrics
 from fmnist.evaluation.inspection import count_parameters, network_name
 from fmnist.evaluation.measure import Evaluation, log_evaluation, measure
 from fmnist.runs import checkpoints, provenance
@@ -31,6 +32,8 @@ class Trained:
     """The monitored metric of the chosen checkpoint; None where there are no validation images."""
     result: Evaluation | None = None
     """Of the chosen checkpoint, on the test images if they are measured; None where nothing was measured."""
+    calibrator: Calibrator | None = None
+    """Of the chosen checkpoint; None where there are no validation images."""
 
 
 def train(training: Training, checkpoint: Path | None = None) -> Trained:
@@ -159,7 +162,7 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
         step: the number of steps of the training.
     """
     chosen, metrics = training.run.chosen_checkpoint, training.metrics
-    trained = Trained()
+    trained, calibrator = Trained(), None
     if chosen.is_file():
         checkpoints.restore_network(training.classifier.network, checkpoints.load(chosen))
         metrics["checkpoint"] = chosen.name
@@ -168,6 +171,7 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
     if training.datamodule.val_size:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "val")
         metrics |= result.for_json()
+        calibrator = calibrate(training, result)
         trained = Trained(result.scalars()[training.config["monitor"]], result)
         final = {"val/accuracy": result.accuracy, "val/loss": result.loss}
         # At the first step that isn't done: where the run is resumed, this point is dropped.
@@ -176,8 +180,26 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "test")
         metrics |= result.for_json()
         log_evaluation(metrics.get("checkpoint", "the network"), result)
+        if calibrator is not None:
+            labels = training.datamodule.splits["test"][1][: len(result.logits)]
+            metrics["calibration"]["test"] = values = calibration_metrics(calibrator, result.logits, labels)
+            log.info("%s", calibration_line(calibrator, values))
         trained.result = result
+    trained.calibrator = calibrator
     return trained
+
+
+def calibrate(training: Training, result: Evaluation) -> Calibrator | None:
+    """Fit the calibration on the evaluation of the validation images, and keep it in the chosen checkpoint."""
+    labels = training.datamodule.splits["val"][1][: len(result.logits)]
+    calibrator = Calibrator.fit(result.logits, labels)
+    if calibrator is not None:
+        values = calibration_metrics(calibrator, result.logits, labels)
+        training.metrics["calibration"] = {"temperature": calibrator.temperature, "val": values}
+        chosen = training.run.chosen_checkpoint
+        if chosen.is_file():
+            checkpoints.add(chosen, **{checkpoints.CALIBRATION_KEY: calibrator.to_dict()})
+    return calibrator
 
 
 def record_end(training: Training, status: str) -> None:
