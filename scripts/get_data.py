@@ -1,4 +1,4 @@
-"""Put the dataset in place: python scripts/get_data.py [root=<folder>]"""
+"""Put a dataset in place: python scripts/get_data.py [data=mnist] [data.root=<folder>]"""
 
 from fmnist.config.command_line import run
 

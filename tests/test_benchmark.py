@@ -45,6 +45,7 @@ def benchmark(options: Options, tmp_path: Path) -> Callable[..., int]:
     return lambda *arguments: exit_status(main, [*words, *arguments, "--overrides", *SMALL])
 
 
+@pytest.mark.slow
 def test_rates_and_ratios_are_shown_and_written(
     benchmark: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,7 +92,7 @@ def disk_full(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], pytest.MonkeyP
     [
         (".events", "", 10, "failed"),
         (".last.ckpt", "/checkpoints/last.ckpt", 10, "running"),
-        (".metrics.csv", "/metrics.csv", 10, "running"),
+        pytest.param(".metrics.csv", "/metrics.csv", 10, "running", marks=pytest.mark.slow),
         (".metrics.json", "/metrics.json", 20, "running"),
     ],
 )
@@ -232,6 +232,7 @@ def test_clock_that_is_set_back_leaves_the_curves_in_order(
     assert_succeeds(run_script("compare", str(run.parent)))
 
 
+@pytest.mark.slow
 def test_run_on_another_machine_asks_for_the_data_and_resumes(
     interrupted: RunScript, run_script: RunScript, data_root: Path, tmp_path: Path
 ) -> None:

@@ -36,7 +36,6 @@ def find_lr(run_script: RunScript, data_root: Path) -> RunScript:
 @pytest.mark.parametrize(
     "words",
     [
-        ["optimizer=adamw"],
         ["optimizer=sgd", "scheduler=constant", "trainer.accumulate_grad_batches=2"],
         ["optimizer=muon", "augment=cutmix", "callbacks=ema"],
     ],
@@ -62,6 +61,7 @@ def test_same_seed_gives_the_same_suggestion_in_a_chosen_file(find_lr: RunScript
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_draw_into_their_own_folders(find_lr: RunScript, tmp_path: Path) -> None:
     done = find_lr("-m", "optimizer=sgd,adam")
     assert done.status == 0

@@ -162,8 +162,8 @@ STOPPED = [f"callbacks.early_stopping.{word}" for word in ("patience=1", "min_de
 @pytest.mark.parametrize(
     ("overrides", "step"),
     [
-        (("trainer.max_steps=15", "trainer.max_epochs=9"), 14),
-        (("trainer.check_val_every_n_epoch=2",), 29),
+        pytest.param(("trainer.max_steps=15", "trainer.max_epochs=9"), 14, marks=pytest.mark.slow),
+        pytest.param(("trainer.check_val_every_n_epoch=2",), 29, marks=pytest.mark.slow),
         (("callbacks=early_stopping", *STOPPED), 19),
     ],
     ids=["max_steps", "rare validation", "early stopping"],
@@ -201,6 +201,7 @@ def test_every_training_is_drawn_and_reported(train: RunScript, overrides: tuple
     assert (done.run / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_drawing_does_not_count_as_training_speed(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pictures, "_draw", lambda *_: time.sleep(0.5))
     with (train(*FEW, "pictures.every_n_epochs=1").run / "metrics.csv").open() as file:

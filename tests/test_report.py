@@ -251,6 +251,7 @@ def test_missing_and_damaged_files_are_left_out(
     assert not read(run).all("section", id="record")
 
 
+@pytest.mark.slow
 def test_a_run_without_test_and_convolution_is_reported_on_its_validation_images(
     train: RunScript, report: Callable[..., Node]
 ) -> None:

@@ -203,6 +203,7 @@ def test_an_error_that_all_jobs_share_is_one_line_and_leaves_nothing(train: RunS
     assert not (done.folder / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_other_files_is_no_job_folder(train: RunScript, tmp_path: Path) -> None:
     file = tmp_path / "mine" / "seed=0" / "precious.txt"
     file.parent.mkdir(parents=True)
@@ -338,6 +339,7 @@ def test_jobs_whose_names_would_be_the_same_get_numbers(train: RunScript, data_r
     assert second == f"{first}_2"
 
 
+@pytest.mark.slow
 def test_names_of_runs_can_be_swept(train: RunScript) -> None:
     assert names_in_order(train("-m", "trainer=debug", "name=a,b")) == ["name=a", "name=b"]
 
@@ -393,15 +395,15 @@ PARALLEL = ("sweep=parallel", "hydra.launcher.n_jobs=2")
 
 
 def test_jobs_run_in_parallel(data_root: Path, tmp_path: Path) -> None:
-    words = command(data_root, *PARALLEL, "seed=0,1", "model.dropout=0.1,1.5")
+    words = command(data_root, *PARALLEL, "seed=0", "model.dropout=0.1,1.5")
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1, done.stderr
-    assert done.stderr == "4 jobs: 2 failed, 2 finished; the same command runs the rest\n"
-    assert len(re.findall(r"^\d/4 model.dropout=\S+: (?:finished: [\d.]+|failed: .*)$", done.stdout, re.MULTILINE)) == 4
+    assert done.stderr == "2 jobs: 1 failed, 1 finished; the same command runs the rest\n"
+    assert len(re.findall(r"^\d/2 model.dropout=\S+: (?:finished: [\d.]+|failed: .*)$", done.stdout, re.MULTILINE)) == 2
     (sweep,) = tmp_path.glob("outputs/train/*")
-    assert sorted(statuses(sweep).values()) == ["failed", "failed", "finished", "finished"]
+    assert sorted(statuses(sweep).values()) == ["failed", "finished"]
     threads = [job["hardware"]["threads"] for job in records(sweep).values() if job["status"] == "finished"]
-    assert threads == [max(1, (os.cpu_count() or 1) // 2)] * 2
+    assert threads == [max(1, (os.cpu_count() or 1) // 2)]
     assert not [*sweep.glob(".outcomes*")]
 
 

@@ -441,7 +441,7 @@ def test_a_key_in_a_file_is_refused_and_kept_nowhere(part: str, train: RunScript
 @pytest.mark.parametrize(
     ("word", "fragments"),
     [
-        ("logger.wandb.project=null", ["logger.wandb.project=null: must be a string"]),
+        ("logger.wandb.project=null", ["logger.wandb.project=null: is required"]),
         ("logger.wandb.tags=fast", ["logger.wandb.tags=fast: must be"]),
         ("logger.wandb.offline=maybe", ["logger.wandb.offline=maybe: must be true or false"]),
         ("+logger.wandb.grup=x", ["logger.wandb.grup: there is no such argument"]),

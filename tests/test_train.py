@@ -219,8 +219,9 @@ SAMPLE_STATS = ["data.self_distillation=0.4", "loss=mean_squared_error", "augmen
     [
         (RANDOM, [(1, 1, 0), (14, 14, 1), (20, 20, 2), (30, 30, 3)]),  # the last batches of an epoch and of all, too
         (["trainer.accumulate_grad_batches=4"], [(13, 3 + 1, 1)]),  # gradients are being accumulated
-        (["data.prune=0.4", *MIXED], [(8, 8, 1)]),  # an epoch has 6 batches; the last one isn't mixed
-        (["data.prune=0.4", *SAMPLE_STATS], [(16, 16, 2)]),
+        # An epoch has 6 batches; the last one isn't mixed.
+        pytest.param(["data.prune=0.4", *MIXED], [(8, 8, 1)], marks=pytest.mark.slow),
+        pytest.param(["data.prune=0.4", *SAMPLE_STATS], [(16, 16, 2)], marks=pytest.mark.slow),
     ],
     ids=["random", "accumulated", "mixed", "sample stats"],
 )

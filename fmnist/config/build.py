@@ -211,14 +211,23 @@ def build_datamodule(cfg: DictConfig) -> ImageDataModule:
     The node `data` has the arguments of the dataset's class, which is its `_target_`, and those of the data module.
     """
     augment = build("augment", cfg.augment, Augmentation)
-    own = inspect.signature(ImageDataModule).parameters.keys() & cfg.data.keys()
-    source = build("data", OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key not in own]), ImageDataset)
+    source = build_dataset(cfg.data)
+    own = inspect.signature(ImageDataModule).parameters.keys()
     arguments = {key: value for key, value in plain_config(cfg.data).items() if key in own}
     check_arguments("data", ImageDataModule, arguments)
     try:
         return ImageDataModule(source, augment, seed=cfg.seed, **arguments)
     except ValueError as error:
         raise ValueError(f"data: {one_line(error)}") from error
+
+
+def build_dataset(node: DictConfig) -> ImageDataset:
+    """Build the dataset of a node `data`, which may also have arguments of the data module."""
+    own = inspect.signature(ImageDataModule).parameters.keys()
+    dataset: ImageDataset = build(
+        "data", OmegaConf.masked_copy(node, [key for key in node if key not in own]), ImageDataset
+    )
+    return dataset
 
 
 def build_checkpointing(cfg: DictConfig, run: Run) -> list[Callback]:

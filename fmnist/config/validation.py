@@ -70,8 +70,11 @@ def check_value(key: str, hint: Any, value: Any) -> None:
         if not problems:
             return  # no plain value has this type, for example a Tensor
         allowed = " or ".join(dict.fromkeys(_allowed(detail["msg"]) for detail in problems))
-        quotes = f""": in quotes it is one, '{key}="..."'""" if allowed == "be a string" and value is not None else ""
-        raise ValueError(f"{key}={_as_typed(value)}: must {allowed.replace(' or be ', ' or ')}{quotes}") from None
+        allowed = allowed.replace(" or be ", " or ")
+        if value is None:
+            raise ValueError(f"{key}=null: is required, and must {allowed}") from None
+        quotes = f""": in quotes it is one, '{key}="..."'""" if allowed == "be a string" else ""
+        raise ValueError(f"{key}={_as_typed(value)}: must {allowed}{quotes}") from None
 
 
 def _allowed(message: str) -> str:

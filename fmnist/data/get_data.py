@@ -1,29 +1,22 @@
-"""The get_data command: find or fetch the four Fashion-MNIST files."""
+"""The get_data command: find or fetch the files of a dataset."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+import logging
 
-from annotated_types import MinLen
 from omegaconf import DictConfig
 
 from fmnist.config import logs
-from fmnist.config.settings import read_settings
-from fmnist.data.sources import load_files
+from fmnist.config.build import build_dataset
 
-
-@dataclass
-class Settings:
-    """The keys of conf/get_data.yaml, and what they may be."""
-
-    root: Annotated[str, MinLen(1)]
+log = logging.getLogger(__name__)
 
 
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command takes both)
-    """Find or fetch the four files, and verify them.
+    """Find or fetch the files, verify them, and count their images.
 
     Raises:
         ValueError: if no source has them.
     """
     logs.to_terminal()
-    load_files(Path(read_settings(Settings, cfg).root), key="root")
+    source = build_dataset(cfg.data)
+    counts = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in source.contents.splits.items())
+    log.info("%s: %d classes; images: %s", source.info.name, len(source.info.classes), counts)
