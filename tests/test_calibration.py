@@ -73,7 +73,7 @@ def test_few_images_allow_no_small_set() -> None:
 
 def test_temperature_has_bounds_where_all_is_right_and_none_where_the_network_has_diverged() -> None:
     logits = 10 * torch.eye(3)
-    assert fitted(logits, torch.arange(3)).temperature == pytest.approx(COLDEST)
+    assert COLDEST <= fitted(logits, torch.arange(3)).temperature < 1
     assert Calibrator.fit(logits.fill_(math.nan), torch.arange(3)) is None
 
 

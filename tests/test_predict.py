@@ -53,7 +53,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def test_images_of_the_dataset_get_the_probabilities_of_evaluation(
+def test_images_of_the_dataset_get_the_calibrated_probabilities_of_evaluation(
     run: Path, run_script: RunScript, tmp_path: Path
 ) -> None:
     save(synthetic.TEST, tmp_path / "test")
@@ -66,9 +66,10 @@ def test_images_of_the_dataset_get_the_probabilities_of_evaluation(
     metrics = json.loads((run / "metrics.json").read_text())
     assert sum(correct) / len(correct) == pytest.approx(metrics["test/accuracy"])
 
-    config, classifier, *_ = restore(run / "checkpoints" / "best.ckpt", "cpu")
+    config, classifier, _, calibrator = restore(run / "checkpoints" / "best.ckpt", "cpu")
     logits = measure(build_evaluation_trainer(config), classifier, build_datamodule(config), "test").logits
-    for row, expected in zip(rows, logits.softmax(1).tolist(), strict=True):
+    assert calibrator is not None
+    for row, expected in zip(rows, calibrator.probabilities(logits).tolist(), strict=True):
         found = {row[f"class_{rank}"]: float(row[f"probability_{rank}"]) for rank in range(1, 11)}
         assert found == pytest.approx(dict(zip(CLASSES, expected, strict=True)), abs=1e-6)
         assert list(found.values()) == sorted(found.values(), reverse=True)
@@ -134,6 +135,9 @@ def test_files_are_read_one_batch_ahead(tmp_path: Path) -> None:
 
         def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
             return torch.eye(10)[: len(pixels)]
+
+        def marks(self, probabilities: torch.Tensor, *_: object) -> list[dict[str, bool]]:
+            return [{} for _ in probabilities]
 
     classifier = FileClassifier(Predictor(), top=1, batch_size=4)  # type: ignore[arg-type]
     assert next(classifier.predictions(files)).probabilities == {CLASSES[0]: 1.0}

@@ -94,13 +94,14 @@ def test_evaluate_logs_augmented_and_ensemble_results(runs: list[Path], run_scri
         assert (done.status, done.err) == (0, "")
         lines[run, tta] = done.out.splitlines()
     assert lines[both, "none"] == lines[pattern, "none"]
-    assert {key: lines[key][-1] for key in [(one, "none"), (one, "flip"), (both, "none"), (both, "flip")]} == {
+    results = {key: next(line for line in found if line.startswith("test: ")) for key, found in lines.items()}
+    assert {key: results[key] for key in [(one, "none"), (one, "flip"), (both, "none"), (both, "flip")]} == {
         (one, "none"): f"test: {expected_line(runs[:1], flip=False)}",
         (one, "flip"): f"test: {expected_line(runs[:1], flip=True)} (test-time augmentation flip)",
         (both, "none"): f"test: {expected_line(runs, flip=False)} (mean of 2 runs)",
         (both, "flip"): f"test: {expected_line(runs, flip=True)} (mean of 2 runs; test-time augmentation flip)",
     }
-    accuracy = lines[one, "none"][-1].split(", ")[1]
+    accuracy = results[one, "none"].split(", ")[1]
     assert f"test of {one}/checkpoints/best.ckpt: {accuracy}" in lines[both, "none"]
 
 

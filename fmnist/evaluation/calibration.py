@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fmnist.training.metrics import calibration
 
-COLDEST, HOTTEST = 0.05, 20.0
+COLDEST, HOTTEST = 0.01, 100.0
 """Bounds of the temperature, which has none where all predictions are right, or all are guesses."""
 
 

@@ -64,7 +64,11 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
         if options.tta != "none":
             network = restored[file].classifier.network
             restored[file].classifier.network = TestTimeAugmentation(network, options.tta, dataset.black)
-    result = evaluate(restored, datamodule, options.split)
+    evaluations = evaluate(restored, datamodule, options.split)
+    if len(restored) > 1:
+        for file, evaluation in zip(restored, evaluations, strict=True):
+            log.info("%s of %s: accuracy %.2f%%", options.split, file, 100 * evaluation.accuracy)
+    result = average(evaluations, restored, datamodule)
     notes = [f"mean of {len(restored)} runs"] if len(restored) > 1 else []
     if options.tta != "none":
         notes.append(f"test-time augmentation {options.tta}")
@@ -79,28 +83,33 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
     return result.accuracy
 
 
-def evaluate(restored: Mapping[Path, Restored], datamodule: ImageDataModule, split: str) -> Evaluation:
-    """Return the evaluation of one network, or of an ensemble of several, on a split."""
+def evaluate(restored: Mapping[Path, Restored], datamodule: ImageDataModule, split: str) -> list[Evaluation]:
+    """Return the evaluation of each network on a split."""
     evaluations = []
-    for file, (config, classifier, dataset, _) in restored.items():
+    for config, classifier, dataset, _ in restored.values():
         datamodule.dataset = dataset  # its mean and standard deviation may be others than those of the first
         evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, split))
-        if len(restored) > 1:
-            log.info("%s of %s: accuracy %.2f%%", split, file, 100 * evaluations[-1].accuracy)
+    return evaluations
+
+
+def average(
+    evaluations: Sequence[Evaluation], restored: Mapping[Path, Restored], datamodule: ImageDataModule
+) -> Evaluation:
+    """Return the evaluation of the only network, or of the ensemble of several."""
     if len(evaluations) == 1:
         return evaluations[0]
     losses = [member.classifier.loss for member in restored.values()]
-    return ensemble(evaluations, losses, datamodule.splits[split][1])
+    return ensemble(evaluations, losses, datamodule.splits[evaluations[0].split][1])
 
 
 def fit_calibrator(restored: Mapping[Path, Restored], datamodules: Mapping[Path, ImageDataModule]) -> Calibrator | None:
-    """Return the calibrator of what `evaluate` predicts; None if the runs haven't the same validation images."""
+    """Return the calibrator of the averaged predictions; None if the runs haven't the same validation images."""
     try:
         check_images(datamodules, "val")
     except ValueError:
         return None
     datamodule = next(iter(datamodules.values()))
-    result = evaluate(restored, datamodule, "val")
+    result = average(evaluate(restored, datamodule, "val"), restored, datamodule)
     return Calibrator.fit(result.logits, datamodule.splits["val"][1][: len(result.logits)])
 
 
