@@ -224,9 +224,8 @@ def build_datamodule(cfg: DictConfig) -> ImageDataModule:
 def build_dataset(node: DictConfig) -> ImageDataset:
     """Build the dataset of a node `data`, which may also have arguments of the data module."""
     own = inspect.signature(ImageDataModule).parameters.keys()
-    dataset: ImageDataset = build(
-        "data", OmegaConf.masked_copy(node, [key for key in node if key not in own]), ImageDataset
-    )
+    others = [str(key) for key in node if key not in own]
+    dataset: ImageDataset = build("data", OmegaConf.masked_copy(node, others), ImageDataset)
     return dataset
 
 
