@@ -57,7 +57,12 @@ def test_several_trainings_in_one_process_leave_nothing_behind(
     done = train("trainer.max_epochs=1", "name=other")
     accuracy = Run(next(done.folder.glob("outputs/other/*"))).load_metrics()["test/accuracy"]
     assert first.load_metrics()["test/accuracy"] == accuracy
+    capsys.readouterr()
+    before = state()
     model = fmnist.load(first)
+    assert capsys.readouterr() == ("", "")
+    assert state() == before
+    assert repr(first) == f"Run({str(first.folder)!r})"
     assert all(each.label in model.classes for each in model.predict(synthetic.make(5, seed=0, black=True)[0]))
 
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from fmnist.data.info import FASHION_MNIST
@@ -10,6 +11,11 @@ def cells(table: str) -> dict[str, list[str]]:
     """The numbers of each line by the name at its beginning."""
     split = (line.rsplit(maxsplit=3) for line in table.splitlines() if line.strip(" ─━╴╶-"))
     return {name.strip(): numbers for name, *numbers in split}
+
+
+def test_table_is_text_in_a_notebook_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert class_table(torch.eye(10).long(), CLASSES).count("100.00") == 11
 
 
 def test_class_table_has_correct_total_and_percentage_of_each_class_and_of_all() -> None:

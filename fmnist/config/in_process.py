@@ -63,6 +63,7 @@ def state_kept() -> Iterator[None]:
     deterministic, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     formatted, hydra = warnings.formatwarning, GlobalHydra.instance().hydra
     with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm, where Lightning is imported
         try:
             yield
         finally:

@@ -77,6 +77,22 @@ def to_terminal(*, errors_only: bool = False) -> None:
         logger.handlers = [_TerminalHandler(logging.ERROR if errors_only else logging.NOTSET)]
 
 
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning from telling what it chooses, and from warnings that the user can do nothing about."""
+    levels = [(logger, logger.level) for logger in (LIGHTNING, logging.getLogger("lightning.fabric"))]
+    for logger, _ in levels:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in IGNORED_WARNINGS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+
+
 def show_any_text() -> None:
     """Let streams show a character that they haven't got, as in a terminal that isn't UTF-8, by similar ones."""
     codecs.register_error("similar", _similar)

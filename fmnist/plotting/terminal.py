@@ -15,7 +15,7 @@ WIDTH = 80
 def as_text(table: Table, width: int = WIDTH) -> str:
     """Return the table without colours, empty lines and spaces at the ends of lines."""
     text = io.StringIO()
-    Console(file=text, width=width, color_system=None).print(table)
+    Console(file=text, width=width, color_system=None, force_jupyter=False).print(table)  # which would show it there
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from fmnist.config.logs import quiet_lightning
 from fmnist.config.restore import restore
 from fmnist.plotting.terminal import printable
 from fmnist.predict.formats import Prediction
@@ -31,9 +32,9 @@ class Predictor:
 
     def __init__(self, file: Path, accelerator: str) -> None:
         config, self.classifier, self.dataset, self.calibrator = restore(file, accelerator)
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         try:
-            self.fabric = Fabric(accelerator=accelerator, devices=1, precision=config.trainer.precision)
+            with quiet_lightning():
+                self.fabric = Fabric(accelerator=accelerator, devices=1, precision=config.trainer.precision)
         except (ValueError, RuntimeError, ImportError) as error:
             raise ValueError(f"accelerator={accelerator}: {' '.join(str(error).split())}") from error
         self.file = file

@@ -32,7 +32,8 @@ class Model:
     """
 
     def __init__(self, checkpoint: Path, accelerator: str = "auto") -> None:
-        self._predictor = Predictor(checkpoint, accelerator)
+        with torch.random.fork_rng([]):  # a network draws random weights before it is restored
+            self._predictor = Predictor(checkpoint, accelerator)
         self.checkpoint = checkpoint
         self.dataset = self._predictor.dataset
         """The facts of the dataset that the network was trained on."""

@@ -45,6 +45,9 @@ class Run:
         self.last_checkpoint = folder / "checkpoints" / "last.ckpt"
         self.previous_checkpoint = folder / "checkpoints" / "previous.ckpt"  # the last but one
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
     @property
     def chosen_checkpoint(self) -> Path:
         """The best checkpoint by the monitored metric, or the last one if nothing was monitored."""
