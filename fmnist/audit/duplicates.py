@@ -1,6 +1,7 @@
 """Exact and near duplicates among images, by their pixels."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ class Pairs(NamedTuple):
     """Of their pixels, from -1 to 1."""
 
 
-class Duplicates(NamedTuple):
+@dataclass(frozen=True)
+class Duplicates:
     """The images (D) that have an earlier copy, in rising order."""
 
     index: Tensor
@@ -60,17 +62,16 @@ def find_duplicates(images: Tensor, threshold: float, first_part: int) -> Duplic
     for later, opposite, earlier in order:
         if later not in leader and earlier not in leader:
             leader[later] = earlier, -opposite
-    rows = []
+    found = {}
     for index, copy in enumerate(original.tolist()):
         kept, correlation = leader.get(copy, (copy, 1.0))
         if kept != index:
-            rows.append((index, kept, correlation, kept == copy))
-    index, copy_of, correlation, exact = zip(*rows, strict=True) if rows else ((), (), (), ())
+            found[index] = kept, correlation, kept == copy
     return Duplicates(
-        torch.tensor(index, dtype=torch.long),
-        torch.tensor(copy_of, dtype=torch.long),
-        torch.tensor(correlation),
-        torch.tensor(exact, dtype=torch.bool),
+        torch.tensor([*found], dtype=torch.long),
+        torch.tensor([kept for kept, _, _ in found.values()], dtype=torch.long),
+        torch.tensor([correlation for _, correlation, _ in found.values()]),
+        torch.tensor([exact for _, _, exact in found.values()], dtype=torch.bool),
         across_parts(original, first, second, first_part),
     )
 
@@ -109,7 +110,8 @@ def standardised(images: Tensor) -> Tensor:
     """
     pixels = images.flatten(1).float()
     pixels -= pixels.mean(dim=1, keepdim=True)
-    return pixels / pixels.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    pixels /= pixels.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    return pixels
 
 
 def near_pairs(images: Tensor, threshold: float) -> Pairs:
@@ -145,8 +147,8 @@ def bound_coordinates(images: Tensor) -> Tensor:
     size = min(COMPONENTS, *sample.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        basis = torch.pca_lowrank(sample, q=size, center=False)[2]
-    basis = torch.linalg.qr(basis)[0]
+        found = torch.pca_lowrank(sample, q=size, center=False)[2]
+    basis, _ = torch.linalg.qr(found)
     parts = []
     for part in images.split(CHECKED):
         pixels = standardised(part)

@@ -24,7 +24,8 @@ class Images(NamedTuple):
     """Split and index of each in the dataset itself."""
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """A line of a table. Its fields are the columns."""
 
     split: str
@@ -34,7 +35,8 @@ class Row(NamedTuple):
     score: float
 
 
-class DuplicateRow(NamedTuple):
+@dataclass(frozen=True)
+class DuplicateRow:
     """A line of the table of duplicates: an image, and the earlier image that it is a copy of."""
 
     split: str
@@ -104,7 +106,9 @@ class Findings:
     def duplicate_rows(self) -> list[DuplicateRow]:
         """Return the images that are copies of an earlier one, those of test images first."""
         rows = []
-        for index, copy, correlation, exact in zip(*(part.tolist() for part in self.duplicates[:4]), strict=True):
+        found = self.duplicates
+        columns = (found.index, found.copy_of, found.correlation, found.exact)
+        for index, copy, correlation, exact in zip(*(column.tolist() for column in columns), strict=True):
             (split, own), (copy_split, copy_own) = self.located(index), self.located(copy)
             images, others = self.images[split], self.images[copy_split]
             rows.append(

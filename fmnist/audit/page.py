@@ -4,8 +4,9 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -42,9 +43,9 @@ def write_audit(folder: Path, findings: Findings, facts: Mapping[str, str]) -> s
     outliers = {split: findings.outlier_rows(split) for split in SPLITS}
     copies = findings.duplicate_rows()
     texts = {
-        ERRORS_FILE: to_csv(Row._fields, [row for rows in errors.values() for row in rows]),
-        "duplicates.csv": to_csv(DuplicateRow._fields, copies),
-        "outliers.csv": to_csv(Row._fields, [row for rows in outliers.values() for row in rows]),
+        ERRORS_FILE: to_csv(Row, [row for rows in errors.values() for row in rows]),
+        "duplicates.csv": to_csv(DuplicateRow, copies),
+        "outliers.csv": to_csv(Row, [row for rows in outliers.values() for row in rows]),
         PAGE_FILE: page(findings, errors, outliers, copies, facts),
     }
     for name, text in texts.items():
@@ -52,11 +53,12 @@ def write_audit(folder: Path, findings: Findings, facts: Mapping[str, str]) -> s
     return summary(findings, errors, copies)
 
 
-def to_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def to_csv(kind: type[Row] | type[DuplicateRow], rows: Sequence[Row] | Sequence[DuplicateRow]) -> str:
+    """Return a table whose columns are the fields of its rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerow([field.name for field in fields(kind)])
+    writer.writerows(astuple(row) for row in rows)
     return text.getvalue()
 
 
