@@ -150,9 +150,11 @@ def read_images(datamodule: ImageDataModule) -> dict[str, Images]:
 
 def describe(cfg: DictConfig, given: Settings) -> dict[str, str]:
     """Return what the findings come from, by name."""
+    epochs, steps = cfg.trainer.max_epochs, cfg.trainer.max_steps
+    length = f"{epochs} epochs" if epochs and epochs > 0 else f"{steps} steps"
     return {
         "network": str(cfg.model.get("name") or str(cfg.model.get("_target_")).rpartition(".")[2]),
-        "trainings": f"{given.folds}, of {cfg.trainer.max_epochs} epochs each",
+        "trainings": f"{given.folds}, of {length} each",
         "seed": str(given.seed),
         "near duplicates": f"pixels with a correlation of {given.near_duplicates:g} or more",
     }
