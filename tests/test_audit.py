@@ -274,13 +274,14 @@ def test_planted_errors_and_copies_are_found(
 @pytest.mark.extras
 def test_same_seed_gives_the_same_tables(audit: RunScript, tmp_path: Path) -> None:
     pytest.importorskip("cleanlab")
+    planted(tmp_path / "data")
     for name in ("one", "two"):
-        done = audit(f"name={name}", "trainer.max_epochs=2", "near_duplicates=0.5")
+        done = audit("data.root=data", f"name={name}", "near_duplicates=0.5")
         assert done.status == 0, done.err
     one, two = (tmp_path / "outputs" / "audit" / name for name in ("one", "two"))
     for name in ("label_issues.csv", "duplicates.csv", "outliers.csv"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
-        assert len(rows_of(one / name)) > 10
+        assert rows_of(one / name)
 
 
 @pytest.mark.parametrize(
