@@ -5,6 +5,7 @@ import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -132,6 +133,8 @@ def resolved_config(cfg: DictConfig, datamodule: ImageDataModule) -> dict[str, A
     config = plain_config(cfg)
     if datamodule.root is not None:
         config["data"]["root"] = str(datamodule.root.absolute())
+    if datamodule.exclude is not None:
+        config["data"]["exclude"] = str(Path(datamodule.exclude).absolute())
     if cfg.trainer.precision == "auto":
         config["trainer"]["precision"] = hardware_precision(cfg.trainer.accelerator)
     return config

@@ -34,6 +34,7 @@ COMMANDS = {
     "tune": "fmnist.tune.main",
     "find_lr": "fmnist.find_lr",
     "show_data": "fmnist.data.show_data",
+    "audit_data": "fmnist.audit.main",
     "get_data": "fmnist.data.get_data",
 }
 """The module with the `main` of each command."""

@@ -80,6 +80,8 @@ def restore(file: Path, accelerator: str = "auto", data_root: str | None = None)
         if not isinstance(cfg.get(key), DictConfig):
             raise ValueError(f"{file}: its config has no {key}")
     cfg.trainer.accelerator = accelerator
+    if "exclude" in cfg.data:
+        cfg.data.exclude = None  # it changes training images alone, and its file may be on another machine
     if data_root is not None:
         cfg.data.root = data_root
     try:  # older versions knew one dataset, and named none

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config.keys import TrainKeys, can_change_on_resume
-from fmnist.data.datamodule import ImageDataModule
+from fmnist.data.datamodule import EXCLUDE, ImageDataModule
 from fmnist.runs.run import Run
 
 PLACE = ("accelerator", "devices", "num_nodes", "strategy")
@@ -72,6 +72,8 @@ def check_dataset(run: Run, datamodule: ImageDataModule) -> None:
     """
     known, found = run.load_record().get("dataset") or {}, datamodule.hashes
     if changed := [name for name, digest in found.items() if known.get(name, digest) != digest]:
+        if EXCLUDE in changed:
+            raise ValueError(f"{EXCLUDE}={datamodule.exclude}: changed since the run began: it can't be resumed")
         names = ", ".join(changed)
         raise ValueError(f"data.root={datamodule.root}: {names} changed since the run began: it can't be resumed")
 

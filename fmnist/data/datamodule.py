@@ -1,6 +1,7 @@
 """The LightningDataModule: the three splits, their data loaders, and the preprocessing of a batch."""
 
 import functools
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,12 @@ from fmnist.data.datasets.base import ImageDataset, Split
 from fmnist.data.info import DatasetInfo
 from fmnist.data.loader import BatchLoader
 from fmnist.data.sample_stats import Distillation, Prune, SampleStatsLoader
-from fmnist.data.splits import Share, complete
+from fmnist.data.splits import Share, complete, read_excluded
+
+log = logging.getLogger(__name__)
+
+EXCLUDE = "data.exclude"
+"""The name of the list of excluded images in `hashes`."""
 
 
 class ImageDataModule(LightningDataModule):
@@ -33,13 +39,15 @@ class ImageDataModule(LightningDataModule):
             class; 0 trains on all. A dataset with validation images of its own validates on these, unless it is 0.
         test_size: number or fraction of images that are used for tests, where the dataset has set none aside.
         split_seed: seed of their choice, apart from `seed`: runs with different seeds validate on the same images.
+        exclude: CSV file with the columns split and index, whose training images are not trained on. The index is that
+            in the dataset's own training images. Images that are validated on stay.
         prune: fraction of the training images that each epoch leaves out, mostly easy ones; see `SampleStatsLoader`.
         self_distillation: weight of the network's own predictions in the labels at the end of the training; see
             `SampleStatsLoader`.
         seed: seed of the order of the training images.
 
     Raises:
-        ValueError: if the files aren't available; if a split gets no images; if `prune` or
+        ValueError: if the files aren't available; if a split or a class gets no images; if `prune` or
             `self_distillation` is used with several processes, or `self_distillation` with mixed images.
     """
 
@@ -52,6 +60,7 @@ class ImageDataModule(LightningDataModule):
         val_size: Annotated[int, Ge(0)] | Share = 5000,
         test_size: Annotated[int, Ge(1)] | Share | None = None,
         split_seed: Annotated[int, Ge(0), Le(MAX_SEED)] = 0,
+        exclude: str | None = None,
         prune: Prune = 0.0,
         self_distillation: Distillation = 0.0,
         seed: int = 0,
@@ -69,15 +78,17 @@ class ImageDataModule(LightningDataModule):
         self.val_size = val_size
         self.test_size = test_size
         self.split_seed = split_seed
+        self.exclude = exclude
         self.prune = prune
         self.self_distillation = self_distillation
         self.seed = seed
         self.hashes: dict[str, str] = {}
-        """SHA-256 of each file or split of the dataset, after `prepare_data`."""
+        """SHA-256 of each file or split of the dataset, and of the list of excluded images, after `prepare_data`."""
         self.splits: dict[str, Split] = {}
         """Images (N, C, H, W) and labels (N) of "train", "val" and "test", after `setup`."""
         self._train_loader: BatchLoader | None = None
         self._position: dict[str, Any] | None = None
+        self._excluded: Tensor | None = None
 
     @functools.cached_property
     def dataset(self) -> DatasetInfo:
@@ -90,8 +101,12 @@ class ImageDataModule(LightningDataModule):
         return self.source.root
 
     def prepare_data(self) -> None:
-        if not self.hashes:
-            self.hashes = dict(self.source.contents.hashes)
+        if self.hashes:
+            return
+        hashes, splits = dict(self.source.contents.hashes), self.source.contents.splits
+        if self.exclude is not None:
+            self._excluded, hashes[EXCLUDE] = read_excluded(Path(self.exclude), len(splits["train"][1]))
+        self.hashes = hashes
 
     def setup(self, stage: str | None = None) -> None:
         if stage == "fit":  # each training has a loader of its own, and a position only if it is resumed
@@ -99,7 +114,12 @@ class ImageDataModule(LightningDataModule):
         if self.splits:
             return
         self.prepare_data()  # which Lightning calls in one of several processes
-        self.splits = complete(self.source.contents.splits, self.val_size, self.test_size, self.split_seed)
+        given, sizes = self.source.contents.splits, (self.val_size, self.test_size, self.split_seed)
+        self.splits = complete(given, *sizes, self._excluded)
+        if self._excluded is not None:
+            left_out = sum(len(labels) for _, labels in given.values()) - sum(len(y) for _, y in self.splits.values())
+            listed = len(self._excluded.unique())
+            log.info("data.exclude: %s of %s listed training images are left out", f"{left_out:,}", f"{listed:,}")
         assert self.dataset  # before the images go from which it may be made
         del self.source.contents
 

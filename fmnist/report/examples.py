@@ -1,14 +1,13 @@
 """Predictions of a split, those of them that a page shows, and pixels as pictures of a page."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from matplotlib import colormaps
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
+
+from fmnist.plotting.frame import data_url
 
 HEAT = 0.55  # opacity of a map over its image
 
@@ -82,10 +81,3 @@ def overlay(image: Tensor, heat: Tensor) -> Tensor:
     """Return an image (C, H, W), uint8, under a map (H, W) from 0, dark blue, to 1, yellow, as (3, H, W), uint8."""
     colours = torch.from_numpy(colormaps["viridis"](heat.numpy()))[..., :3].permute(2, 0, 1)
     return (255 * HEAT * colours + (1 - HEAT) * image).round().to(torch.uint8)
-
-
-def data_url(pixels: Tensor) -> str:
-    """Return a PNG of pixels (1, H, W) or (3, H, W), uint8, as a `data:` URL."""
-    file = io.BytesIO()
-    to_pil_image(pixels).save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""An audit of a dataset: probable label errors, duplicates and outliers."""
