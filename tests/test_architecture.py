@@ -18,6 +18,7 @@ FEATURES = {
     "run_training": {"report"},  # a training ends with its report
     "report": set(),
     "predict": set(),
+    "export": set(),
     "find_lr": set(),
     "compare": set(),
     "sweep": {"compare"},  # a sweep ends with a comparison

@@ -185,7 +185,7 @@ def test_path_that_looks_like_a_guess_is_a_path(run_script: RunScript, tmp_path:
     run_script("evaluate", "lr=0.1,seed=0").assert_refused("lr=0.1,seed=0 is not a run folder")
 
 
-@pytest.mark.parametrize("command", ["evaluate", "report", "predict", "compare"])
+@pytest.mark.parametrize("command", ["evaluate", "report", "predict", "export", "compare"])
 def test_command_without_arguments_says_how_it_is_used(command: str, run_script: RunScript) -> None:
     done = run_script(command)
     assert (done.status, done.out) == (2, "")
@@ -257,7 +257,7 @@ def test_fmnist_lists_its_commands(
     ("words", "message"),
     [
         (["trian"], "error: fmnist trian: there is no such command; did you mean train?"),
-        (["serve"], "error: fmnist serve: there is no such command; there are compare, evaluate, find-lr"),
+        (["serve"], "error: fmnist serve: there is no such command; there are compare, evaluate, export"),
         (["lr-find"], "error: fmnist lr-find: there is no such command; did you mean find-lr?"),
         (["train", "epochs=3"], "error: epochs=3: there is no such key; did you mean:  fmnist train trainer.max_ep"),
         (["find-lr", "num_training=50"], "error: num_training=50: there is no such key; did you mean:  fmnist find-lr"),
