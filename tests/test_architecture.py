@@ -19,6 +19,7 @@ FEATURES = {
     "report": set(),
     "predict": set(),
     "audit": set(),
+    "export": set(),
     "find_lr": set(),
     "compare": set(),
     "sweep": {"compare"},  # a sweep ends with a comparison

@@ -30,6 +30,7 @@ COMMANDS = {
     "evaluate": "fmnist.evaluation.main",
     "report": "fmnist.report.main",
     "predict": "fmnist.predict.main",
+    "export": "fmnist.export.main",
     "compare": "fmnist.compare.main",
     "tune": "fmnist.tune.main",
     "find_lr": "fmnist.find_lr",
@@ -38,7 +39,7 @@ COMMANDS = {
     "get_data": "fmnist.data.get_data",
 }
 """The module with the `main` of each command."""
-PATHS_KEYS = {"evaluate": "run", "report": "run", "predict": "images", "compare": "runs"}
+PATHS_KEYS = {"evaluate": "run", "report": "run", "predict": "images", "export": "run", "compare": "runs"}
 """The key of a command that takes the paths among its arguments, as in `compare.py outputs/train`."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
