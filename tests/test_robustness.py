@@ -199,7 +199,7 @@ def test_all_corruptions_of_several_runs_are_compared_in_a_new_folder(
     assert "comparable" not in page
     assert "<h3" in page
 
-    alone = run_script("robustness", "run=other", "images=20", "accelerator=cpu", "output=new/folder", "strengths=[5]")
+    alone = run_script("robustness", "run=other", "images=20", *FEW, "output=new/folder")
     assert alone.status == 0
     again = {(row["corruption"], row["strength"]): row for row in rows_of(done.folder / "new" / "folder")}
     for row in rows:
@@ -235,18 +235,14 @@ def test_network_of_nan_has_an_accuracy_and_no_confidence(finished_run: Path, ru
         ("seed=0", ["run=<run folder>", "checkpoint="]),
         ("run=nowhere", ["run=nowhere", "no such folder"]),
         ("run=[run,run]", ["run=run", "given twice"]),
-        ("run=runs/*", ["run=runs/*", "no run folder matches"]),
         ("run=run corruptions=[fog]", ["corruptions=fog", "no such corruption", "blur"]),
         ("run=run corruptions=[blurr]", ["corruptions=blurr", "did you mean blur?"]),
         ("run=run corruptions=[blur,blur]", ["corruptions=blur", "given twice"]),
         ("run=run corruptions=[]", ["corruptions=[]"]),
         ("run=run strengths=[0]", ["strengths=[0]", "greater than or equal to 1"]),
         ("run=run strengths=[1,6]", ["strengths=[1, 6]", "less than or equal to 5"]),
-        ("run=run strengths=[2.5]", ["strengths=[2.5]", "integer"]),
         ("run=run strengths=[2,2]", ["strengths=[2, 2]", "given twice"]),
-        ("run=run images=0", ["images=0"]),
         ("run=run images=201", ["images=201", "at most 200"]),
-        ("run=run seed=-1", ["seed=-1"]),
         ("run=run output=run/run.json", ["output=run/run.json", "must be a folder"]),
         ("run=run output=run/run.json/new", ["output=run/run.json/new", "is a file"]),
         ("run=run output=/proc/new", ["output=/proc/new", "can't be written"]),
