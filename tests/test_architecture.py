@@ -17,6 +17,7 @@ FEATURES = {
     "__init__": {"predict", "run_training"},  # fmnist.load and fmnist.train
     "run_training": {"report"},  # a training ends with its report
     "report": set(),
+    "robustness": set(),
     "predict": set(),
     "audit": set(),
     "export": set(),

@@ -98,7 +98,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 odd_override = st.builds("++{}={}".format, st.sampled_from(KEYS), st.sampled_from(ODD)).map(lambda word: [word])
-OTHERS = ["evaluate", "report", "predict", "compare", "show_data"]
+OTHERS = ["evaluate", "report", "robustness", "predict", "compare", "show_data"]
 
 
 @pytest.mark.usefixtures("stop")

@@ -185,7 +185,7 @@ def test_path_that_looks_like_a_guess_is_a_path(run_script: RunScript, tmp_path:
     run_script("evaluate", "lr=0.1,seed=0").assert_refused("lr=0.1,seed=0 is not a run folder")
 
 
-@pytest.mark.parametrize("command", ["evaluate", "report", "predict", "export", "compare"])
+@pytest.mark.parametrize("command", ["evaluate", "report", "robustness", "predict", "export", "compare"])
 def test_command_without_arguments_says_how_it_is_used(command: str, run_script: RunScript) -> None:
     done = run_script(command)
     assert (done.status, done.out) == (2, "")

@@ -39,7 +39,7 @@ SMALL = {
     "torchvision": ("model.name=shufflenet_v2_x0_5", "model.input_size=32"),
 }
 """What makes a large network small enough for a test."""
-TRAINED = ("model", "optimizer", "scheduler")
+TRAINED = ("model", "optimizer", "scheduler", "augment")
 """Groups whose options train, resume and are restored."""
 SHAPES = {(1, 28, 28): 10, (3, 32, 32): 100, (1, 8, 8): 2, (3, 64, 64): 1000}
 """Images and numbers of classes that a network follows."""

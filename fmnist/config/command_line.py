@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "fmnist.run_training",
     "evaluate": "fmnist.evaluation.main",
     "report": "fmnist.report.main",
+    "robustness": "fmnist.robustness.main",
     "predict": "fmnist.predict.main",
     "export": "fmnist.export.main",
     "compare": "fmnist.compare.main",
@@ -39,7 +40,14 @@ COMMANDS = {
     "get_data": "fmnist.data.get_data",
 }
 """The module with the `main` of each command."""
-PATHS_KEYS = {"evaluate": "run", "report": "run", "predict": "images", "export": "run", "compare": "runs"}
+PATHS_KEYS = {
+    "evaluate": "run",
+    "report": "run",
+    "robustness": "run",
+    "predict": "images",
+    "export": "run",
+    "compare": "runs",
+}
 """The key of a command that takes the paths among its arguments, as in `compare.py outputs/train`."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 

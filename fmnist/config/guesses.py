@@ -57,6 +57,8 @@ SAME: dict[str, str] = {
     "output": "out output_file save",
     "split": "subset dataset_split",
     "data_root": "root data_dir data_path",
+    "corruptions": "corruption perturbation perturbations",
+    "strengths": "strength severity severities level levels",
     "n_jobs": "jobs workers num_workers n_workers parallel",
     "trials": "n_trials num_trials max_trials",
     "max_seconds": "timeout seconds max_time budget",

@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 from torch.nn import functional
 
+from fmnist.data.distort import distort
 from fmnist.data.mix import between, mix, outside_rectangles, sample_beta
 
 Alpha = Annotated[float, Ge(0), Le(100)]  # of Beta(alpha, alpha); with 100 nearly all pairs are mixed half and half
@@ -28,6 +29,8 @@ class Augmentation:
             like the background. It is the same as a random crop after padding by `shift`.
         erase: probability that a rectangle is blackened: 2% to 33% of the area, aspect ratio 0.3 to 3.3.
             Source: Zhong et al., Random Erasing, https://arxiv.org/abs/1708.04896
+        distort: fraction of the images of a batch that get each kind of random distortion: rotation and size, blur,
+            brightness, contrast, inversion, noise. Their strengths are in `fmnist.data.distort`; values are 0 to 255.
         alternate: flip each image in every other epoch instead of at random, so that any two consecutive epochs show it
             both ways. Each epoch flips about half of the images; it requires flip=0.5.
             Source: Jordan, 94% on CIFAR-10 in 3.29 Seconds, https://arxiv.org/abs/2404.00498, section 3.6
@@ -38,8 +41,8 @@ class Augmentation:
             kept is drawn from Beta(alpha, alpha). 0 is off. With both, each batch takes one of the two at random.
             Source: Yun et al., CutMix, https://arxiv.org/abs/1905.04899
         mix: probability that an image is mixed, if mixup or CutMix is on.
-        until: fraction of the epochs that shift, erase and mix. Later epochs only flip, so that the training ends on
-            images like those of the test.
+        until: fraction of the epochs that shift, distort, erase and mix. Later epochs only flip, so that the training
+            ends on images like those of the test.
             Source: He et al., Data Augmentation Revisited, https://arxiv.org/abs/1909.09148
 
     Raises:
@@ -49,6 +52,7 @@ class Augmentation:
     flip: Probability = 0.0
     shift: Shift = 0
     erase: Probability = 0.0
+    distort: Probability = 0.0
     alternate: bool = False
     mixup: Alpha = 0.0
     cutmix: Alpha = 0.0
@@ -77,7 +81,7 @@ class Augmentation:
     def __call__(
         self, images: Tensor, generator: torch.Generator | None = None, flipped: Tensor | None = None
     ) -> Tensor:
-        """Return flipped, shifted and erased images, of the same shape and dtype.
+        """Return flipped, shifted, distorted and erased images, of the same shape and dtype.
 
         Args:
             images: (N, C, H, W), of any dtype.
@@ -86,6 +90,9 @@ class Augmentation:
         """
         if self.flip or self.shift:
             images = self._flip_and_shift(images, generator, flipped)
+        if self.distort:
+            distorted = distort(images.float(), self.distort, generator)
+            images = (distorted if images.is_floating_point() else distorted.round_()).to(images.dtype)
         if self.erase:
             images = self._erase(images, generator)
         return images
