@@ -526,7 +526,7 @@ def test_a_network_of_colour_images_is_evaluated_and_predicts_from_its_file(
     assert '<th scope="row">good</th>' in page
     (result,) = (line for line in done.out.splitlines() if line.startswith("test: "))
     evaluated = run_script("evaluate", f"run={done.run}")
-    assert evaluated.out.splitlines()[-1] == result
+    assert result in evaluated.out.splitlines()
     predicted = run_script("predict", f"run={done.run}", "images=photos/*/*.png", "format=csv", "top=1")
     rows = list(csv.DictReader(io.StringIO(predicted.out)))
     right = sum(Path(row["file"]).parent.name == row["class_1"] for row in rows)

@@ -40,7 +40,7 @@ def test_wheel_holds_the_package_with_its_configs_and_nothing_else(wheel: Path) 
         assert "fmnist = fmnist.config.command_line:main" in archive.read(entry_points).decode()
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     configs = {f"fmnist/{name}" for name in files_below("conf", ".yaml")}
-    assert found == files_below("fmnist", ".py", ".html") | configs
+    assert found == files_below("fmnist", ".py", ".html", ".md") | configs
 
 
 def test_help_names_the_installed_command(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fmnist.audit.findings import DuplicateRow, Findings, Row
 from fmnist.audit.labels import frequent_pairs
-from fmnist.plotting.frame import data_url, percent, render
+from fmnist.plotting.frame import percent, render
+from fmnist.plotting.tiles import data_url
 from fmnist.runs.files import atomic_write
 
 PAGE_FILE = "audit.html"

@@ -12,7 +12,7 @@ from torch.nn import functional
 from fmnist.training.metrics import calibration
 
 COLDEST, HOTTEST = 0.01, 100.0
-"""Bounds of the temperature, which has none where all predictions are right, or all are guesses."""
+"""Bounds of the temperature, which has none where all predictions are guesses."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,22 @@ class Calibrator:
         """Return the calibrator for logits (N, K) and labels (N) of images that the network wasn't trained on.
 
         None where a logit isn't finite. Source: Guo et al., On Calibration of Modern Neural Networks, section 4.2,
-        https://arxiv.org/abs/1706.04599
+        https://arxiv.org/abs/1706.04599. The label counts (N + 1) / (N + K) and the other classes the rest, so that a
+        few images that are all right don't make the network certain. Source: Platt, Probabilistic Outputs for Support
+        Vector Machines, 1999, section 2.2.
         """
         if not len(logits) or not logits.isfinite().all():
             return None
         logits, labels = logits.double(), labels.long()
+        count, classes = logits.shape
         log_temperature = torch.zeros((), dtype=torch.double, requires_grad=True)
         lbfgs = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
         bounds = math.log(COLDEST), math.log(HOTTEST)
 
         def closure() -> Tensor:
             lbfgs.zero_grad()
-            loss = functional.cross_entropy(logits / log_temperature.clamp(*bounds).exp(), labels)
+            scaled = logits / log_temperature.clamp(*bounds).exp()
+            loss = functional.cross_entropy(scaled, labels, label_smoothing=classes / (count + classes))
             loss.backward()
             return loss
 

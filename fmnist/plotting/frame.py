@@ -1,15 +1,11 @@
 """Templates and values as HTML pages that load nothing."""
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from fmnist.plotting.style import RIGHT, WRONG, to_svg
 
@@ -42,10 +38,3 @@ def svg(figure: Figure, size: tuple[float, float] | None = None) -> Markup:
     if size:
         figure.set_size_inches(size)
     return Markup(to_svg(figure))  # nosec B704 (matplotlib's text, escaped by it)
-
-
-def data_url(pixels: Tensor) -> str:
-    """Return a PNG of pixels (1, H, W) or (3, H, W), uint8, as a `data:` URL."""
-    file = io.BytesIO()
-    to_pil_image(pixels).save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,5 +1,7 @@
 """Many small images as one picture."""
 
+import base64
+import io
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from fmnist.plotting.style import DPI, FONT_SIZE, INK, RIGHT, SMALL_FONT_SIZE, WRONG, new_figure, styled
@@ -123,3 +126,10 @@ def _zoom(images: Tensor, size: int) -> int:
 def _text_width(lines: Sequence[str], font_size: float) -> int:
     """Return an upper bound in pixels: DejaVu Sans needs 0.5 to 0.6 of its size for a letter of a class name."""
     return round(0.62 * font_size * DPI / 72 * max(map(len, lines), default=0))
+
+
+def data_url(pixels: Tensor) -> str:
+    """Return a PNG of pixels (1, H, W) or (3, H, W), uint8, as a `data:` URL."""
+    file = io.BytesIO()
+    to_pil_image(pixels).save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -7,7 +7,7 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
-from fmnist.plotting.frame import data_url
+from fmnist.plotting.tiles import data_url
 
 HEAT = 0.55  # opacity of a map over its image
 
