@@ -29,7 +29,7 @@ TRAIN = [
     (["+trainer.max_epoch=3"], ["trainer.max_epoch", "max_epochs"]),
     (["+optimzer.lr=0.1"], ["optimzer: there is no such key; did you mean optimizer"]),
     (["model=mlp", "model.channels=[3]"], ["model.channels", "model.hidden"]),
-    (["model=null"], ["model=null: there is no such option", "cnn"]),
+    (["model=null"], ["model=null: there is no such option", "cnn", "wide_resnet"]),
     (["monitor=val/acuracy"], ["monitor=val/acuracy", "val/accuracy"]),
     (["monitor=test/accuracy"], ["monitor=test/accuracy", "validation"]),
     (["-m", "model.dropuot=0.1,0.2"], ["model.dropuot", "did you mean model.dropout"]),
@@ -211,7 +211,7 @@ def test_commands_refuse(run_script: RunScript, command: list[str], fragments: l
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_missing_is_refused(run_script: RunScript) -> None:
-    assert_one_line(run_script("train", "trainer=ddp"), "trainer", "gpu")
+    assert_one_line(run_script("train", "trainer=ddp"), "trainer.accelerator=gpu", "no GPU", "trainer=cpu")
 
 
 def test_data_that_no_source_has_is_refused(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,8 @@ def explain_key(key: str, command: str, *, appended: bool) -> str:
 
 def no_option(group: str, option: str) -> str:
     """Return the message for an option that a group doesn't have, with the nearest ones."""
-    libraries = [name for name in BY_NAME if name in options(group)] if group == "model" else []
+    may_be_name = group == "model" and option != "null" and not {*BY_NAME} & {*nearest(option, options(group))}
+    libraries = [name for name in BY_NAME if name in options(group)] if may_be_name else []
     by_name = " or ".join(f"model={library} model.name={option}" for library in libraries)
     hint = f"; a network by its name is {by_name}" if by_name else ""
     return f"{group}={option}: there is no such option{did_you_mean(option, options(group))}{hint}"

@@ -47,6 +47,8 @@ def build_trainer(
         raise ValueError(
             f"trainer.max_epochs={json.dumps(node.max_epochs)}: the schedule needs an end: set it, or trainer.max_steps"
         )
+    if node.accelerator == "gpu" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise ValueError("trainer.accelerator=gpu: torch finds no GPU on this machine; trainer=cpu trains without one")
     strategy = choose_strategy(node)
     del node.strategy
     cuda = node.accelerator in GPU and torch.cuda.is_available()
