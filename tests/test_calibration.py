@@ -112,6 +112,7 @@ def test_a_run_keeps_its_calibration_and_every_command_uses_it(train: RunScript,
     page = (run / "report.html").read_text()
     assert f"temperature of {metrics['temperature']:.2f}" in " ".join(page.split())
     assert "Prediction sets" in page
+    assert f"expected calibration error {100 * metrics['test']['error_calibrated']:.2f} %" in page
     again = run_script("evaluate", f"run={run}", "accelerator=cpu")
     assert line in again.out
     both = run_script("evaluate", f"run={run}", "accelerator=cpu", "tta=flip")

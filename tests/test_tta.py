@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fmnist.config.build import build_datamodule
 from fmnist.config.restore import restore
+from fmnist.evaluation.calibration import Calibrator, calibration_line, calibration_metrics
 from fmnist.evaluation.tta import TestTimeAugmentation as AugmentedNetwork  # pytest would collect a Test*
 from fmnist.evaluation.tta import augmented, average_predictions
 from fmnist.runs import checkpoints
@@ -85,6 +86,22 @@ def expected_line(runs: list[Path], *, flip: bool) -> str:
     return f"loss {loss:.4f}, accuracy {(mean.argmax(1) == labels).float().mean():.2%}"
 
 
+def expected_calibration(run: Path) -> str:
+    """Return what evaluate logs on the calibration with mirror images, whose temperature is one of its own."""
+    config, classifier, dataset, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
+    datamodule = build_datamodule(config)
+    datamodule.setup()
+    logits = {}
+    for split in ("val", "test"):
+        images, _ = datamodule.splits[split]
+        with torch.no_grad():
+            both = [classifier.network.eval()(dataset.normalise(copy)).softmax(1) for copy in (images, images.flip(-1))]
+        logits[split] = torch.stack(both).mean(0).log()
+    calibrator = Calibrator.fit(logits["val"], datamodule.splits["val"][1])
+    assert calibrator is not None
+    return calibration_line(calibrator, calibration_metrics(calibrator, logits["test"], datamodule.splits["test"][1]))
+
+
 def test_evaluate_logs_augmented_and_ensemble_results(runs: list[Path], run_script: RunScript) -> None:
     one, both = str(runs[0]), f"[{runs[0]},{runs[1]}]"
     pattern = f"{runs[0].parent}/*"  # also matches outputs/, which is no run folder
@@ -101,6 +118,7 @@ def test_evaluate_logs_augmented_and_ensemble_results(runs: list[Path], run_scri
         (both, "none"): f"test: {expected_line(runs, flip=False)} (mean of 2 runs)",
         (both, "flip"): f"test: {expected_line(runs, flip=True)} (mean of 2 runs; test-time augmentation flip)",
     }
+    assert expected_calibration(runs[0]) in lines[one, "flip"]
     accuracy = results[one, "none"].split(", ")[1]
     assert f"test of {one}/checkpoints/best.ckpt: {accuracy}" in lines[both, "none"]
 

@@ -24,7 +24,7 @@ SPLITS = {"train": "training", "test": "test"}
 
 
 class Picture(NamedTuple):
-    """An image of the page, or two beside each other."""
+    """An image of the page, or two side by side."""
 
     urls: Sequence[str]
     title: str
@@ -153,7 +153,7 @@ def pictures(images: Tensor, chosen: Sequence[int], rows: Sequence[Row], score: 
 
 
 def copy_pictures(findings: Findings, copies: Sequence[DuplicateRow], chosen: Sequence[int]) -> list[Picture]:
-    """Return the most similar of some pairs, beside each other."""
+    """Return the most similar of some pairs, side by side."""
     found = []
     for place in sorted(chosen, key=lambda place: -copies[place].score)[:SHOWN]:
         row = copies[place]

@@ -180,7 +180,7 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "test")
         metrics |= result.for_json()
         log_evaluation(metrics.get("checkpoint", "the network"), result)
-        if calibrator is not None:
+        if calibrator is not None and result.logits.isfinite().all():
             labels = training.datamodule.splits["test"][1][: len(result.logits)]
             metrics["calibration"]["test"] = values = calibration_metrics(calibrator, result.logits, labels)
             log.info("%s", calibration_line(calibrator, values))
