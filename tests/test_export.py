@@ -83,7 +83,7 @@ def network_of(run: Path) -> Callable[[], Tensor]:
     """Returns the probabilities of the test images by the network in float32 and its calibration."""
 
     def probabilities() -> Tensor:
-        _, classifier, dataset, calibrator = restore(run / "checkpoints" / "best.ckpt", "cpu")
+        _, classifier, dataset, calibrator, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
         assert calibrator is not None
         with torch.inference_mode():
             return calibrator.probabilities(classifier.network.eval()(dataset.normalise(PIXELS)))

@@ -71,7 +71,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     classes = predictor.dataset.classes
     if options.top > len(classes):
         raise ValueError(f"top={options.top}: must be at most {len(classes)}, the number of classes")
-    predictor.marks(torch.zeros(0, len(classes)), options.coverage)  # refuses before any output is written
+    predictor.check_coverage(options.coverage)
     if predictor.calibrator is None:
         log.warning("the probabilities are not calibrated: %s", NOT_CALIBRATED)
     classifier = FileClassifier(predictor, options.top, options.batch_size, options.coverage, options.min_confidence)
