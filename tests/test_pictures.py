@@ -25,7 +25,6 @@ from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
 from fmnist.training.callbacks import pictures
 from fmnist.training.callbacks.pictures import Pictures
-from fmnist.training.metric_names import metric_names
 from fmnist.training.tensorboard import hyperparameters
 
 CLASSES = FASHION_MNIST.classes
@@ -94,7 +93,7 @@ def test_charts_show_training_with_validation_and_all_classes(drawn: list[Any]) 
     assert lines["loss"] == [["train/loss"], ["val/loss"]]
     assert lines["accuracy"] == [["train/accuracy"], ["val/accuracy"]]
     assert lines["validation"] == [[f"val_accuracy_per_class/{name}"] for name in CLASSES]
-    assert lines["training"] == [[name] for name in metric_names("train", CLASSES)[2:]]
+    assert lines["training"] == [[f"train_accuracy_per_class/{name}"] for name in CLASSES]
 
 
 def test_projector_has_a_row_an_image_and_names_for_each_point(drawn: list[Any], data_root: Path) -> None:
