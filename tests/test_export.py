@@ -24,10 +24,12 @@ from fmnist.config import build, instantiate
 from fmnist.config.help import options
 from fmnist.config.restore import restore
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
+from fmnist.evaluation.robustness import Robustness, Scores
 from fmnist.export import card, check, describe, exporter, files, folder, latency, quantize, usage
 from fmnist.export.graph import PixelsToProbabilities
 from fmnist.models import CNN
 from fmnist.runs import checkpoints
+from fmnist.runs.files import sha256
 
 IMAGES, LABELS = synthetic.make(synthetic.TEST, seed=1)  # the test split of the run
 PIXELS = IMAGES[:, None]
@@ -281,7 +283,7 @@ def test_model_card_has_the_metadata_of_hubs_and_the_results(exported: Path, run
     values = json.loads((run / "metrics.json").read_text())["calibration"]["test"]
     assert f"| test | with | {values['error_calibrated']:.2%} | {values['loss_calibrated']:.4f} |" in loaded.text
     for name, facts in config["files"].items():
-        assert facts["sha256"] == describe.sha256(exported / name)
+        assert facts["sha256"] == sha256(exported / name)
         assert facts["sha256"] in loaded.text
 
 
@@ -575,6 +577,7 @@ def made_up_card(**changes: Any) -> card.Card:
         "parameters": 7,
         "record": {},
         "metrics": {},
+        "robustness": None,
         "files": [describe.ExportedFile("model.onnx", "onnxruntime", 1000, "0" * 64, 0.9, 1e-6, {})],
         "confusion": torch.eye(10, dtype=torch.long) * 9 + torch.eye(10, dtype=torch.long).roll(1, 1),
         "notes": ["a note"],
@@ -590,6 +593,47 @@ def test_card_names_the_most_frequent_mistakes_and_the_dataset_of_the_hub() -> N
     assert "- zalando-datasets/fashion_mnist" in text
     assert "1 of 10 images of T-shirt/top are taken for Trouser." in text
     assert "| all | 90 | 100 | 90.00% | 82.56% to 94.48% |" in text
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("complete", [True, False])
+def test_card_has_the_robustness_or_the_command_that_measures_it(complete: bool) -> None:
+    pytest.importorskip("huggingface_hub")
+    text = card.model_card(made_up_card())
+    assert "Not measured. `python scripts/robustness.py run=<run folder>` measures it before the export." in text
+    corrupted = {
+        ("noise", 1): Scores(0.75, 0.0, 1.0),
+        ("noise", 2): Scores(0.5, 0.5, 1.0),
+        ("<b>", 1): Scores(0.25, None, None),
+        ("<b>", 2): Scores(0.25, None, None),
+    }
+    measured = Robustness("run", "0", True, 2000, 3, complete, Scores(0.9, 0.125, 0.8), corrupted)
+    text = card.model_card(made_up_card(robustness=measured))
+    assert "Accuracy and expected calibration error on 2,000 test images, corruptions of seed 3" in text
+    for row in ("clean | 90.00% | 12.50%", "noise | 62.50% | 25.00%", "&lt;b&gt; | 25.00% | -"):
+        assert f"| {row} |" in text
+    assert "| mean of corruptions | 43.75% | - |" in text
+    assert ("not comparable" in text) is not complete
+    assert "Robustness to other corruptions" in text
+
+
+@pytest.mark.extras
+def test_export_takes_the_robustness_of_its_checkpoint_alone(run: Path, run_script: RunScript, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    copy = shutil.copytree(run, tmp_path / "measured")
+    scores = Scores(0.5, 0.25, 0.75)
+    for number, (name, warned) in enumerate([("best", False), ("last", True)]):
+        digest = sha256(copy / "checkpoints" / "best.ckpt")
+        measured = Robustness("run", digest, True, 20, 0, True, scores, {("noise", 1): scores})
+        content = {"images": 20, "seed": 0, "all_corruptions": True, "runs": [measured.to_dict()]}
+        (copy / "robustness.json").write_text(json.dumps(content))
+        words = (str(copy / "checkpoints" / f"{name}.ckpt"), "format=safetensors", "check=random")
+        done = run_script("export", *words, f"output=out{number}")
+        assert done.status == 0
+        assert ("left out of the model card" in done.err) is warned
+        text = (tmp_path / f"out{number}" / "README.md").read_text()
+        assert ("| noise | 50.00% | 25.00% |" in text) is not warned
+        assert ("Not measured. `" in text) is warned
 
 
 @pytest.mark.extras

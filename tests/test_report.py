@@ -134,7 +134,7 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path) -> None:
     headings = [section.one("h2").text for section in sections]
     assert headings == [
         *("Result", "Weaknesses", "Training curves", "Classes", "Confusion matrix", "Most confused pairs"),
-        *("Most confident mistakes", "Calibration", "Filters and activation maps", "Grad-CAM", "Layers"),
+        *("Most confident mistakes", "Calibration", "Robustness", "Filters and activation maps", "Grad-CAM", "Layers"),
         *("Config", "Record"),
     ]
     links = [(link.text, link.attributes["href"]) for link in html.one("nav").all("a")]
@@ -289,6 +289,23 @@ def test_a_network_that_has_diverged_is_reported(run: Path, report: Callable[...
     assert "The outputs for 200 of 200 images are not finite" in html.one("section", id="weaknesses").text
     assert not html.all("section", id="calibration")
     assert "Loss nan." in html.text
+
+
+def test_prediction_sets_of_each_class_by_value(run: Path) -> None:
+    found = {"a": ((0.9, 1.25), (0.97, 2.0)), "b": ((0.5, 1.0), (0.8, 1.5)), "c": ((0.95, 1.0), (0.9, 1.0))}
+    sets = [{"classes": [(name, *values[place]) for name, values in found.items()]} for place in range(2)]
+    assert page.set_rows(sets) == [
+        ["b", "50.0%", "1.00", "80.0%", "1.50"],
+        ["c", "95.0%", "1.00", "90.0%", "1.00"],
+        ["a", "90.0%", "1.25", "97.0%", "2.00"],
+    ]
+    for count, shown in ((20, 20), (21, 10)):
+        many = {"classes": [(str(place), 1 - place / 100, 1.0) for place in range(count)]}
+        assert [row[0] for row in page.set_rows([many])] == [str(count - 1 - place) for place in range(shown)]
+    details = read(run).one("section", id="calibration").one("details")
+    headings = [cell.text for cell in details.one("thead").all("th")]
+    assert headings == ["class", "chosen 90.0%", "size", "chosen 95.0%", "size", "chosen 99.0%", "size"]
+    assert sorted(row[0] for row in table_of(details)) == sorted(CLASSES)
 
 
 def test_interval_and_class_metrics_by_value() -> None:

@@ -12,8 +12,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from fmnist.config.keys import affects_result
-from fmnist.config.overrides import key_of
+from fmnist.config.overrides import key_of, program
 from fmnist.data.info import DatasetInfo
+from fmnist.evaluation.robustness import Robustness, Scores
 from fmnist.export.describe import PUBLISHED, ExportedFile
 from fmnist.export.usage import example_of
 from fmnist.plotting.terminal import printable
@@ -31,6 +32,7 @@ class Card:
         about: see `describe`.
         parameters: their number.
         record, metrics: run.json and metrics.json of the run, in which anything may be missing.
+        robustness: of the checkpoint; None if it wasn't measured.
         files: the exported files.
         confusion: counts (K true, K predicted) of the test images; None where they weren't measured.
         notes: sentences about precision, temperature and comparison.
@@ -41,6 +43,7 @@ class Card:
     parameters: int
     record: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    robustness: Robustness | None
     files: Sequence[ExportedFile]
     confusion: Tensor | None
     notes: Sequence[str]
@@ -123,6 +126,8 @@ def body(card: Card) -> str:
         "confused": [] if card.confusion is None else list(pairs(card.confusion, card.dataset.classes)),
         "recorded": recorded_accuracies(card.metrics),
         "calibration": list(calibration_rows(card.metrics.get("calibration"))),
+        "robustness_rows": [] if card.robustness is None else robustness_rows(card.robustness),
+        "program": program,
         "percent": lambda value: f"{value:.2%}",
         "SHOWN": SHOWN,
     }
@@ -214,6 +219,12 @@ def calibration_rows(values: Any) -> Iterator[tuple[str, str, float, float]]:
             error, loss = measured.get(f"error{suffix}"), measured.get(f"loss{suffix}")
             if isinstance(error, float) and isinstance(loss, float):
                 yield split, which, error, loss
+
+
+def robustness_rows(robustness: Robustness) -> list[tuple[str, Scores]]:
+    """Return names and scores: of the clean images, of each corruption as means over its strengths, and their mean."""
+    corrupted = [(name, robustness.mean(name)) for name in robustness.corruptions]
+    return [("clean", robustness.clean), *corrupted, ("mean of corruptions", robustness.mean())]
 
 
 def plain(value: object) -> str:

@@ -21,6 +21,7 @@ from fmnist.data.idx import DataUnavailableError
 from fmnist.data.sources import check_root
 from fmnist.evaluation.inspection import count_parameters
 from fmnist.evaluation.measure import measure
+from fmnist.evaluation.robustness import Robustness, read_robustness
 from fmnist.export.card import Card, model_card
 from fmnist.export.check import Reference, random_images
 from fmnist.export.describe import describe
@@ -29,12 +30,13 @@ from fmnist.export.files import PACKAGES, Format, need
 from fmnist.export.folder import check_output, new_folder
 from fmnist.export.graph import Layout, PixelsToProbabilities
 from fmnist.export.quantize import calibration_images
-from fmnist.runs.files import atomic_write
+from fmnist.runs.files import atomic_write, if_readable
 from fmnist.runs.latest import CHECKPOINT_SUFFIX, OUTPUTS, named_run
 from fmnist.runs.run import Run
 
 log = logging.getLogger(__name__)
 
+CARD = "the model card"
 EXPORTS = OUTPUTS / "export"
 FLOAT32 = ("32", "32-true")
 NOT_CALIBRATED = (
@@ -104,9 +106,9 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     with new_folder(output) as folder:
         training = None if options.quantize is None or images.training is None else calibration_images(images.training)
         written = exporter.write(folder, formats, training)
-        record, metrics = recorded(run)
+        known = recorded(run, file)
         confusion = confusion_of(reference, images.labels, len(dataset.classes))
-        card = Card(description, dataset, count_parameters(model), record, metrics, written, confusion, notes)
+        card = Card(description, dataset, count_parameters(model), *known, written, confusion, notes)
         atomic_write(folder / "README.md", model_card(card))
     log.info("exported: %s", output)
 
@@ -192,13 +194,10 @@ def confusion_of(reference: Reference, labels: Tensor | None, classes: int) -> T
     return torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def recorded(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return run.json and metrics.json of a run; nothing of one that is damaged, with a warning."""
-    found = []
-    for load in (run.load_record, run.load_metrics):
-        try:
-            found.append(load())
-        except (OSError, ValueError) as error:
-            log.warning("left out of the model card: %s", error)
-            found.append({})
-    return found[0], found[1]
+def recorded(run: Run, file: Path) -> tuple[dict[str, Any], dict[str, Any], Robustness | None]:
+    """Return run.json, metrics.json and the robustness of a checkpoint; nothing of what is missing.
+
+    Of what is damaged, or of another checkpoint, a warning tells that it is left out.
+    """
+    record, metrics = if_readable(run.load_record, CARD), if_readable(run.load_metrics, CARD)
+    return record or {}, metrics or {}, if_readable(lambda: read_robustness(run, file), CARD)

@@ -39,6 +39,7 @@ class Run:
         self.metrics_file = folder / "metrics.json"
         self.history_file = folder / "metrics.csv"
         self.report_file = folder / "report.html"
+        self.robustness_file = folder / "robustness.json"
         self.log_file = folder / "run.log"
         self.lock_file = folder / ".lock"
         self.best_checkpoint = folder / "checkpoints" / "best.ckpt"
@@ -131,11 +132,15 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes the run, quoted for the shell and for Hydra."""
+        """The command that resumes the run."""
+        return self.command("train", "resume")
+
+    def command(self, name: str, key: str) -> str:
+        """Return a command with the run as the value of a key, quoted for the shell and for Hydra."""
         folder = str(self.folder)
         if not re.fullmatch(r"[\w/.+-]+", folder, re.ASCII):
             folder = quoted(folder)
-        return f"{program('train')} {shlex.quote(f'resume={folder}')}"
+        return f"{program(name)} {shlex.quote(f'{key}={folder}')}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
