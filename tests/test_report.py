@@ -15,6 +15,7 @@ from conftest import RunScript
 from torch import nn
 
 from fmnist.data.info import FASHION_MNIST
+from fmnist.evaluation.interval import wilson
 from fmnist.report import page
 from fmnist.report.examples import Predictions
 from fmnist.runs import checkpoints
@@ -304,7 +305,7 @@ def test_prediction_sets_of_each_class_by_value(run: Path) -> None:
         assert [row[0] for row in page.set_rows([many])] == [str(count - 1 - place) for place in range(shown)]
     details = read(run).one("section", id="calibration").one("details")
     headings = [cell.text for cell in details.one("thead").all("th")]
-    assert headings == ["class", "chosen 90.0%", "size", "chosen 95.0%", "size", "chosen 99.0%", "size"]
+    assert headings == ["class", "at 90%", "size", "at 95%", "size", "at 99%", "size"]
     assert sorted(row[0] for row in table_of(details)) == sorted(CLASSES)
 
 
@@ -318,6 +319,12 @@ def test_interval_and_class_metrics_by_value() -> None:
     assert found["rows"][0] == ("T-shirt/top", 81, 181, *(pytest.approx(x) for x in (81 / 181, 81 / 163, 162 / 344)))
     assert found["rows"][6] == ("Shirt", 0, 82, 0, 0, 0)
     assert all(math.isnan(value) for value in found["rows"][8][3:])
+
+
+def test_intervals_are_those_of_wilson() -> None:
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_grad_cam_is_of_the_predicted_and_then_of_the_true_class(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,20 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from scipy.stats import binomtest
 from torch import Tensor
 
 from fmnist.config.keys import affects_result
 from fmnist.config.overrides import key_of, program
 from fmnist.data.info import DatasetInfo
+from fmnist.evaluation.calibration import NOT_CALIBRATED
+from fmnist.evaluation.interval import wilson
 from fmnist.evaluation.robustness import Robustness, Scores
 from fmnist.export.describe import PUBLISHED, ExportedFile
 from fmnist.export.usage import example_of
 from fmnist.plotting.terminal import printable
 
+PATHS = {"data.root": "FOLDER", "data.exclude": "FILE"}
+"""What is shown of keys that tell the folders of a machine."""
 SHOWN = 100  # classes
 PAIRS = 3
 TASK = "image-classification"
@@ -128,6 +131,7 @@ def body(card: Card) -> str:
         "calibration": list(calibration_rows(card.metrics.get("calibration"))),
         "robustness_rows": [] if card.robustness is None else robustness_rows(card.robustness),
         "program": program,
+        "NOT_CALIBRATED": NOT_CALIBRATED,
         "percent": lambda value: f"{value:.2%}",
         "SHOWN": SHOWN,
     }
@@ -146,8 +150,8 @@ def command(overrides: Any) -> str | None:
     shown = []
     for override in overrides:
         key = key_of(override)
-        if key == "data.root":
-            shown.append("data.root=FOLDER")
+        if key in PATHS:
+            shown.append(f"{key}={PATHS[key]}")
         elif key == "seed" or affects_result(key):
             shown.append(override)
     return shlex.join(["python", "scripts/train.py", *shown])
@@ -173,8 +177,7 @@ def facts(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, An
 def class_rows(confusion: Tensor, classes: Sequence[str]) -> list[tuple[str, int, int, float, float]]:
     """Return name, correct, total, and the 95 % interval of the accuracy of each class and of all images.
 
-    Of many classes they are those of the least accurate ones. Source of the interval: Wilson, Probable inference, the
-    law of succession, and statistical inference, 1927.
+    Of many classes they are those of the least accurate ones.
     """
     correct, total = confusion.diagonal(), confusion.sum(dim=1)
     counts = list(zip(classes, correct.tolist(), total.tolist(), strict=True))
@@ -182,14 +185,6 @@ def class_rows(confusion: Tensor, classes: Sequence[str]) -> list[tuple[str, int
         counts = sorted(counts, key=lambda row: row[1] / row[2] if row[2] else 2)[:SHOWN]
     counts.append(("all", int(correct.sum()), int(total.sum())))
     return [(name, right, images, *wilson(right, images)) for name, right, images in counts]
-
-
-def wilson(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy; all that there is without images."""
-    if not total:
-        return 0.0, 1.0
-    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def pairs(confusion: Tensor, classes: Sequence[str]) -> Iterator[tuple[int, int, str, str]]:

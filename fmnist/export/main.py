@@ -1,6 +1,7 @@
 """Export a trained network to files that need nothing of this project."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,6 +20,7 @@ from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.idx import DataUnavailableError
 from fmnist.data.sources import check_root
+from fmnist.evaluation.calibration import NOT_CALIBRATED
 from fmnist.evaluation.inspection import count_parameters
 from fmnist.evaluation.measure import measure
 from fmnist.evaluation.robustness import Robustness, read_robustness
@@ -39,9 +41,6 @@ log = logging.getLogger(__name__)
 CARD = "the model card"
 EXPORTS = OUTPUTS / "export"
 FLOAT32 = ("32", "32-true")
-NOT_CALIBRATED = (
-    "the probabilities are not calibrated (temperature 1): that takes validation images and an ended training"
-)
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,16 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     run, file = find_checkpoint(options.run or "")
     output = EXPORTS / run.folder.name if options.output is None else Path(options.output)
     check_output(output)
+    check_packages(formats)
     restored = restore(file, "cpu", options.data_root)
     images = find_images(restored, file, options)
     calibrator, dataset = restored.calibrator, restored.dataset
     temperature = 1.0 if calibrator is None else calibrator.temperature
     model = PixelsToProbabilities(restored.classifier.network, dataset, temperature, options.layout)
     notes = [
-        NOT_CALIBRATED if calibrator is None else f"the temperature {temperature:.4f} is part of the files",
+        f"temperature 1: the probabilities are {NOT_CALIBRATED}"
+        if calibrator is None
+        else f"the temperature {temperature:.4f} is part of the files",
         f"compared on {len(images.check):,} {'random' if images.labels is None else 'test'} images",
     ]
     reference = reference_of(model, images, file)
@@ -114,7 +116,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
 
 
 def check_options(options: Settings, formats: list[Format]) -> None:
-    """Refuse options that don't go together, and packages that are missing.
+    """Refuse options that don't go together.
 
     Raises:
         ValueError: naming the key.
@@ -123,11 +125,19 @@ def check_options(options: Settings, formats: list[Format]) -> None:
         raise ValueError(f"quantize={options.quantize}: needs format=onnx, whose file is quantised")
     if options.output == "":
         raise ValueError("output=: must be a folder")
-    for form in formats:
-        need(f"format={form}", *PACKAGES[form])
-    need("the model card", "huggingface_hub")
     if options.run is None:
         raise ValueError(f"give a run: {program('export')} run=latest")
+
+
+def check_packages(formats: Sequence[Format]) -> None:
+    """Refuse formats whose packages are missing. It imports them, which takes seconds.
+
+    Raises:
+        ValueError: naming the package and the extra that has it.
+    """
+    for form in formats:
+        need(f"format={form}", *PACKAGES[form])
+    need(CARD, "huggingface_hub")
 
 
 def find_checkpoint(path: str) -> tuple[Run, Path]:

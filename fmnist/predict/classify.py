@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fmnist.config.logs import quiet_lightning
 from fmnist.config.restore import restore
+from fmnist.evaluation.calibration import NOT_CALIBRATED
 from fmnist.plotting.terminal import printable
 from fmnist.predict.formats import Prediction
 from fmnist.predict.images import read_image
@@ -20,7 +21,6 @@ from fmnist.predict.preparation import Prepared
 log = logging.getLogger(__name__)
 
 PREVIEWED = 64  # images
-NOT_CALIBRATED = "that takes validation images (data.val_size) and a training that has ended"
 
 
 class Predictor:
@@ -64,7 +64,7 @@ class Predictor:
         found: list[dict[str, list[str] | bool]] = [{} for _ in probabilities]
         if coverage is not None:
             if self.calibrator is None:
-                raise ValueError(f"coverage={coverage}: {self.file} is not calibrated: {NOT_CALIBRATED}")
+                raise ValueError(f"coverage={coverage}: {self.file} is {NOT_CALIBRATED}")
             order = probabilities.argsort(dim=1, descending=True)
             sets = self.calibrator.prediction_sets(probabilities, coverage).gather(1, order)
             for mark, ranked, held in zip(found, order.tolist(), sets.tolist(), strict=True):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import DatasetInfo
 from fmnist.evaluation import inspection
-from fmnist.evaluation.calibration import Calibrator, calibration_metrics, set_metrics
+from fmnist.evaluation.calibration import NOT_CALIBRATED, Calibrator, calibration_metrics, set_metrics
+from fmnist.evaluation.interval import wilson
 from fmnist.evaluation.measure import Evaluation
 from fmnist.evaluation.robustness import read_robustness
 from fmnist.plotting.charts import curves_chart, reliability_chart
@@ -69,6 +69,7 @@ def write_report(
         calibration=calibrator and calibration_values(calibrator, result.logits, labels, dataset.classes),
         mistakes=predictions.examples(predictions.most_confident(~predictions.right, MISTAKES)),
         pairs=pairs(result.confusion, predictions),
+        not_calibrated=NOT_CALIBRATED,
         robustness=if_readable(lambda: read_robustness(run, run.chosen_checkpoint), REPORT),
         robustness_command=run.command("robustness", "run"),
         **run_values(run, network, curves, validated=bool(datamodule.val_size)),
@@ -114,7 +115,7 @@ def counts(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "correct": right,
         "total": total,
-        "interval": binomtest(right, total).proportion_ci(0.95, method="wilson"),
+        "interval": wilson(right, total),
         "rows": rows,
         "matrix_classes": [classes[k] for k in shown],
         "confusion": confusion[shown][:, shown].tolist(),

@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import re
-import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from fmnist.config.errors import one_line
-from fmnist.config.overrides import program, quoted
+from fmnist.config.overrides import program, shell_argument
 from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, read_text, write_json
 from fmnist.runs.moved_targets import update_targets
@@ -136,11 +134,8 @@ class Run:
         return self.command("train", "resume")
 
     def command(self, name: str, key: str) -> str:
-        """Return a command with the run as the value of a key, quoted for the shell and for Hydra."""
-        folder = str(self.folder)
-        if not re.fullmatch(r"[\w/.+-]+", folder, re.ASCII):
-            folder = quoted(folder)
-        return f"{program(name)} {shlex.quote(f'{key}={folder}')}"
+        """Return a command with the run as the value of a key."""
+        return f"{program(name)} {shell_argument(key, self.folder)}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
