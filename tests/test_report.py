@@ -213,7 +213,7 @@ def test_texts_from_strangers_are_escaped(run: Path, report: Callable[..., Node]
     html = report(run)
     assert not html.all("script") + html.all("i") + html.all("u")
     assert html.one("h1").text == "its data, run <script>a&b"
-    assert "<script>alert(1)</script>" in html.one("pre").text
+    assert "<script>alert(1)</script>" in html.one("section", id="config").one("pre").text
     assert "<b>now" in html.one("section", id="result").text
 
 

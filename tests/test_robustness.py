@@ -268,7 +268,13 @@ def damaged(content: dict[str, Any], *keys: Any, value: Any) -> str:
         (["runs", 0, "corruptions"], {}, "runs.0.corruptions: "),
         (["runs", 0, "corruptions", "<b>"], {"6": {}}, "runs.0.corruptions.<b>.6"),
         (["runs", 0, "corruptions", "noise"], {}, "the same strengths"),
+        (
+            ["runs", 0, "corruptions", "noise"],
+            {"mean": {"accuracy": 1, "calibration_error": 0, "confidence": 1}},
+            "same",
+        ),
         (["runs", 0, "corruptions", "x" * 50], {}, "at most 40"),
+        (["runs", 0, "corruptions", "\x1b\n"], {"1": {}}, r"corruptions.\x1b\n.1"),
     ],
 )
 def test_damaged_scores_are_refused(tmp_path: Path, keys: list[Any], value: Any, fragment: str) -> None:

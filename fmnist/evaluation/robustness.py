@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import TypeAdapter, ValidationError
 
 from fmnist.plotting.frame import percent
+from fmnist.plotting.terminal import printable
 from fmnist.runs.files import sha256
 from fmnist.runs.run import Run
 from fmnist.runs.untrusted import MAX_CHARACTERS
@@ -193,7 +194,7 @@ def read_robustness(run: Run, checkpoint: Path) -> Robustness:
         content = TypeAdapter(_File).validate_json(file.read_bytes(), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = printable(".".join(map(str, first["loc"])))[:100]
         raise ValueError(f"{file} is damaged: {place}: {first['msg']}") from error
     digest = sha256(checkpoint)
     for found in content.runs:
@@ -203,7 +204,7 @@ def read_robustness(run: Run, checkpoint: Path) -> Robustness:
                 *(found.run, digest, found.calibrated, content.images, content.seed, content.all_corruptions),
                 *(found.clean, corrupted),
             )
-            if not corrupted or len(corrupted) != len(measured.corruptions) * len(measured.strengths):
+            if not corrupted or len(corrupted) != len(found.corruptions) * len(measured.strengths):
                 raise ValueError(f"{file} is damaged: not all corruptions have the same strengths")
             return measured
     raise ValueError(f"{file} is of another checkpoint than {checkpoint.name} is now")

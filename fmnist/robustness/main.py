@@ -77,7 +77,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
     log.info("page: %s", folder / PAGE_FILE)
     runs = [run_of(file) for file in files]
     for run, network in zip(runs, result.networks, strict=True):
-        if run is not None and run.folder != folder.resolve():
+        if run is not None and run.folder.resolve() != folder.resolve():
             write_scores(run, network)
     if any(runs):
         log.info("a report has the scores of its run:  %s run=<run>", program("report"))
