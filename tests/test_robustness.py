@@ -352,6 +352,7 @@ def test_network_of_nan_has_an_accuracy_and_no_confidence(finished_run: Path, ru
         ("run=run strengths=[1,6]", ["strengths=[1, 6]", "less than or equal to 5"]),
         ("run=run strengths=[2,2]", ["strengths=[2, 2]", "given twice"]),
         ("run=run images=201", ["images=201", "at most 200"]),
+        ("run=run output=", ["output=: must be a folder"]),
         ("run=run output=run/run.json", ["output=run/run.json", "must be a folder"]),
         ("run=run output=run/run.json/new", ["output=run/run.json/new", "is a file"]),
         ("run=run output=/proc/new", ["output=/proc/new", "can't be written"]),

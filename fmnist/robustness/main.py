@@ -144,7 +144,12 @@ def output_folder(output: str | None, files: Sequence[Path]) -> Path | None:
     """Return the folder for the result: the given one, or that of the only run; None if a new one is to be made.
 
     A checkpoint that isn't the chosen one of its run gets a new one.
+
+    Raises:
+        ValueError: if the given one has no name.
     """
+    if output == "":
+        raise ValueError("output=: must be a folder")
     if output is not None:
         return Path(output)
     run = run_of(files[0])
