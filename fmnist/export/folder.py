@@ -26,10 +26,10 @@ def new_folder(output: Path) -> Iterator[Path]:
     Raises:
         ValueError: if the folder can't be made.
     """
-    output = output.resolve()  # a link to an empty folder stays
-    parent = output.parent
+    place = output.resolve()  # a link to an empty folder stays
+    parent = place.parent
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    temporary = parent / f".{output.name}.{os.getpid()}"
+    temporary = parent / f".{place.name}.{os.getpid()}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -38,9 +38,9 @@ def new_folder(output: Path) -> Iterator[Path]:
         raise ValueError(f"output={output}: can't be made: {error.strerror}") from error
     try:
         yield temporary
-        if output.is_dir():
-            output.rmdir()  # it is empty
-        temporary.rename(output)
+        if place.is_dir():
+            place.rmdir()  # it is empty
+        temporary.rename(place)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         _remove_empty(missing)
