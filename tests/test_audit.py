@@ -17,7 +17,7 @@ from torch import Tensor
 from fmnist.audit import duplicates, labels
 from fmnist.audit.duplicates import Duplicates, exact_copies, find_duplicates, near_pairs, standardised
 from fmnist.audit.findings import Findings, Images
-from fmnist.audit.folds import Predictions, assign_folds, neighbour_distances
+from fmnist.audit.folds import Predictions, assign_folds
 from fmnist.audit.page import write_audit
 from fmnist.compare.reading import read_run
 from fmnist.data.augment import Augmentation
@@ -132,20 +132,6 @@ def test_folds_have_the_same_share_of_each_class_and_depend_on_the_seed() -> Non
     assert not folds.equal(assign_folds(given, 3, 1, CLASSES))
     with pytest.raises(ValueError, match=r"^folds=4: must be at most 3, the training images of Dress$"):
         assign_folds(given, 4, 0, CLASSES)
-
-
-def test_distance_is_the_mean_cosine_distance_to_the_nearest_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fmnist.audit.folds.PRODUCTS", 100)
-    generator = torch.Generator().manual_seed(0)
-    known, features = torch.randn(30, 5, generator=generator), torch.randn(7, 5, generator=generator)
-    cosine = torch.nn.functional.cosine_similarity(features[:, None], known[None], dim=2)
-    expected = 1 - cosine.sort(dim=1, descending=True).values[:, :10].mean(dim=1)
-    torch.testing.assert_close(neighbour_distances(features, known), expected)
-    torch.testing.assert_close(neighbour_distances(known[:2], known[:2]), 1 - (1 + cosine_of(known[:2])) / 2)
-
-
-def cosine_of(pair: Tensor) -> Tensor:
-    return torch.nn.functional.cosine_similarity(pair[0], pair[1], dim=0).repeat(2)
 
 
 def test_accuracy_has_the_interval_of_wilson() -> None:

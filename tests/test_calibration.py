@@ -131,10 +131,10 @@ def test_a_run_keeps_its_calibration_and_every_command_uses_it(train: RunScript,
     assert row["set"].split("|") == shown["set"]
     assert row["unsure"] == str(shown["unsure"])
     table = run_script("predict", *words).out.splitlines()
-    assert table[0].split()[-4:] == ["set", "inverted", "unsure", "file"]
+    assert table[0].split()[-5:] == ["set", "inverted", "unsure", "unfamiliar", "file"]
     assert table[2].count("%") == len(shown["set"])
     prediction = fmnist.load(run).predict("image.png", coverage=0.9, min_confidence=0.999)
-    assert prediction.marks == {"set": shown["set"], "unsure": shown["unsure"]}
+    assert prediction.marks == {name: shown[name] for name in ("set", "unsure", "unfamiliar")}
     assert {name: round(value, 6) for name, value in prediction.probabilities.items()} == probabilities
 
 

@@ -24,6 +24,7 @@ from fmnist.config import build, instantiate
 from fmnist.config.help import options
 from fmnist.config.restore import restore
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
+from fmnist.evaluation.unfamiliar import features_and_logits
 from fmnist.export import card, check, describe, exporter, files, folder, latency, quantize, usage
 from fmnist.export.graph import PixelsToProbabilities
 from fmnist.models import CNN
@@ -83,7 +84,7 @@ def network_of(run: Path) -> Callable[[], Tensor]:
     """Returns the probabilities of the test images by the network in float32 and its calibration."""
 
     def probabilities() -> Tensor:
-        _, classifier, dataset, calibrator = restore(run / "checkpoints" / "best.ckpt", "cpu")
+        _, classifier, dataset, calibrator, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
         assert calibrator is not None
         with torch.inference_mode():
             return calibrator.probabilities(classifier.network.eval()(dataset.normalise(PIXELS)))
@@ -103,12 +104,14 @@ def test_onnx_file_takes_bytes_and_gives_the_calibrated_probabilities(
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(exported / "model.onnx"))
-    (given,), (returned,) = session.get_inputs(), session.get_outputs()
+    (given,), (returned, other) = session.get_inputs(), session.get_outputs()
     assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [1, 28, 28])
     assert (returned.name, returned.type, returned.shape[1:]) == ("probabilities", "tensor(float)", [10])
+    assert (other.name, other.type) == ("features", "tensor(float)")
     expected = network_of()
     for count in (1, 2, 200):
-        (found,) = session.run(None, {"images": PIXELS[:count].numpy()})
+        found, features = session.run(None, {"images": PIXELS[:count].numpy()})
+        assert np.linalg.norm(features, axis=1) == pytest.approx(np.ones(count), abs=1e-5)
         assert np.abs(found - expected[:count].numpy()).max() < 1e-5
         assert (found.argmax(1) == expected[:count].argmax(1).numpy()).all()
     facts = session.get_modelmeta().custom_metadata_map
@@ -124,7 +127,7 @@ def test_onnx_file_takes_bytes_and_gives_the_calibrated_probabilities(
 def test_torch_export_is_the_network_to_the_last_bit(exported: Path, network_of: Callable[[], Tensor]) -> None:
     module = torch.export.load(exported / "model.pt2").module()
     with torch.inference_mode():
-        assert torch.equal(module(PIXELS), network_of())
+        assert torch.equal(module(PIXELS)[0], network_of())
 
 
 @pytest.mark.extras
@@ -174,7 +177,7 @@ def test_eight_bits_are_a_second_file_that_is_nearly_as_accurate(
 
     names = [node.op_type for node in onnx.load(exported / "model.int8.onnx").graph.node]
     assert names.count("QuantizeLinear") >= 3
-    found = files.session(exported / "model.int8.onnx")(PIXELS)
+    found, _ = files.session(exported / "model.int8.onnx")(PIXELS)
     assert 0 < (found - network_of()).abs().max() < 0.2
     assert (found.argmax(1) == network_of().argmax(1)).double().mean() > 0.95
     facts = [{each.key: each.value for each in onnx.load(exported / name).metadata_props} for name in ONNX_FILES]
@@ -205,22 +208,33 @@ def test_folder_holds_no_path_of_this_machine(exported: Path, kept: SimpleNamesp
     here = {str(kept.folder), str(data_root), sys.prefix, str(Path(__file__).parents[1]), "site-packages", '.py", line'}
     names = {path.name for path in exported.iterdir()}
     expected = {"model.onnx", "model.int8.onnx", "model.pt2", "model.safetensors", "config.json", "README.md"}
-    assert names == expected | {"preprocess.md", "example.py"}
+    assert names == expected | {"preprocess.md", "example.py", "training_features.npy"}
     for path in exported.iterdir():
         assert not [text for text in here if text.encode() in path.read_bytes()], path.name
 
 
 @pytest.mark.extras
-def test_example_runs_where_there_is_neither_torch_nor_this_project(
-    exported: Path, network_of: Callable[[], Tensor], tmp_path: Path
-) -> None:
-    np.save(tmp_path / "images.npy", PIXELS[:5].numpy())
+def test_example_runs_where_there_is_neither_torch_nor_this_project(exported: Path, run: Path, tmp_path: Path) -> None:
+    images = torch.cat([PIXELS[:4], check.random_images((1, 28, 28), 1)])
+    np.save(tmp_path / "images.npy", images.numpy())
     shutil.copytree(exported, tmp_path / "elsewhere")
     command = [sys.executable, "-c", BLOCKED, "elsewhere/example.py", "images.npy"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    best = network_of()[:5].max(dim=1)
-    assert [line.split(" ", 1)[1] for line in done.stdout.splitlines()] == [CLASSES[k] for k in best.indices]
+    _, classifier, dataset, calibrator, detector = restore(run / "checkpoints" / "best.ckpt", "cpu")
+    assert calibrator is not None
+    assert detector is not None
+    with torch.inference_mode():
+        features, logits = features_and_logits(classifier.network.eval(), dataset.normalise(images))
+    best = calibrator.probabilities(logits).max(dim=1)
+    marks = (detector.distances(features) > detector.threshold).tolist()
+    assert marks[-1]
+    assert not all(marks)
+    expected = [
+        f"{CLASSES[k]}{' (unlike the training images)' if mark else ''}"
+        for k, mark in zip(best.indices, marks, strict=True)
+    ]
+    assert [line.split(" ", 1)[1] for line in done.stdout.splitlines()] == expected
     found = [float(line.split()[0]) for line in done.stdout.splitlines()]
     assert found == pytest.approx(best.values.tolist(), abs=1e-4)
 
@@ -248,7 +262,8 @@ def test_example_runs_in_an_environment_of_onnxruntime_and_numpy(exported: Path,
 
 @pytest.mark.extras
 def test_examples_are_short_and_use_nothing_else() -> None:
-    for form, (_, text) in usage.EXAMPLES.items():
+    for form in usage.PACKAGES:
+        text = usage.example_text(form, marked=True)
         used = {
             alias.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for alias in node.names
         }
@@ -298,7 +313,7 @@ def test_every_network_is_exported(option: str, layout: Any, tmp_path: Path) -> 
     randomise_statistics(network)
     model = PixelsToProbabilities(network, FASHION_MNIST, 0.5, layout)
     reference = check.Reference.of(model, PIXELS[:20])
-    description = describe.describe(model, instantiate.plain_config(node), "run", calibrated=True)
+    description = describe.describe(model, instantiate.plain_config(node), "run", calibrated=True, detector=None)
     every = ("onnx", "torch_export", "safetensors")
     written = exporter.Exporter(model, reference, None, description).write(tmp_path, every, None)
     assert [file.name for file in written] == [files.NAMES[form] for form in every]
@@ -320,7 +335,7 @@ def test_graph_normalises_and_divides_by_the_temperature(layout: Any) -> None:
     assert images.shape[1:] == model.input_shape
     with torch.no_grad():
         logits = model.network(FASHION_MNIST.normalise(PIXELS[:4]))
-        assert torch.allclose(model.run(images), (logits / 2).softmax(1), atol=1e-6)
+        assert torch.allclose(model.run(images)[0], (logits / 2).softmax(1), atol=1e-6)
 
 
 def test_three_channels_are_normalised_one_by_one() -> None:
@@ -332,15 +347,15 @@ def test_three_channels_are_normalised_one_by_one() -> None:
     model = PixelsToProbabilities(network, dataset, 1.0, "nhwc")
     with torch.no_grad():
         expected = network.eval()(scaled).softmax(1)
-    assert torch.allclose(model.run(pixels.permute(0, 2, 3, 1)), expected, atol=1e-5)
+    assert torch.allclose(model.run(pixels.permute(0, 2, 3, 1))[0], expected, atol=1e-5)
     program = model.trace().module()
-    assert torch.allclose(program(pixels.permute(0, 2, 3, 1).contiguous()), expected, atol=1e-5)
+    assert torch.allclose(program(pixels.permute(0, 2, 3, 1).contiguous())[0], expected, atol=1e-5)
 
 
 def test_weights_of_double_precision_are_exported_in_single() -> None:
     network = CNN((1, 28, 28), 10, channels=[4]).double()
     model = PixelsToProbabilities(network, FASHION_MNIST, 1.0)
-    assert model.run(PIXELS[:1]).dtype == torch.float32
+    assert [output.dtype for output in model.run(PIXELS[:1])] == [torch.float32] * 2
     assert next(network.parameters()).dtype == torch.float64
 
 
@@ -461,11 +476,11 @@ def test_a_file_that_gives_something_else_is_no_export(
 
     def wrong(form: Any, place: Path) -> files.Run:
         run = original(form, place)
-        return lambda images: run(images) + 2e-4 * (len(images) == 1)
+        return lambda images: (run(images)[0], run(images)[1] + 2e-4 * (len(images) == 1))
 
     monkeypatch.setattr(files, "read", wrong)
     done = run_script("export", f"run={run}", "format=safetensors")
-    done.assert_refused("model.safetensors is not exported", "batch of 1", "2.0e-04")
+    done.assert_refused("model.safetensors is not exported", "batch of 1 the features differ", "2.0e-04")
     assert not (tmp_path / "outputs").exists()
 
 
@@ -521,19 +536,26 @@ def test_ties_are_no_other_class_and_small_differences_are() -> None:
 def test_comparison_finds_what_differs(change: Callable[[Tensor], Any], exactly: bool, message: str | None) -> None:
     model = small_model()
     reference = check.Reference.of(model, PIXELS[:30])
-    assert torch.equal(reference.probabilities, model.run(PIXELS[:30]))
+    assert torch.equal(reference.probabilities, model.run(PIXELS[:30])[0])
     assert [len(batch) for batch in reference.batches] == [30, 1, 2, 1000]
+
+    def changed(images: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities, features = model.run(images)
+        return change(probabilities), features
+
     if message is None:
-        reference.compare(lambda images: change(model.run(images)), "file", exactly)
+        reference.compare(changed, "file", exactly)
         return
     with pytest.raises(ValueError, match=message):
-        reference.compare(lambda images: change(model.run(images)), "file", exactly)
+        reference.compare(changed, "file", exactly)
 
 
 def test_another_class_within_the_tolerance_is_found() -> None:
-    reference = check.Reference(small_model(), [PIXELS[:3]], [torch.tensor([0.10003, 0.1, *[0.1] * 8]).repeat(3, 1)], 1)
+    features = torch.zeros(3, 2)
+    outputs = torch.tensor([0.10003, 0.1, *[0.1] * 8]).repeat(3, 1), features
+    reference = check.Reference(small_model(), [PIXELS[:3]], [outputs], 1)
     with pytest.raises(ValueError, match="images get another class"):
-        reference.compare(lambda images: torch.tensor([0.1, 0.10003, *[0.1] * 8]).repeat(len(images), 1), "file")
+        reference.compare(lambda _: (outputs[0].roll(1, 0)[:, [1, 0, *range(2, 10)]], features), "file")
 
 
 def test_calls_take_turns_and_the_first_of_each_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -562,13 +584,13 @@ def test_intervals_are_those_of_wilson() -> None:
 
 def test_fashion_mnist_has_its_licence_but_not_with_pretrained_weights() -> None:
     model = small_model()
-    assert describe.describe(model, {}, "run", calibrated=True)["licence"] == "mit"
-    assert describe.describe(model, {"pretrained": True}, "run", calibrated=True)["licence"] == "unknown"
+    assert describe.describe(model, {}, "run", calibrated=True, detector=None)["licence"] == "mit"
+    assert describe.describe(model, {"pretrained": True}, "run", calibrated=True, detector=None)["licence"] == "unknown"
 
 
 def made_up_card(**changes: Any) -> card.Card:
     model = small_model()
-    about = describe.describe(model, {}, "run", calibrated=True)
+    about = describe.describe(model, {}, "run", calibrated=True, detector=None)
     parts = {
         "about": about,
         "dataset": FASHION_MNIST,
@@ -607,7 +629,7 @@ def test_names_and_records_of_a_stranger_stay_text() -> None:
         "seed": odd,
     }
     metrics = {"test/accuracy": "high", "calibration": {"val": [1], "test": {"error": "x"}}, "epochs": None}
-    about = describe.describe(model, {}, odd, calibrated=True)
+    about = describe.describe(model, {}, odd, calibrated=True, detector=None)
     found = card.model_card(made_up_card(about=about, dataset=dataset, record=record, metrics=metrics, confusion=None))
     body = found.split("---\n", 2)[2]
     assert "<script" not in re.sub(r"`[^`\n]*`|^    .*$", "", body, flags=re.MULTILINE)

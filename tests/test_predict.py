@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from fmnist.config.restore import restore
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.info import FASHION_MNIST
 from fmnist.evaluation.measure import measure
-from fmnist.predict.classify import FileClassifier
+from fmnist.predict.classify import FileClassifier, Outputs, Predictor
 from fmnist.predict.formats import FORMATS, Prediction
 from fmnist.predict.main import open_output
 from fmnist.runs import checkpoints
@@ -66,7 +65,7 @@ def test_images_of_the_dataset_get_the_calibrated_probabilities_of_evaluation(
     metrics = json.loads((run / "metrics.json").read_text())
     assert sum(correct) / len(correct) == pytest.approx(metrics["test/accuracy"])
 
-    config, classifier, _, calibrator = restore(run / "checkpoints" / "best.ckpt", "cpu")
+    config, classifier, _, calibrator, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
     logits = measure(build_evaluation_trainer(config), classifier, build_datamodule(config), "test").logits
     assert calibrator is not None
     for row, expected in zip(rows, calibrator.probabilities(logits).tolist(), strict=True):
@@ -130,16 +129,16 @@ def test_files_are_read_one_batch_ahead(tmp_path: Path) -> None:
     save(10, tmp_path)
     files = iter(sorted(str(file) for file in tmp_path.iterdir()))
 
-    class Predictor(SimpleNamespace):
+    class Constant(Predictor):
+        calibrator = detector = None
         dataset = FASHION_MNIST
 
-        def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-            return torch.eye(10)[: len(pixels)]
+        def __init__(self) -> None: ...
 
-        def marks(self, probabilities: torch.Tensor, *_: object) -> list[dict[str, bool]]:
-            return [{} for _ in probabilities]
+        def __call__(self, pixels: torch.Tensor) -> Outputs:
+            return Outputs(torch.eye(10)[: len(pixels)], None)
 
-    classifier = FileClassifier(Predictor(), top=1, batch_size=4)  # type: ignore[arg-type]
+    classifier = FileClassifier(Constant(), top=1, batch_size=4)
     assert next(classifier.predictions(files)).probabilities == {CLASSES[0]: 1.0}
     assert len(list(files)) == 6
 

@@ -131,7 +131,7 @@ def test_scores_of_a_run_are_those_of_its_network_on_the_corrupted_images(
     done = run_script("robustness", "run=run", *FEW)
     assert (done.status, done.err) == (0, "")
     file = finished_run / "checkpoints" / "best.ckpt"
-    config, classifier, _, calibrator = restore(file, "cpu")
+    config, classifier, _, calibrator, _ = restore(file, "cpu")
     assert calibrator
     datamodule = build_datamodule(config)
     datamodule.setup()

@@ -74,7 +74,7 @@ def expected_line(runs: list[Path], *, flip: bool) -> str:
     """Return loss and accuracy on the test images, as evaluate logs them, from a plain PyTorch loop."""
     probabilities: list[Tensor] = []
     for run in runs:
-        config, classifier, dataset, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
+        config, classifier, dataset, *_ = restore(run / "checkpoints" / "best.ckpt", "cpu")
         datamodule = build_datamodule(config)
         datamodule.setup()
         images, labels = datamodule.splits["test"]
@@ -88,7 +88,7 @@ def expected_line(runs: list[Path], *, flip: bool) -> str:
 
 def expected_calibration(run: Path) -> str:
     """Return what evaluate logs on the calibration with mirror images, whose temperature is one of its own."""
-    config, classifier, dataset, _ = restore(run / "checkpoints" / "best.ckpt", "cpu")
+    config, classifier, dataset, *_ = restore(run / "checkpoints" / "best.ckpt", "cpu")
     datamodule = build_datamodule(config)
     datamodule.setup()
     logits = {}

@@ -13,6 +13,7 @@ from fmnist.config.build import Training
 from fmnist.data.datasets.base import Split
 from fmnist.data.info import DatasetInfo
 from fmnist.evaluation.inspection import features
+from fmnist.evaluation.unfamiliar import neighbour_distances
 from fmnist.runs import checkpoints
 from fmnist.training.callbacks import TrainingInterrupted
 from fmnist.training.fit import fit, interruption, prepare_data
@@ -20,7 +21,6 @@ from fmnist.training.fit import fit, interruption, prepare_data
 log = logging.getLogger(__name__)
 
 NEIGHBOURS = 10
-PRODUCTS = 2**24  # of features at once: 64 MiB
 
 
 class Predictions(NamedTuple):
@@ -29,7 +29,7 @@ class Predictions(NamedTuple):
     probabilities: Tensor
     """Of the classes (N, K), float64."""
     distance: Tensor
-    """To the nearest training images (N); see `neighbour_distances`."""
+    """To the ten nearest training images (N); see `neighbour_distances`."""
 
 
 class Judged(NamedTuple):
@@ -132,19 +132,4 @@ def judge(network: nn.Module, dataset: DatasetInfo, device: torch.device, images
 
 def predictions(judged: Judged, known: Tensor) -> Predictions:
     """Return the predictions for images, given the features (M, F) of those that the network was trained on."""
-    return Predictions(judged.probabilities, neighbour_distances(judged.features, known))
-
-
-def neighbour_distances(features: Tensor, known: Tensor) -> Tensor:
-    """Return the mean cosine distance (N) of features (N, F) to the ten nearest of the known ones (M, F).
-
-    Source: Kuan and Mueller, Back to the Basics: Revisiting Out-of-Distribution Detection Baselines,
-    https://arxiv.org/abs/2207.03061
-    """
-    known = nn.functional.normalize(known)
-    rows = max(1, PRODUCTS // len(known))
-    nearest = [
-        (nn.functional.normalize(part) @ known.T).topk(min(NEIGHBOURS, len(known)), dim=1).values.mean(dim=1)
-        for part in features.split(rows)
-    ]
-    return 1 - torch.cat(nearest)
+    return Predictions(judged.probabilities, neighbour_distances(judged.features, known, NEIGHBOURS))

@@ -10,6 +10,7 @@ from fmnist.config.build import build_classifier, build_datamodule
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
 from fmnist.evaluation.calibration import Calibrator
+from fmnist.evaluation.unfamiliar import Detector
 from fmnist.runs import checkpoints, untrusted
 from fmnist.runs.moved_targets import update_targets
 from fmnist.training.classifier import Classifier
@@ -28,6 +29,8 @@ class Restored(NamedTuple):
     """Dataset that it was trained on."""
     calibrator: Calibrator | None
     """Calibration of its probabilities; None where the training hasn't ended, or had no validation images."""
+    detector: Detector | None
+    """What tells images unlike the training images; None in the same cases, and in older runs."""
 
 
 def build_datamodule_of(restored: Restored, file: Path) -> ImageDataModule:
@@ -89,8 +92,10 @@ def restore(file: Path, accelerator: str = "auto", data_root: str | None = None)
         dataset = DatasetInfo.from_dict(checkpoint[checkpoints.DATASET_KEY]) if described else FASHION_MNIST
         kept = checkpoint.get(checkpoints.CALIBRATION_KEY)
         calibrator = None if kept is None else Calibrator.from_dict(kept)
+        kept = checkpoint.get(checkpoints.DETECTOR_KEY)
+        detector = None if kept is None else Detector.from_dict(kept)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     classifier = build_classifier(cfg, dataset, checkpoint)
     checkpoints.restore_network(classifier.network, checkpoint)
-    return Restored(cfg, classifier, dataset, calibrator)
+    return Restored(cfg, classifier, dataset, calibrator, detector)

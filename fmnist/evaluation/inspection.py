@@ -8,6 +8,8 @@ import torch
 from captum.attr import LayerAttribution, LayerGradCam, Saliency
 from torch import Tensor, nn
 
+from fmnist.evaluation.unfamiliar import features_and_logits
+
 MOST_CONVOLUTIONS = 16
 FINE_PIXELS = 9
 MAPS, TOKENS = 4, 3
@@ -83,9 +85,9 @@ def activation_maps(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
 
 def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the last linear layer's input (N, F), or else the logits, and the logits (N, K), for normalised images."""
-    calls, logits = _forward(network, images, nn.Linear)
-    found = list(calls.values())[-1].input if calls else logits
-    return found.flatten(1).float().cpu(), logits.float().cpu()
+    with _evaluating(network), torch.no_grad():
+        found, logits = features_and_logits(network, images)
+    return found.cpu(), logits.cpu()
 
 
 def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:

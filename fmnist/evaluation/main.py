@@ -58,12 +58,13 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
     datamodules = {file: build_datamodule_of(member, file) for file, member in restored.items()}
     check_images(datamodules, options.split)
     subject, datamodule = next(iter(datamodules.items()))
-    for file, (_, _, dataset, _) in restored.items():
+    for file, member in restored.items():
+        dataset = member.dataset
         if dataset.classes != datamodule.dataset.classes or dataset.image_shape != datamodule.dataset.image_shape:
             raise ValueError(f"{file}: the network was trained on {dataset.name}, not on {datamodule.dataset.name}")
         if options.tta != "none":
-            network = restored[file].classifier.network
-            restored[file].classifier.network = TestTimeAugmentation(network, options.tta, dataset.black)
+            network = member.classifier.network
+            member.classifier.network = TestTimeAugmentation(network, options.tta, dataset.black)
     evaluations = evaluate(restored, datamodule, options.split)
     if len(restored) > 1:
         for file, evaluation in zip(restored, evaluations, strict=True):
@@ -86,9 +87,9 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
 def evaluate(restored: Mapping[Path, Restored], datamodule: ImageDataModule, split: str) -> list[Evaluation]:
     """Return the evaluation of each network on a split."""
     evaluations = []
-    for config, classifier, dataset, _ in restored.values():
-        datamodule.dataset = dataset  # its mean and standard deviation may be others than those of the first
-        evaluations.append(measure(build_evaluation_trainer(config), classifier, datamodule, split))
+    for member in restored.values():
+        datamodule.dataset = member.dataset  # its mean and standard deviation may be others than those of the first
+        evaluations.append(measure(build_evaluation_trainer(member.config), member.classifier, datamodule, split))
     return evaluations
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from fmnist.evaluation.inspection import network_name
-from fmnist.export.graph import INPUT, OUTPUT, PixelsToProbabilities
+from fmnist.evaluation.unfamiliar import NEIGHBOURS, Detector
+from fmnist.export.graph import INPUT, OUTPUTS, PixelsToProbabilities
 from fmnist.runs.provenance import git_state
 
 
@@ -29,6 +30,8 @@ class Published:
     hub_name: str
 
 
+KNOWN = "training_features.npy"
+"""The file of the features of some training images, (M, F), float16."""
 UNKNOWN = "unknown"
 PUBLISHED: Mapping[str, Published] = {"Fashion-MNIST": Published("mit", "zalando-datasets/fashion_mnist")}
 """By name. Source: https://github.com/zalandoresearch/fashion-mnist/blob/master/LICENSE"""
@@ -59,7 +62,9 @@ class ExportedFile:
     seconds: Mapping[int, float]
 
 
-def describe(model: PixelsToProbabilities, node: Mapping[str, Any], run: str, *, calibrated: bool) -> dict[str, Any]:
+def describe(
+    model: PixelsToProbabilities, node: Mapping[str, Any], run: str, *, calibrated: bool, detector: Detector | None
+) -> dict[str, Any]:
     """Return what somebody needs to use an exported network, or to build it again.
 
     Args:
@@ -67,6 +72,7 @@ def describe(model: PixelsToProbabilities, node: Mapping[str, Any], run: str, *,
         node: the network's class and arguments, from the config of the run.
         run: the name of the run folder.
         calibrated: whether the temperature was fitted.
+        detector: of images unlike the training images; None where the run has none.
     """
     dataset = model.dataset
     known = PUBLISHED.get(dataset.name)
@@ -82,11 +88,12 @@ def describe(model: PixelsToProbabilities, node: Mapping[str, Any], run: str, *,
         "layout": model.layout,
         "input": INPUT,
         "input_shape": list(model.input_shape),
-        "output": OUTPUT,
+        "outputs": list(OUTPUTS),
         "mean": list(dataset.mean),
         "std": list(dataset.std),
         "temperature": model.temperature,
         "calibrated": calibrated,
+        "unfamiliar": detector and {"features": KNOWN, "neighbours": NEIGHBOURS, "threshold": detector.threshold},
         "dataset": dataset.to_dict(),
         "network": dict(node),
     }

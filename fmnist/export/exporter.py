@@ -7,16 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fmnist.evaluation.unfamiliar import Detector
 from fmnist.export import files, quantize
 from fmnist.export.check import LARGE, SIZES, TOLERANCE, Reference, other_classes
-from fmnist.export.describe import ExportedFile, sha256, texts
+from fmnist.export.describe import KNOWN, ExportedFile, sha256, texts
 from fmnist.export.files import CONFIG, NAMES, Format, Run
 from fmnist.export.graph import PixelsToProbabilities
 from fmnist.export.latency import interleaved
-from fmnist.export.usage import EXAMPLES, example_of, preprocess_text
+from fmnist.export.usage import example_of, example_text, preprocess_text
 from fmnist.plotting.terminal import as_text, grid
 from fmnist.runs.files import atomic_write, write_json
 
@@ -35,12 +37,14 @@ class Exporter:
         reference: its outputs for images.
         labels: of the images (N), or None for random images.
         description: see `describe`.
+        detector: of images unlike the training images; None for none.
     """
 
     model: PixelsToProbabilities
     reference: Reference
     labels: Tensor | None
     description: Mapping[str, Any]
+    detector: Detector | None = None
 
     def write(self, folder: Path, formats: Sequence[Format], calibration: Tensor | None) -> list[ExportedFile]:
         """Write all files but the model card, and return those that hold the network.
@@ -92,7 +96,8 @@ class Exporter:
         file = folder / quantize.FILE
         quantize.quantize(folder / NAMES["onnx"], file, self.model.in_layout(calibration))
         run = files.session(file)
-        found = torch.cat(self.reference.run(run, file.name)[: self.reference.parts])
+        outputs = self.reference.run(run, file.name)[: self.reference.parts]
+        found = torch.cat([probabilities for probabilities, _ in outputs])
         changed = other_classes(found, self.reference.probabilities).double().mean().item()
         log.info("%s: another class than in float32 for %.2f%% of %s", file.name, 100 * changed, self.images)
         return run, self.accuracy(found)
@@ -112,7 +117,7 @@ class Exporter:
     def checked(self, difference: float) -> str:
         """Return what a comparison has shown."""
         sizes = f"{', '.join(f'{size:,}' for size in SIZES[:-1])} and {SIZES[-1]:,}"
-        same = f"probabilities within {difference:.1e}" if difference else "probabilities equal to the last bit"
+        same = f"its outputs within {difference:.1e}" if difference else "its outputs to the last bit"
         return f"the network's classes, {same}, on {self.images} and in batches of {sizes} ({TOLERANCE:g} allowed)"
 
     def latencies(self, runs: Mapping[str, Run]) -> dict[str, dict[int, float]]:
@@ -153,12 +158,14 @@ class Exporter:
         )
 
     def write_usage(self, folder: Path) -> None:
-        """Write what to do with a picture, and a program that runs one of the files."""
+        """Write what to do with a picture, the known features, and a program that runs one of the files."""
         dataset, layout, shape = self.model.dataset, self.model.layout, self.model.input_shape
         atomic_write(folder / "preprocess.md", preprocess_text(dataset, layout, shape))
+        if self.detector is not None:
+            np.save(folder / KNOWN, self.detector.known.numpy())
         form = example_of([file.name for file in folder.iterdir()])
         if form is not None:
-            atomic_write(folder / "example.py", EXAMPLES[form][1])
+            atomic_write(folder / "example.py", example_text(form, marked=self.detector is not None))
 
 
 def runtime_of(name: str) -> str | None:

@@ -13,13 +13,13 @@ from torch.export import ExportedProgram
 
 from fmnist.config.build import build_network
 from fmnist.data.info import DatasetInfo
-from fmnist.export.graph import INPUT, OUTPUT, Layout, PixelsToProbabilities, plain_state, quiet, refusal
+from fmnist.export.graph import INPUT, OUTPUTS, Layout, Outputs, PixelsToProbabilities, plain_state, quiet, refusal
 from fmnist.runs import untrusted
 from fmnist.runs.files import load_json
 
 Format = Literal["onnx", "torch_export", "safetensors"]
-Run = Callable[[Tensor], Tensor]
-"""Maps images, uint8, to probabilities (N, K), float32."""
+Run = Callable[[Tensor], Outputs]
+"""Maps images, uint8, to probabilities and features."""
 NAMES: Mapping[str, str] = {"onnx": "model.onnx", "torch_export": "model.pt2", "safetensors": "model.safetensors"}
 CONFIG = "config.json"
 EXTRA = "export"
@@ -75,7 +75,7 @@ def write(
     try:
         with quiet():
             program = torch.onnx.export(
-                traced, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False, external_data=False
+                traced, dynamo=True, input_names=[INPUT], output_names=OUTPUTS, verbose=False, external_data=False
             )
             assert program is not None
             program.model.metadata_props.update(metadata)
@@ -113,9 +113,9 @@ def session(file: Path) -> Run:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     loaded = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-    def run(images: Tensor) -> Tensor:
-        (probabilities,) = loaded.run([OUTPUT], {INPUT: images.numpy()})
-        return torch.from_numpy(probabilities)
+    def run(images: Tensor) -> Outputs:
+        probabilities, features = loaded.run(OUTPUTS, {INPUT: images.numpy()})
+        return torch.from_numpy(probabilities), torch.from_numpy(features)
 
     return run
 

@@ -1,4 +1,4 @@
-"""What is exported: one module from bytes to probabilities."""
+"""What is exported: one module from bytes to probabilities, and to the features behind them."""
 
 import copy
 import io
@@ -11,14 +11,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn import functional
 
 from fmnist.config.errors import is_out_of_memory, one_line
 from fmnist.data.info import DatasetInfo
 from fmnist.evaluation.inspection import network_name
+from fmnist.evaluation.unfamiliar import flat, last_linear_inputs
 
 Layout = Literal["nchw", "nhwc"]
-INPUT, OUTPUT = "images", "probabilities"
+INPUT, OUTPUTS = "images", ("probabilities", "features")
 """Names in the graph."""
+Outputs = tuple[Tensor, Tensor]
+"""Probabilities (N, K) and features of length 1 (N, F), float32."""
 EXAMPLES = 2  # a batch of one would be taken for a fixed size
 
 
@@ -46,18 +50,23 @@ class PixelsToProbabilities(nn.Module):
         channels, height, width = self.dataset.image_shape
         return (channels, height, width) if self.layout == "nchw" else (height, width, channels)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return probabilities (N, K), float32, of images (N, C, H, W) or (N, H, W, C), uint8."""
+    def forward(self, images: Tensor) -> Outputs:
+        """Return probabilities and features of images (N, C, H, W) or (N, H, W, C), uint8.
+
+        The features are the last linear layer's input, as `Detector` takes them.
+        """
         if self.layout == "nhwc":
             images = images.permute(0, 3, 1, 2)
-        logits: Tensor = self.network(self.dataset.normalise(images))
-        return (logits / self.temperature).softmax(dim=1)
+        with last_linear_inputs(self.network) as inputs:
+            logits: Tensor = self.network(self.dataset.normalise(images))
+            features = inputs[0] if inputs else logits
+        return (logits / self.temperature).softmax(dim=1), functional.normalize(flat(features))
 
     @torch.inference_mode()
-    def run(self, images: Tensor) -> Tensor:
+    def run(self, images: Tensor) -> Outputs:
         """Return what `forward` does, without a graph for gradients."""
-        probabilities: Tensor = self(images)
-        return probabilities
+        outputs: Outputs = self(images)
+        return outputs
 
     def in_layout(self, images: Tensor) -> Tensor:
         """Return images (N, C, H, W) in the order of the input's axes."""

@@ -86,7 +86,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     check_output(output)
     restored = restore(file, "cpu", options.data_root)
     images = find_images(restored, file, options)
-    calibrator, dataset = restored.calibrator, restored.dataset
+    calibrator, detector, dataset = restored.calibrator, restored.detector, restored.dataset
     temperature = 1.0 if calibrator is None else calibrator.temperature
     model = PixelsToProbabilities(restored.classifier.network, dataset, temperature, options.layout)
     notes = [
@@ -99,8 +99,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     for note in notes:
         log.info("%s", note)
     node = plain_config(restored.config.model)
-    description = describe(model, node, run.folder.name, calibrated=calibrator is not None)
-    exporter = Exporter(model, reference, images.labels, description)
+    description = describe(model, node, run.folder.name, calibrated=calibrator is not None, detector=detector)
+    exporter = Exporter(model, reference, images.labels, description, detector)
     with new_folder(output) as folder:
         training = None if options.quantize is None or images.training is None else calibration_images(images.training)
         written = exporter.write(folder, formats, training)

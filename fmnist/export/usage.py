@@ -1,55 +1,59 @@
 """What comes with the files, for people who haven't got this project: preprocess.md and example.py."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from fmnist.data.info import DatasetInfo
-from fmnist.export.graph import INPUT, OUTPUT, Layout
+from fmnist.export.files import NAMES
+from fmnist.export.graph import INPUT, OUTPUTS, Layout
 
 LUMA = "0.299 red + 0.587 green + 0.114 blue"
 
-ONNX_EXAMPLE = f'''"""Classify images with onnxruntime and numpy: python example.py images.npy"""
+EXAMPLE = '''"""Classify images with {package} and numpy: python example.py images.npy"""
 
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import {package}
 
 folder = Path(__file__).parent
 config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
 # uint8 (N, *input_shape), prepared as preprocess.md says; without a file one black image
 images = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros((1, *config["input_shape"]), np.uint8)
-(probabilities,) = session.run(["{OUTPUT}"], {{"{INPUT}": images}})
-for row in probabilities:
-    print(f"{{row.max():.4f}} {{config['classes'][row.argmax()]}}")
-'''
-
-TORCH_EXAMPLE = '''"""Classify images with torch and numpy: python example.py images.npy"""
-
-import json
-import sys
-from pathlib import Path
-
-import numpy as np
-import torch
-
-folder = Path(__file__).parent
-config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-network = torch.export.load(folder / "model.pt2").module()
-# uint8 (N, *input_shape), prepared as preprocess.md says; without a file one black image
-images = np.load(sys.argv[1]) if len(sys.argv) > 1 else np.zeros((1, *config["input_shape"]), np.uint8)
-for row in network(torch.from_numpy(images)):
+{run}
+{show}'''
+RUN = {
+    "onnx": f"""session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+probabilities, features = session.run({list(OUTPUTS)}, {{"{INPUT}": images}})""".replace("'", '"'),
+    "torch_export": """network = torch.export.load(folder / "model.pt2").module()
+probabilities, features = (output.numpy() for output in network(torch.from_numpy(images)))""",
+}
+SHOW = """for row in probabilities:
     print(f"{row.max():.4f} {config['classes'][row.argmax()]}")
-'''
-EXAMPLES = {"onnx": ("model.onnx", ONNX_EXAMPLE), "torch_export": ("model.pt2", TORCH_EXAMPLE)}
-"""The file that it runs, and the program, by format. Weights alone, as in safetensors, need this project."""
+"""
+SHOW_MARKED = """similar = features @ np.load(folder / config["unfamiliar"]["features"]).T.astype(np.float32)
+distances = 1 - np.sort(similar)[:, -config["unfamiliar"]["neighbours"] :].mean(axis=1)
+for row, distance in zip(probabilities, distances, strict=True):
+    mark = " (unlike the training images)" if distance > config["unfamiliar"]["threshold"] else ""
+    print(f"{row.max():.4f} {config['classes'][row.argmax()]}{mark}")
+"""
+PACKAGES: Mapping[str, str] = {"onnx": "onnxruntime", "torch_export": "torch"}
+"""What runs an example, by format. Weights alone, as in safetensors, need this project."""
+
+
+def example_text(form: str, *, marked: bool) -> str:
+    """Return a program that classifies images with the file of a format.
+
+    Args:
+        marked: whether it marks images unlike the training images.
+    """
+    return EXAMPLE.format(package=PACKAGES[form], run=RUN[form], show=SHOW_MARKED if marked else SHOW)
 
 
 def example_of(names: Collection[str]) -> str | None:
     """Return the format whose example runs one of the files; None if none does."""
-    return next((form for form, (file, _) in EXAMPLES.items() if file in names), None)
+    return next((form for form in PACKAGES if NAMES[form] in names), None)
 
 
 def preprocess_text(dataset: DatasetInfo, layout: Layout, input_shape: tuple[int, int, int]) -> str:

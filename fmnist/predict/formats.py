@@ -10,6 +10,8 @@ from torch import Tensor
 
 from fmnist.plotting.terminal import printable
 
+Marks = dict[str, list[str] | bool]
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -19,15 +21,15 @@ class Prediction:
         pixels: the network's input, uint8, (C, H, W).
         inverted: whether light and dark were exchanged.
         probabilities: by class, the largest first.
-        marks: what else was asked for, in the order of the columns: `set`, the classes of the prediction set; `unsure`,
-            whether the probability is too small.
+        marks: in the order of the columns: `set`, the classes of the prediction set; `unsure`, whether the probability
+            is too small; `unfamiliar`, whether the image is unlike the training images.
     """
 
     file: str
     pixels: Tensor
     inverted: bool
     probabilities: Mapping[str, float]
-    marks: Mapping[str, Sequence[str] | bool] = field(default_factory=dict)
+    marks: Marks = field(default_factory=dict)
 
     @property
     def label(self) -> str:

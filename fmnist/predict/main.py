@@ -71,7 +71,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     classes = predictor.dataset.classes
     if options.top > len(classes):
         raise ValueError(f"top={options.top}: must be at most {len(classes)}, the number of classes")
-    predictor.marks(torch.zeros(0, len(classes)), options.coverage)  # refuses before any output is written
+    predictor.check_coverage(options.coverage)
     if predictor.calibrator is None:
         log.warning("the probabilities are not calibrated: %s", NOT_CALIBRATED)
     classifier = FileClassifier(predictor, options.top, options.batch_size, options.coverage, options.min_confidence)
@@ -141,7 +141,9 @@ def draw_preview(classifier: FileClassifier, target: Path) -> None:
         if len(name) > NAME_LENGTH:
             name = f"{name[: NAME_LENGTH // 2]}…{name[-NAME_LENGTH // 2 + 1 :]}"
         first, probability = next(iter(prediction.probabilities.items()))
-        titles.append(f"{name}\n{first} {probability:.1%}" + ("\n(inverted)" if prediction.inverted else ""))
+        marks = {"inverted": prediction.inverted, **prediction.marks}
+        shown = ", ".join(mark for mark, value in marks.items() if value is True)
+        titles.append(f"{name}\n{first} {probability:.1%}" + (f"\n({shown})" if shown else ""))
     title = "Network input"
     if len(titles) < classifier.classified:
         title += f" (the first {len(titles)} of {classifier.classified:,} images)"

@@ -61,6 +61,8 @@ class Model:
             coverage: also return, as `marks["set"]`, the classes that hold the true one with this probability.
             min_confidence: also return, as `marks["unsure"]`, whether the largest probability is smaller.
 
+        `marks["unfamiliar"]` is true for an image that is unlike the training images.
+
         Raises:
             ValueError: if an image can't be read, or shows no item, or `coverage` needs a calibration that is missing.
         """
@@ -71,12 +73,7 @@ class Model:
         prepared = self._prepared(singles)
         predictions: list[Prediction] = []
         while batch := list(islice(prepared, batch_size)):
-            outputs = self._predictor(torch.stack([image.pixels for _, image in batch])).cpu()
-            values, labels = outputs.sort(descending=True)
-            marks = self._predictor.marks(outputs, coverage, min_confidence)
-            for (name, image), mark, *row in zip(batch, marks, values.tolist(), labels.tolist(), strict=True):
-                probabilities = {self.classes[label]: value for value, label in zip(*row, strict=True)}
-                predictions.append(Prediction(name, image.pixels, image.inverted, probabilities, mark))
+            predictions += self._predictor.predictions(batch, None, coverage, min_confidence)
         return predictions if several else predictions[0]
 
     def _prepared(self, images: list[Any]) -> Iterator[tuple[str, Prepared]]:

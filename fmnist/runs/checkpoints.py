@@ -23,6 +23,7 @@ ZIP = b"PK\3\4"
 CONFIG_KEY = "fmnist_config"  # the run's resolved config, as plain values: enough to build everything again
 DATASET_KEY = "fmnist_dataset"  # the dataset's description, `DatasetInfo.to_dict`
 CALIBRATION_KEY = "fmnist_calibration"  # `Calibrator.to_dict`, after the end of the training
+DETECTOR_KEY = "fmnist_detector"  # `Detector.to_dict`, after the end of the training
 CURRENT_KEY = "current_model_state"  # the weights to train on with, if `state_dict` holds averaged ones; Lightning's
 NETWORK = "network."  # the prefix of the network's names in `state_dict`
 

@@ -13,6 +13,7 @@ from fmnist.config.build import Training
 from fmnist.evaluation.calibration import Calibrator, calibration_line, calibration_metrics
 from fmnist.evaluation.inspection import count_parameters, network_name
 from fmnist.evaluation.measure import Evaluation, log_evaluation, measure
+from fmnist.evaluation.unfamiliar import fit_detector
 from fmnist.runs import checkpoints, provenance
 from fmnist.runs.run import Run
 from fmnist.training.callbacks import TrainingDiverged, TrainingInterrupted, TrainingPruned
@@ -190,15 +191,26 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
 
 
 def calibrate(training: Training, result: Evaluation) -> Calibrator | None:
-    """Fit the calibration on the evaluation of the validation images, and keep it in the chosen checkpoint."""
-    labels = training.datamodule.splits["val"][1][: len(result.logits)]
+    """Fit the calibration, and what tells unfamiliar images, and keep both in the chosen checkpoint.
+
+    Args:
+        training: its objects.
+        result: of the chosen checkpoint, on the validation images.
+    """
+    datamodule, chosen = training.datamodule, training.run.chosen_checkpoint
+    images, labels = (part[: len(result.logits)] for part in datamodule.splits["val"])
     calibrator = Calibrator.fit(result.logits, labels)
     if calibrator is not None:
         values = calibration_metrics(calibrator, result.logits, labels)
         training.metrics["calibration"] = {"temperature": calibrator.temperature, "val": values}
-        chosen = training.run.chosen_checkpoint
-        if chosen.is_file():
-            checkpoints.add(chosen, **{checkpoints.CALIBRATION_KEY: calibrator.to_dict()})
+    if calibrator is not None and chosen.is_file():
+        kept = {checkpoints.CALIBRATION_KEY: calibrator.to_dict()}
+        trainer, known = training.evaluation_trainer(), datamodule.splits["train"][0]
+        size = datamodule.eval_batch_size
+        detector = fit_detector(trainer, training.classifier, datamodule.dataset, known, images, size)
+        if detector is not None:
+            kept[checkpoints.DETECTOR_KEY] = detector.to_dict()
+        checkpoints.add(chosen, **kept)
     return calibrator
 
 

@@ -38,7 +38,7 @@ def evaluate_recipe(rows: pd.DataFrame, hardware: Hardware, data: Path, outputs:
     for row in known:
         run = find_run(row, outputs)
         restored = restore(run.chosen_checkpoint, hardware, str(data))
-        saved, classifier, dataset, _ = restored
+        saved, classifier, dataset, *_ = restored
         datamodule, network = build_datamodule_of(restored, run.chosen_checkpoint), classifier.network
         losses.append(classifier.loss)
         for tta, members in evaluations.items():
