@@ -27,10 +27,11 @@ import pytest
 import synthetic
 import torch
 from conftest import SCRIPTS, RunScript
+from omegaconf import DictConfig
 from PIL import Image
 
 import fmnist
-from fmnist.config.restore import restore
+from fmnist.config.restore import Restored, restore
 from fmnist.data.image_files import pillow_warnings_ignored
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
 from fmnist.evaluation.inspection import attribution
@@ -48,7 +49,7 @@ from fmnist.demo import main as demo_main
 from fmnist.demo import network as demo_network
 from fmnist.demo import uploads
 from fmnist.demo.app import Demo, create_app
-from fmnist.demo.network import OnnxNetwork
+from fmnist.demo.network import OnnxPredictor
 from fmnist.demo.samples import pick_samples
 from fmnist.demo.uploads import Limits
 
@@ -56,6 +57,7 @@ pytestmark = pytest.mark.extras
 
 IMAGES, LABELS = synthetic.make(synthetic.TEST, seed=1, black=True)
 CLASSES = FASHION_MNIST.classes
+CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])  # black in images of the dataset
 LIMITS = Limits(image_mb=1, images=3, request_mb=2)
 CLIENTS = 64
 PATIENCE = 300  # seconds for a server to start
@@ -73,7 +75,7 @@ class Server(NamedTuple):
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """What the tests of this module share."""
     with ThreadPoolExecutor(2) as pool, pillow_warnings_ignored():
-        yield SimpleNamespace(folder=tmp_path_factory.mktemp("demo"), pool=pool, network=None)
+        yield SimpleNamespace(folder=tmp_path_factory.mktemp("demo"), pool=pool, predictor=None)
 
 
 @pytest.fixture
@@ -89,11 +91,11 @@ def run(kept: SimpleNamespace, train: RunScript) -> Path:
 @pytest.fixture
 def demo(kept: SimpleNamespace, run: Path) -> Demo:
     """What answers with the network of the run."""
-    if kept.network is None:
+    if kept.predictor is None:
         file = run / "checkpoints" / "best.ckpt"
-        kept.network = OnnxNetwork(file, restore(file, "cpu"))
+        kept.predictor = OnnxPredictor(file, restore(file, "cpu"))
     samples = pick_samples(IMAGES[:, None], LABELS, CLASSES)
-    return Demo(kept.network, "run", "CNN", samples, LIMITS, 0.95, kept.pool)
+    return Demo(kept.predictor, "run", "CNN", samples, LIMITS, 0.95, kept.pool)
 
 
 def client_of(demo: Demo) -> TestClient:
@@ -139,12 +141,12 @@ def test_predictions_are_those_of_predict(client: TestClient, run: Path) -> None
     assert response.status_code == 200, response.text
     expected = fmnist.load(run, "cpu").predict([Image.fromarray(each) for each in pictures], coverage=0.9)
     for number, (found, prediction) in enumerate(zip(response.json(), expected, strict=True)):
-        assert found.keys() == {"file", "inverted", "top", "set"}
+        assert found.keys() == {"file", "inverted", "top", "set", "unfamiliar"}
         assert (found["file"], found["inverted"]) == (f"{number}.png", number == 1)
         probabilities = {each["class"]: each["probability"] for each in found["top"]}
         assert list(probabilities) == list(prediction.probabilities)
         assert probabilities == pytest.approx(dict(prediction.probabilities), abs=1e-5)
-        assert found["set"] == prediction.marks["set"]
+        assert {"set": found["set"], "unfamiliar": found["unfamiliar"]} == prediction.marks
 
 
 def test_bytes_of_one_image_are_enough(client: TestClient) -> None:
@@ -172,8 +174,15 @@ def test_preview_is_the_network_input_and_explanation_its_grad_cam(client: TestC
     assert np.array_equal(pixels_of(found["attribution"]), overlay(prepared, heat[0]).permute(1, 2, 0).numpy())
 
 
+def test_image_unlike_the_training_images_is_marked(client: TestClient) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    noise[CORNERS] = 0
+    found = [post(client, png(pixels)).json()[0]["unfamiliar"] for pixels in (IMAGES[0], noise)]
+    assert found == [False, True]
+
+
 def test_network_without_calibration_has_no_prediction_sets(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.network, "calibrator", None)
+    monkeypatch.setattr(demo.predictor, "calibrator", None)
     client, content = client_of(demo), png(IMAGES[0].numpy())
     assert "set" not in post(client, content).json()[0]
     refused = post(client, content, coverage=0.9)
@@ -182,10 +191,14 @@ def test_network_without_calibration_has_no_prediction_sets(demo: Demo, monkeypa
 
 
 def test_graph_that_differs_from_the_network_is_not_served(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = run / "checkpoints" / "best.ckpt"
-    monkeypatch.setattr(demo_network.files, "session", lambda _: lambda images: torch.full((len(images), 10), 0.1))
-    with pytest.raises(ValueError, match=r"best\.ckpt: model\.onnx is not exported: .*differs"):
-        OnnxNetwork(file, restore(file, "cpu"))
+    def changed(run: Any, images: torch.Tensor) -> Any:
+        probabilities, features = run(images)
+        return probabilities.flip(1), features
+
+    file, session = run / "checkpoints" / "best.ckpt", demo_network.files.session
+    monkeypatch.setattr(demo_network.files, "session", lambda file: lambda images: changed(session(file), images))
+    with pytest.raises(ValueError, match=r"best\.ckpt: model\.onnx is not exported: .*the probabilities differ"):
+        OnnxPredictor(file, restore(file, "cpu"))
 
 
 def test_colour_images_of_another_size_and_many_classes() -> None:
@@ -193,13 +206,13 @@ def test_colour_images_of_another_size_and_many_classes() -> None:
     dataset = DatasetInfo("Colours", classes, (3, 20, 24), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), fit="stretch")
     torch.manual_seed(0)
     model = CNN((3, 20, 24), 12, channels=[4]).eval()
-    restored = SimpleNamespace(classifier=SimpleNamespace(network=model), dataset=dataset, calibrator=None)
-    network = OnnxNetwork(Path("best.ckpt"), restored)  # type: ignore[arg-type]
+    restored = Restored(DictConfig({}), SimpleNamespace(network=model), dataset, None, None)  # type: ignore[arg-type]
+    predictor = OnnxPredictor(Path("best.ckpt"), restored)
     images = torch.randint(0, 256, (30, 3, 20, 24), dtype=torch.uint8)
     samples = pick_samples(images, torch.arange(30) % 12, classes)
     assert [sample.label for sample in samples] == list(classes)  # one of each, as 20 // 12 is one
     with ThreadPoolExecutor(1) as pool:
-        client = client_of(Demo(network, "run", "CNN", samples, LIMITS, None, pool))
+        client = client_of(Demo(predictor, "run", "CNN", samples, LIMITS, None, pool))
         content = client.get("/samples/5").content
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), images[5].permute(1, 2, 0).numpy())
         (found,) = post(client, content, top=12, explain=True).json()

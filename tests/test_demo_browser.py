@@ -11,7 +11,7 @@ from conftest import SCRIPTS, SMALL
 
 pytest.importorskip("playwright", reason="Playwright belongs to the developer's tools: pip install -e '.[dev]'")
 pytest.importorskip("fastapi", reason="FastAPI is optional: pip install -e '.[demo]'")
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from test_browser import browser as browser
 from test_browser import page as page
 from test_demo import IMAGES, photo, png, serving
@@ -78,17 +78,28 @@ def test_dropped_picture_gets_bars_a_set_and_what_the_network_sees(page: Page, a
     assert all(request.startswith((address, "blob:", "data:")) for request in requests)
 
 
-def test_pasted_and_chosen_pictures_and_refusals(page: Page, address: str, tmp_path: Path) -> None:
+def test_pasted_and_chosen_pictures(page: Page, address: str, tmp_path: Path) -> None:
     page.goto(address)
     expect(page.locator("#samples button")).to_have_count(20)
     give(page, PASTED, "pasted.png", png(IMAGES[0]))
     expect(page.locator("article .name")).to_have_text("pasted.png")
     (tmp_path / "a.png").write_bytes(png(IMAGES[1]))
-    (tmp_path / "broken.png").write_bytes(b"<svg>")
-    page.on("console", lambda _: None)
     page.locator("#file").set_input_files([tmp_path / "a.png"])
     expect(page.locator("article")).to_have_count(2)
     expect(page.locator("article .name").first).to_have_text("a.png")
+
+
+def test_picture_that_is_refused_gets_the_reason(browser: Browser, address: str) -> None:
+    with browser.new_context() as context:  # not `page`, which takes the status 422 for an error
+        page = context.new_page()
+        page.goto(address)
+        expect(page.locator("#samples button")).to_have_count(20)
+        give(page, DROPPED, "a<b>.png", b"<svg>")
+        expect(page.locator(".error")).to_have_text("a<b>.png: SVG isn't supported; save it as PNG")
+        large = "document.body.dispatchEvent(Object.assign(new Event('paste', { bubbles: true }), { clipboardData: "
+        page.evaluate(f"{large} {{ files: [new File([new Uint8Array(20000001)], 'big.png')] }} }}))")
+        expect(page.locator(".error").first).to_have_text("big.png: must have at most 20 MB")
+        expect(page.get_by_role("status")).to_have_text("big.png: must have at most 20 MB")
 
 
 def test_page_is_used_with_the_keyboard_alone(page: Page, address: str) -> None:

@@ -21,6 +21,9 @@ class Prediction(BaseModel):
     set: Annotated[
         list[str] | None, Field(description="prediction set: classes that hold the true one with probability coverage")
     ] = None
+    unfamiliar: Annotated[
+        bool | None, Field(description="whether the image is unlike the training images; not for older runs")
+    ] = None
     network_input: Annotated[
         str | None, Field(description="with preview=true: what the network sees, a PNG as data URL")
     ] = None

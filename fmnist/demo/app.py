@@ -12,21 +12,21 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import torch
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from torch import Tensor
 
 from fmnist.config.validation import allowed
 from fmnist.data.image_files import read_picture
-from fmnist.demo.answers import ClassProbability, Health, Info, Prediction, Problem
-from fmnist.demo.network import OnnxNetwork
+from fmnist.demo import answers
+from fmnist.demo.answers import Health, Info, Problem
+from fmnist.demo.network import OnnxPredictor
 from fmnist.demo.samples import Sample
 from fmnist.demo.uploads import FORM, Limits, Upload, read_uploads
 from fmnist.plotting.frame import render
 from fmnist.plotting.tiles import data_url
+from fmnist.predict.formats import Prediction
 from fmnist.predict.images import fit
 from fmnist.predict.preparation import Prepared
 
@@ -55,7 +55,7 @@ class Demo:
     """Answers requests; pictures are read and classified in a pool of threads, so that the server stays responsive.
 
     Args:
-        network: which classifies.
+        predictor: which classifies.
         run: the name of the run.
         network_name: what its network is called.
         samples: images to pick.
@@ -64,7 +64,7 @@ class Demo:
         pool: of threads.
     """
 
-    network: OnnxNetwork
+    predictor: OnnxPredictor
     run: str
     network_name: str
     samples: Sequence[Sample]
@@ -79,73 +79,58 @@ class Demo:
     async def predict(
         self,
         request: Request,
-        top: Annotated[int, Query(ge=1, description="number of classes in `top`, at most all of them")] = 3,
-        coverage: Annotated[float | None, Query(gt=0, lt=1, description="of the prediction sets")] = None,
+        top: Annotated[int, Query(ge=1, description="number of classes in the answer")] = 3,
+        coverage: Annotated[float | None, Query(gt=0, lt=1, description="of prediction sets, from 0 to 1")] = None,
         preview: Annotated[bool, Query(description="also return what the network sees")] = False,
         explain: Annotated[bool, Query(description="also return what speaks for the most likely class")] = False,
-    ) -> list[Prediction]:
+    ) -> list[answers.Prediction]:
         """Classify the images of a form (multipart/form-data), or the one whose bytes are the body of the request.
 
-        Pictures are prepared as `predict.py` prepares them. Each image gets one prediction, in their order. If one of
+        Pictures are prepared as predict.py prepares them. Each image gets one prediction, in their order. If one of
         them can't be read, none is classified.
         """
-        if coverage is not None and self.network.calibrator is None:
+        if coverage is not None and self.predictor.calibrator is None:
             raise HTTPException(422, f"coverage={coverage}: must be left out, as the network is not calibrated")
         uploads = await read_uploads(request, self.limits)
         images = await self._read_all(uploads)
-        pixels = torch.stack([image.pixels for image in images])
-        probabilities = await self.in_pool(self.network.probabilities, pixels)
-        predictions = self._predictions(uploads, images, probabilities, top, coverage or self.coverage)
-        for prediction, image, label in zip(predictions, images, probabilities.argmax(dim=1).tolist(), strict=True):
-            if preview:
-                prediction.network_input = data_url(image.pixels)
-            if explain:
-                prediction.method, picture = await self.in_pool(self.network.explain, image.pixels, label)
-                prediction.attribution = data_url(picture)
-        return predictions
+        found = await self.in_pool(
+            self.predictor.predictions, images, min(top, len(self.predictor.dataset.classes)), coverage or self.coverage
+        )
+        return [await self._answer(prediction, preview=preview, explain=explain) for prediction in found]
 
-    async def _read_all(self, uploads: Sequence[Upload]) -> list[Prepared]:
-        """Return the network's input for each image file.
+    async def _answer(self, prediction: Prediction, *, preview: bool, explain: bool) -> answers.Prediction:
+        """Return a prediction as it is answered, with the pictures that are asked for."""
+        content: dict[str, Any] = {"file": prediction.file, "inverted": prediction.inverted, **prediction.marks}
+        content["top"] = [{"name": name, "probability": round(p, 6)} for name, p in prediction.probabilities.items()]
+        if preview:
+            content["network_input"] = data_url(prediction.pixels)
+        if explain:
+            content["method"], picture = await self.in_pool(self.predictor.explain, prediction.pixels, prediction.label)
+            content["attribution"] = data_url(picture)
+        return answers.Prediction.model_validate(content)
+
+    async def _read_all(self, uploads: Sequence[Upload]) -> list[tuple[str, Prepared]]:
+        """Return the name and the network's input for each image file.
 
         Raises:
             HTTPException: with the reasons why files can't be read.
         """
         jobs = (self.in_pool(self._read, upload) for upload in uploads)
-        found = await asyncio.gather(*jobs, return_exceptions=True)
-        reasons = []
-        for (name, _), result in zip(uploads, found, strict=True):
+        found, reasons = [], []
+        for (name, _), result in zip(uploads, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
             if isinstance(result, ValueError):
                 reasons.append(f"{name}: {result}")
             elif isinstance(result, BaseException):
                 raise result
+            else:
+                found.append((name, result))
         if reasons:
             raise HTTPException(422, "; ".join(reasons))
-        return [result for result in found if isinstance(result, Prepared)]
+        return found
 
     def _read(self, upload: Upload) -> Prepared:
-        dataset = self.network.dataset
+        dataset = self.predictor.dataset
         return fit(read_picture(io.BytesIO(upload.content), max(dataset.image_shape)), dataset)
-
-    def _predictions(
-        self,
-        uploads: Sequence[Upload],
-        images: Sequence[Prepared],
-        probabilities: Tensor,
-        top: int,
-        coverage: float | None,
-    ) -> list[Prediction]:
-        """Return the predictions for probabilities (N, K); prediction sets have their classes in falling order."""
-        classes = self.network.dataset.classes
-        ordered, labels = probabilities.sort(descending=True)
-        found = []
-        for upload, image, *row in zip(uploads, images, ordered.tolist(), labels.tolist(), strict=True):
-            best = [ClassProbability(name=classes[k], probability=round(p, 6)) for p, k in zip(*row, strict=True)]
-            found.append(Prediction(file=upload.name, inverted=image.inverted, top=best[:top]))
-        if coverage is not None and self.network.calibrator is not None:
-            held = self.network.calibrator.prediction_sets(probabilities, coverage).gather(1, labels)
-            for prediction, inside, row in zip(found, held.tolist(), labels.tolist(), strict=True):
-                prediction.set = [classes[k] for k, included in zip(row, inside, strict=True) if included]
-        return found
 
     async def page(self) -> Response:
         """Return the page."""
@@ -153,18 +138,18 @@ class Demo:
 
     async def health(self) -> Health:
         """Return that the server answers."""
-        return Health(run=self.run, dataset=self.network.dataset.name)
+        return Health(run=self.run, dataset=self.predictor.dataset.name)
 
     async def info(self) -> Info:
         """Return what the network is and what requests may be."""
-        dataset, limits = self.network.dataset, self.limits
+        dataset, limits = self.predictor.dataset, self.limits
         return Info(
             run=self.run,
             network=self.network_name,
             dataset=dataset.name,
             classes=list(dataset.classes),
             image_shape=dataset.image_shape,
-            calibrated=self.network.calibrator is not None,
+            calibrated=self.predictor.calibrator is not None,
             coverage=self.coverage,
             max_image_mb=limits.image_mb,
             max_images=limits.images,
@@ -187,7 +172,7 @@ def create_app(demo: Demo, hosts: Sequence[str]) -> FastAPI:
         hosts: names and addresses by which it is reached. Requests to others are refused, so that no page of a stranger
             reaches it by a name of its own (DNS rebinding).
     """
-    about = f"{demo.network_name}, trained on {demo.network.dataset.name}: run {demo.run}"
+    about = f"{demo.network_name}, trained on {demo.predictor.dataset.name}: run {demo.run}"
     app = FastAPI(title="fmnist", description=about, version="1", docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_exception_handler(RequestValidationError, refuse)
@@ -197,7 +182,7 @@ def create_app(demo: Demo, hosts: Sequence[str]) -> FastAPI:
         "/predict",
         demo.predict,
         methods=["POST"],
-        response_model=list[Prediction],
+        response_model=list[answers.Prediction],
         response_model_exclude_none=True,
         responses=PROBLEMS,
         openapi_extra={"requestBody": BODY},

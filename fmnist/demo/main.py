@@ -76,21 +76,21 @@ def serve(file: Path, restored: Restored, options: Settings, listener: socket.so
     import uvicorn
 
     from fmnist.demo.app import Demo, create_app
-    from fmnist.demo.network import OnnxNetwork
+    from fmnist.demo.network import OnnxPredictor
     from fmnist.demo.uploads import Limits
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # for each image, as several images are classified at once
-    network = OnnxNetwork(file, restored)
-    if network.calibrator is None:
+    predictor = OnnxPredictor(file, restored)
+    if predictor.calibrator is None:
         log.warning("the probabilities are not calibrated: %s", NOT_CALIBRATED)
     samples = find_samples(restored, file, options)
     limits = Limits(options.max_image_mb, options.max_images, options.max_request_mb)
-    coverage = None if network.calibrator is None else options.coverage
+    coverage = None if predictor.calibrator is None else options.coverage
     folder = file.absolute().parent
     name = folder.parent.name if folder.name == "checkpoints" else file.name
     with ThreadPoolExecutor(threads, "classify") as pool, pillow_warnings_ignored():
-        demo = Demo(network, name, network_name(restored.classifier.network), samples, limits, coverage, pool)
+        demo = Demo(predictor, name, network_name(restored.classifier.network), samples, limits, coverage, pool)
         app = create_app(demo, allowed_hosts(options.host))
         config = uvicorn.Config(
             app,

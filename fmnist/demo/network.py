@@ -14,11 +14,12 @@ from fmnist.export.check import Reference, random_images
 from fmnist.export.files import NAMES, Run
 from fmnist.export.graph import PixelsToProbabilities
 from fmnist.plotting.tiles import overlay
+from fmnist.predict.classify import Outputs, Predictor
 
 CHECKED = 32  # random images, on which the graph is compared with the network
 
 
-class OnnxNetwork:
+class OnnxPredictor(Predictor):
     """Classifies images with onnxruntime, and explains predictions with PyTorch.
 
     Args:
@@ -29,26 +30,29 @@ class OnnxNetwork:
         ValueError: if the network can't be exported, or its graph gives something else than the network.
     """
 
-    def __init__(self, file: Path, restored: Restored) -> None:
-        self.dataset = restored.dataset
-        self.calibrator = restored.calibrator
-        temperature = 1.0 if restored.calibrator is None else restored.calibrator.temperature
-        model = PixelsToProbabilities(restored.classifier.network, restored.dataset, temperature)
+    def __init__(self, file: Path, restored: Restored) -> None:  # not that of Predictor, which has another runtime
+        self.file = file
+        _, self.classifier, self.dataset, self.calibrator, self.detector = restored
+        temperature = 1.0 if self.calibrator is None else self.calibrator.temperature
+        model = PixelsToProbabilities(self.classifier.network, self.dataset, temperature)
         try:
             self._run = onnx_graph(model)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-        self._network = restored.classifier.network.float().eval()
+        self._explained = self.classifier.network.float().eval()
         self._lock = threading.Lock()  # Grad-CAM hooks into the layers
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Return probabilities (N, K), calibrated where that is possible, of images (N, C, H, W), uint8."""
-        return self._run(images)
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Outputs:
+        """Return the outputs for images (N, C, H, W), uint8."""
+        probabilities, features = self._run(pixels)
+        return Outputs(probabilities, self.detector.distances(features) if self.detector else None)
 
-    def explain(self, pixels: Tensor, label: int) -> tuple[str, Tensor]:
+    def explain(self, pixels: Tensor, name: str) -> tuple[str, Tensor]:
         """Return the method and the picture (3, H, W), uint8, of what in an image (C, H, W) speaks for a class."""
-        with self._lock, torch.enable_grad():
-            method, heat = attribution(self._network, self.dataset.normalise(pixels[None]), torch.tensor([label]))
+        label = torch.tensor([self.dataset.classes.index(name)])
+        with self._lock:
+            method, heat = attribution(self._explained, self.dataset.normalise(pixels[None]), label)
         return method, overlay(pixels, heat[0])
 
 
@@ -61,7 +65,7 @@ def onnx_graph(model: PixelsToProbabilities) -> Run:
     images = random_images(model.dataset.image_shape, CHECKED)
     batches = [images, images[:1]]
     reference = Reference(model, batches, [model.run(batch) for batch in batches], parts=1)
-    if not all(output.isfinite().all() for output in reference.outputs):
+    if not reference.probabilities.isfinite().all():
         raise ValueError("the network returns NaN or infinity, as after a failed training")
     with tempfile.TemporaryDirectory() as folder:  # onnxruntime has read the file when it returns
         file = Path(folder) / NAMES["onnx"]
