@@ -92,7 +92,7 @@ def tensorboard(outputs: Path, runs: dict[str, Path], tmp_path_factory: pytest.T
             def has_read() -> bool:
                 with direct.open(f"{address}data/plugin/scalars/tags", timeout=PATIENCE) as answer:
                     tags = json.load(answer)
-                return tags.keys() == runs.keys() and all("final/val/accuracy" in tags[run] for run in runs)
+                return tags.keys() == runs.keys() and all("val_final/accuracy" in tags[run] for run in runs)
 
             wait_until(has_read, log.read_text)
             yield address
@@ -207,7 +207,7 @@ def test_hparams_has_a_row_for_each_run_and_first_what_differs(
     assert {"model.dropout", "optimizer", "optimizer.lr", "seed"} <= {*header[2:7]}
     for (run, folder), chosen in zip(runs.items(), CHOICES.values(), strict=True):
         accuracy = json.loads((folder / "metrics.json").read_text())["val/accuracy"]
-        assert float(table[run]["final/val/accuracy"]) == pytest.approx(accuracy, abs=1e-5)
+        assert float(table[run]["val_final/accuracy"]) == pytest.approx(accuracy, abs=1e-5)
         assert table[run]["optimizer"].lower() == chosen["optimizer"]
         assert float(table[run]["model.dropout"]) == float(chosen["model.dropout"])
 

@@ -25,12 +25,11 @@ from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
 from fmnist.training.callbacks import pictures
 from fmnist.training.callbacks.pictures import Pictures
-from fmnist.training.metric_names import metric_names
 from fmnist.training.tensorboard import hyperparameters
 
 CLASSES = FASHION_MNIST.classes
 PICTURES = ("pictures=default", "pictures.every_n_epochs=2", "pictures.embedding=50")
-NETWORK = ["activations/blocks.0", "activations/blocks.4", "filters"]
+NETWORK = ["view/filters", "view_activations/blocks.0", "view_activations/blocks.4"]
 EMBEDDING = "00000/embedding"
 OFF = [f"pictures.{name}=false" for name in ("precision_recall", "activations", "weights", "graph")]
 FEW = ("pictures=default", *OFF, "pictures.predictions=0", "pictures.embedding=0")  # the confusion matrix and filters
@@ -64,7 +63,7 @@ def drawn(
 
 def test_pictures_are_drawn_every_n_epochs_and_after_the_last(drawn: list[Any]) -> None:
     run, shown, _ = drawn
-    names = sorted([*NETWORK, "confusion", "predictions"])
+    names = sorted([*NETWORK, "view/confusion", "view/predictions"])
     assert sorted(shown.Tags()["images"]) == names
     for name in names:
         assert [picture.step for picture in shown.Images(name)] == [19, 29]
@@ -93,8 +92,8 @@ def test_charts_show_training_with_validation_and_all_classes(drawn: list[Any]) 
     }
     assert lines["loss"] == [["train/loss"], ["val/loss"]]
     assert lines["accuracy"] == [["train/accuracy"], ["val/accuracy"]]
-    assert lines["validation"] == [[name] for name in metric_names("val", CLASSES)[2:]]
-    assert lines["training"] == [[name] for name in metric_names("train", CLASSES)[2:]]
+    assert lines["validation"] == [[f"val_accuracy_per_class/{name}"] for name in CLASSES]
+    assert lines["training"] == [[f"train_accuracy_per_class/{name}"] for name in CLASSES]
 
 
 def test_projector_has_a_row_an_image_and_names_for_each_point(drawn: list[Any], data_root: Path) -> None:
@@ -137,9 +136,10 @@ def test_hparams_show_settings_and_the_final_validation_metrics(drawn: list[Any]
     assert settings["optimizer.lr"].number_value == 1e-6
     assert not {"outputs", "name", "data.root", "pictures"} & settings.keys()  # affect no result
     metrics = json.loads((run / "metrics.json").read_text())
-    for name in ("val/accuracy", "val/loss"):
-        (event,) = shown.Scalars(f"final/{name}")
-        assert event.value == pytest.approx(metrics[name])
+    assert "augment" not in settings  # it is one class
+    for name in ("accuracy", "loss"):
+        (event,) = shown.Scalars(f"val_final/{name}")
+        assert event.value == pytest.approx(metrics[f"val/{name}"])
         assert event.step == 30
 
 
@@ -173,7 +173,7 @@ def test_the_end_of_the_training_is_always_drawn(train: RunScript, overrides: tu
     assert done.status == 0, done.err
     shown = board(done.run)
     tags = shown.Tags()
-    assert sorted(tags["images"]) == ["confusion", "filters"]
+    assert sorted(tags["images"]) == ["view/confusion", "view/filters"]
     assert not tags["graph"]
     assert not tags["histograms"]
     assert not (done.run / EMBEDDING).exists()
@@ -195,7 +195,7 @@ def test_every_training_is_drawn_and_reported(train: RunScript, overrides: tuple
     assert (done.status, done.err) == (0, "")
     assert "No graph saved" not in done.out
     tags = board(done.run).Tags()
-    assert {"confusion", "predictions", "filters"} <= set(tags["images"])
+    assert {"view/confusion", "view/predictions", "view/filters"} <= set(tags["images"])
     assert tags["graph"]
     assert (done.run / EMBEDDING / "tensors.tsv").is_file()
     assert (done.run / "report.html").is_file()

@@ -76,7 +76,8 @@ def test_a_run_writes_everything_into_one_folder(train: RunScript) -> None:
     assert metrics["val/accuracy"] == pytest.approx(max(float(row["val/accuracy"]) for row in rows[1:]))
 
     points = curves(run)
-    assert {"train/loss", "val/loss", "val/accuracy_per_class/Bag", "learning_rate"} <= points.keys()
+    assert {"train/loss", "val/loss", "val_accuracy_per_class/Bag", "train/learning_rate"} <= points.keys()
+    assert "epoch" not in points
     assert [value for _, value in points["val/accuracy"]] == pytest.approx([float(row["val/accuracy"]) for row in rows])
 
     lines = done.out.splitlines()

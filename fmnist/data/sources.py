@@ -158,7 +158,8 @@ def _fetch(folder: UserFolder, missing: Mapping[str, str], reason: str) -> dict[
         for name, file in found.items():
             _store(file, folder.raw / name)
         files |= found
-        origins += [f"{', '.join(found)} verified from {source}"] if found else []
+        named = f"{len(found)} files" if len(found) == len(CHECKSUMS) else ", ".join(found)
+        origins += [f"{named} verified from {source}"] if found else []
         if len(files) == len(missing):
             log.info("Fashion-MNIST: %s", "; ".join(origins))
             return files

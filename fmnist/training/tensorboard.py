@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.summary.writer import event_file_writer
@@ -16,6 +17,9 @@ from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
 from fmnist.config.keys import affects_result
 from fmnist.training.metric_names import TOP5_CLASSES, metric_names, scalar_names
+
+ONE_CLASS = ("augment",)
+"""Groups whose objects are always of the same class."""
 
 
 class RunLogger(TensorBoardLogger):
@@ -39,6 +43,11 @@ class RunLogger(TensorBoardLogger):
         return str(self.folder)  # Lightning itself would replace `$NAME` in it by an environment variable
 
     root_dir = log_dir
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write metrics under the tags of `tag`; the epoch has no curve."""
+        super().log_metrics({tag(name): value for name, value in metrics.items() if name != "epoch"}, step)
 
     @property
     @rank_zero_experiment
@@ -68,6 +77,17 @@ class _Writer(SummaryWriter):
         return writer
 
 
+def tag(metric: str) -> str:
+    """Return the tag of a metric in TensorBoard, which sorts tags and makes a group of those with the same first part.
+
+    Loss and accuracy come first, then the classes: train/loss, train_accuracy_per_class/Bag, val/loss, ...
+    """
+    phase, slash, name = metric.partition("/accuracy_per_class/")
+    if slash:
+        return f"{phase}_accuracy_per_class/{name}"
+    return f"train/{metric}" if metric.startswith("learning_rate") else metric
+
+
 def find_tensorboard(trainer: Trainer) -> TensorBoardLogger | None:
     """Return TensorBoard's logger of a Trainer, which may have others, too."""
     return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
@@ -84,17 +104,19 @@ def log_charts(trainer: Trainer, classes: Sequence[str]) -> None:
     scalars = scalar_names(len(classes))
     layout = {"training and validation": {name: multiline(f"train/{name}", f"val/{name}") for name in scalars}}
     if len(classes) < TOP5_CLASSES:  # more lines can't be told apart
-        per_class = {phase: multiline(*metric_names(phase, classes)[len(scalars) :]) for phase in ("train", "val")}
+        names = {phase: metric_names(phase, classes)[len(scalars) :] for phase in ("train", "val")}
+        per_class = {phase: multiline(*map(tag, each)) for phase, each in names.items()}
         layout["accuracy of each class"] = {"validation": per_class["val"], "training": per_class["train"]}
     logger.experiment.add_custom_scalars(layout)
 
 
 def log_hparams(trainer: Trainer, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:
-    """Write a row of the tab HParams, and the final results as curves of one point, at `step`."""
+    """Write a row of the tab HParams, and the final results as curves of one point, val_final/accuracy, at `step`."""
     if (logger := find_tensorboard(trainer)) is None:
         return
     for name, value in final.items():
-        logger.experiment.add_scalar(f"final/{name}", value, step)
+        phase, _, metric = name.partition("/")
+        logger.experiment.add_scalar(f"{phase}_final/{metric}", value, step)
     # The first summary would describe this run alone: without it TensorBoard looks at all runs, and shows first the
     # columns that differ.
     _, *summaries = hparams(hyperparameters(config), {})
@@ -109,7 +131,10 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, str | int | float]:
     for key, value in _flatten(config):
         if affects_result(key):
             group, _, name = key.rpartition(".")
-            found |= {group: value.rpartition(".")[2]} if name == "_target_" else {key: value}
+            if name != "_target_":
+                found[key] = value
+            elif group not in ONE_CLASS:
+                found[group] = value.rpartition(".")[2]
     # TensorBoard knows no lists, and no null.
     return {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in found.items()}
 

@@ -33,7 +33,8 @@ class Pictures(Callback):
     """Draw the network and its predictions for the validation images after every n-th epoch and at the end.
 
     Without validation images the network is drawn, with the first training image. No weight and no random number
-    changes.
+    changes. The tags sort after those of the curves: view/confusion, view/predictions, view/filters,
+    view_activations/..., weights/...
 
     Args:
         every_n_epochs: number of epochs between pictures.
@@ -120,10 +121,10 @@ class Pictures(Callback):
         labels, predicted = labels[: len(logits)], logits.argmax(dim=1)  # trainer.limit_val_batches takes fewer
         if self.confusion:
             confusion = multiclass_confusion_matrix(predicted, labels, len(classes))
-            writer.add_figure("confusion", confusion_chart(confusion, classes), step)
+            writer.add_figure("view/confusion", confusion_chart(confusion, classes), step)
         if shown := min(self.predictions, len(logits)):
             grid = prediction_tiles(images[:shown], predicted[:shown], labels[:shown], classes, COLUMNS)
-            writer.add_figure("predictions", grid, step)
+            writer.add_figure("view/predictions", grid, step)
         if self.precision_recall and len(classes) <= MANY_CLASSES and logits.isfinite().all():
             for k, name in enumerate(classes):
                 writer.add_pr_curve(f"precision_recall/{name}", labels == k, logits.softmax(dim=1)[:, k], step)
@@ -131,12 +132,12 @@ class Pictures(Callback):
     def _draw_network(self, writer: SummaryWriter, trainer: Trainer, pl_module: LightningModule, step: int) -> None:
         network, dataset = _network(pl_module), _dataset(trainer)
         if self.filters and (filters := inspection.first_filters(network, dataset.image_shape)) is not None:
-            writer.add_image("filters", map_grid(filters), step)
+            writer.add_image("view/filters", map_grid(filters), step)
         if self.activations:
             images, _ = _images(trainer).get("val", _images(trainer)["train"])
             maps = inspection.activation_maps(network, _input(dataset.normalise(images[:1]), pl_module)[0])
             for name, activation in maps.items():
-                writer.add_image(f"activations/{name}", map_grid(activation), step)
+                writer.add_image(f"view_activations/{name}", map_grid(activation), step)
         self._draw_weights(writer, network, step)
 
     def _draw_weights(self, writer: SummaryWriter, network: nn.Module, step: int) -> None:
