@@ -60,6 +60,7 @@ CLASSES = FASHION_MNIST.classes
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])  # black in images of the dataset
 LIMITS = Limits(image_mb=1, images=3, request_mb=2)
 CLIENTS = 64
+HALF = "Content-Type: image/png\r\nContent-Length: 100\r\n\r\nhalf"
 PATIENCE = 300  # seconds for a server to start
 
 
@@ -183,7 +184,7 @@ def test_image_unlike_the_training_images_is_marked(client: TestClient) -> None:
 
 def test_network_without_calibration_has_no_prediction_sets(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo.predictor, "calibrator", None)
-    client, content = client_of(demo), png(IMAGES[0].numpy())
+    client, content = client_of(dataclasses.replace(demo, coverage=None)), png(IMAGES[0].numpy())
     assert "set" not in post(client, content).json()[0]
     refused = post(client, content, coverage=0.9)
     assert refused.status_code == 422
@@ -191,12 +192,13 @@ def test_network_without_calibration_has_no_prediction_sets(demo: Demo, monkeypa
 
 
 def test_graph_that_differs_from_the_network_is_not_served(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def changed(run: Any, images: torch.Tensor) -> Any:
-        probabilities, features = run(images)
-        return probabilities.flip(1), features
-
     file, session = run / "checkpoints" / "best.ckpt", demo_network.files.session
-    monkeypatch.setattr(demo_network.files, "session", lambda file: lambda images: changed(session(file), images))
+
+    def changed(file: Path) -> Any:
+        run = session(file)
+        return lambda images: (run(images)[0].flip(1), run(images)[1])
+
+    monkeypatch.setattr(demo_network.files, "session", changed)
     with pytest.raises(ValueError, match=r"best\.ckpt: model\.onnx is not exported: .*the probabilities differ"):
         OnnxPredictor(file, restore(file, "cpu"))
 
@@ -216,7 +218,7 @@ def test_colour_images_of_another_size_and_many_classes() -> None:
         content = client.get("/samples/5").content
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), images[5].permute(1, 2, 0).numpy())
         (found,) = post(client, content, top=12, explain=True).json()
-    expected = PixelsToProbabilities(model, dataset, 1.0).run(images[5:6])[0].tolist()
+    expected = PixelsToProbabilities(model, dataset, 1.0).run(images[5:6])[0][0].tolist()
     probabilities = {each["class"]: each["probability"] for each in found["top"]}
     assert probabilities == pytest.approx(dict(zip(classes, expected, strict=True)), abs=1e-5)
     assert pixels_of(found["attribution"]).shape == (20, 24, 3)
@@ -320,6 +322,19 @@ def test_endless_request_is_refused_while_it_arrives(kind: str, client: TestClie
 def test_request_that_stops_is_refused_after_a_while(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "SECONDS", 0.2)
     assert Stream(3).status(client.app) == 408
+
+
+def test_error_of_the_server_is_logged_and_told(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(demo.predictor, "_run", lambda _: 1 / 0)
+    response = TestClient(client_of(demo).app, "http://localhost", raise_server_exceptions=False).post(
+        "/predict", content=png(IMAGES[0]), headers={"content-type": "image/png"}
+    )
+    assert (response.status_code, detail(response)) == (500, "error of the server: ZeroDivisionError")
+    (record,) = [record for record in caplog.records if record.name == "fmnist.demo.app"]
+    assert record.getMessage() == "POST /predict"
+    assert record.exc_info
 
 
 def test_images_are_not_written_to_the_disk(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,8 +509,12 @@ def test_server_answers_64_clients_at_once_and_ends_at_ctrl_c(run: Path, tmp_pat
         times = asyncio.run(load(server.address, png(IMAGES[0]), seconds=3))
         print(report(times, 3))
         assert len(times) >= CLIENTS
-        server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(30) == 130
+        host, port = re.findall(r"//(.*):(\d+)", server.address)[0]
+        with socket.create_connection((host, int(port))) as unfinished:
+            unfinished.sendall(f"POST /predict HTTP/1.1\r\nHost: {host}\r\n{HALF}".encode())
+            time.sleep(0.5)
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(30) == 130
         lines = server.log.read_text().splitlines()
         assert lines[-1] == f"demo: {server.address}  (Ctrl-C ends it)"
         assert len(lines) == 2  # and where the test images are from

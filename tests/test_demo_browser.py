@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import synthetic
 from conftest import SCRIPTS, SMALL
 
 pytest.importorskip("playwright", reason="Playwright belongs to the developer's tools: pip install -e '.[dev]'")
@@ -35,9 +36,10 @@ PASTED = DROP.replace("EVENT", "new ClipboardEvent('paste', { clipboardData: fil
 
 
 @pytest.fixture(scope="module")
-def address(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a demo of a small run, whose requests go nowhere else."""
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a demo of a small run."""
     folder = tmp_path_factory.mktemp("demo")
+    data_root = synthetic.write(folder / "data", black=True)
     command = [sys.executable, str(SCRIPTS / "train.py"), *SMALL, f"data.root={data_root}", "trainer.max_epochs=2"]
     done = subprocess.run([*command, f"outputs={folder / 'outputs'}", "test=false"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

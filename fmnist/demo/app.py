@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import logging
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from fmnist.predict.formats import Prediction
 from fmnist.predict.images import fit
 from fmnist.predict.preparation import Prepared
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAGE = Path(__file__).with_name("page.html")
@@ -176,6 +178,7 @@ def create_app(demo: Demo, hosts: Sequence[str]) -> FastAPI:
     app = FastAPI(title="fmnist", description=about, version="1", docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     app.add_exception_handler(RequestValidationError, refuse)
+    app.add_exception_handler(Exception, fail)
     app.add_api_route("/", demo.page, include_in_schema=False)
     app.add_api_route("/docs", partial(docs, app), include_in_schema=False)
     app.add_api_route(
@@ -196,8 +199,17 @@ def create_app(demo: Demo, hosts: Sequence[str]) -> FastAPI:
 async def refuse(_: Request, error: Exception) -> JSONResponse:
     """Return one line for invalid parameters, in place of pydantic's list."""
     assert isinstance(error, RequestValidationError)
-    lines = [f"{each['loc'][-1]}={each.get('input')}: must {allowed(each['msg'])}" for each in error.errors()]
+    lines = [
+        f"{each['loc'][-1]}={each.get('input')}: must {allowed(each['msg']).partition(', unable')[0]}"
+        for each in error.errors()
+    ]
     return JSONResponse({"detail": "; ".join(lines)}, status_code=422)
+
+
+async def fail(request: Request, error: Exception) -> JSONResponse:
+    """Log an error of the server, and return that there was one."""
+    log.error("%s %s", request.method, request.url.path, exc_info=error)
+    return JSONResponse({"detail": f"error of the server: {type(error).__name__}"}, status_code=500)
 
 
 async def docs(app: FastAPI, request: Request) -> Response:

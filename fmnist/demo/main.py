@@ -96,7 +96,7 @@ def serve(file: Path, restored: Restored, options: Settings, listener: socket.so
             app,
             lifespan="off",
             log_config=None,
-            log_level="error",
+            log_level=logging.CRITICAL,  # errors of requests are logged by the application
             access_log=False,
             backlog=BACKLOG,
             limit_concurrency=MOST_CONNECTIONS,
