@@ -140,8 +140,10 @@ def test_page_fits_and_has_enough_contrast(page: Page, address: str) -> None:
     page.evaluate("scrollTo(0, 0)")
 
 
-def test_interface_page_has_enough_contrast(page: Page, address: str) -> None:
+def test_interface_page_fits_a_phone_and_has_enough_contrast(page: Page, address: str) -> None:
     page.goto(f"{address}/docs")
     expect(page.get_by_role("heading", name="POST /predict")).to_be_visible()
+    page.set_viewport_size(SIZES["phone"])
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     texts = page.evaluate(Path(__file__).with_name("contrasts.js").read_text())
     assert [(text, ratio) for ratio, text in texts if ratio < 4.5] == []
