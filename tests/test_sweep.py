@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import re
 import shutil
@@ -68,7 +69,7 @@ def statuses(sweep: Path) -> dict[str, str]:
 
 
 def names_in_order(done: Done) -> list[str]:
-    return re.findall(r"^job \d+/\d+: (.*)", done.out, re.MULTILINE)
+    return re.findall(r"^\d+/\d+ (.*?)(?:: |$)", done.out, re.MULTILINE)
 
 
 def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript) -> None:
@@ -89,6 +90,24 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
     assert "failed: model.dropout=1.5: " in done.out
     assert "2 runs of 1 setting, 2 failed, by val/accuracy" in done.out
     assert f"page: {sweep / 'comparison.html'}" in done.out
+
+
+def test_a_job_is_one_line_with_its_result_and_all_of_them_on_request(
+    train: RunScript, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.root.level)  # which hydra.verbose changes, and this puts back
+    done = train(*SHORT, "seed=0,1")
+    assert done.status == 0, done.err
+    accuracies = [
+        json.loads(file.read_text())["val/accuracy"] for file in sorted(folder_of(done).glob("*/metrics.json"))
+    ]
+    lines = [f"{n + 1}/2 seed={n}: finished: {accuracy:.4f}" for n, accuracy in enumerate(accuracies)]
+    assert done.out.splitlines()[1:3] == lines
+    assert "epoch 1/" not in done.out
+    assert "epoch 1/" in (folder_of(done) / "seed=0" / "run.log").read_text()
+    shown = train(*SHORT, "seed=2,3", "hydra.verbose=true")
+    assert names_in_order(shown) == ["seed=2", "seed=3"]
+    assert shown.out.count("epoch 1/1") == 2
 
 
 def test_a_grid_of_one_value_is_named_by_all_overrides_and_flags_may_follow(train: RunScript) -> None:
@@ -493,7 +512,7 @@ def test_two_commands_at_once_lose_nothing(data_root: Path, tmp_path: Path) -> N
     (sweep,) = tmp_path.glob("outputs/train/*")
     assert statuses(sweep) == {f"seed={seed}": "finished" for seed in range(4)}
     assert all("resumed" not in record for record in records(sweep).values())
-    assert sum(out.count("run folder: ") for out in outs) == 4  # each job was trained once
+    assert sum(out.count(": finished: ") for out in outs) == 4  # each job was trained once
     assert {process.returncode for process in both} <= {0, 1}
 
 

@@ -46,7 +46,8 @@ ended_here: list[Outcome] = []
 def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> float | None:
     """Run one job, and return the monitored metric where it has one.
 
-    A failure is recorded and, unless `raises` is set, not raised, so that Hydra runs the other jobs.
+    A training has one line on the terminal, as its run.log has all of them; `hydra.verbose=true` shows them, too. A
+    failure is recorded and, unless `raises` is set, not raised, so that Hydra runs the other jobs.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, where the jobs run one after the other.
@@ -54,10 +55,13 @@ def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> 
     run = Run(Path(hydra.runtime.output_dir))
     if hydra.callbacks.sweep.outcomes is not None:
         return _run_in_parallel(job, cfg, hydra, run, raises)
-    print(f"\njob {hydra.job.num + 1}/{hydra.callbacks.sweep.jobs}: {run.folder.name}", flush=True)
-    outcome, error = _attempt(job, cfg, hydra, run)
+    label = f"{hydra.job.num + 1}/{hydra.callbacks.sweep.jobs} {run.folder.name}"
+    detailed = job != "train" or bool(hydra.verbose)
+    print(f"\n{label}\n" if detailed else f"{label}: ", end="", flush=True)
+    with contextlib.nullcontext() if detailed else _silent():
+        outcome, error = _attempt(job, cfg, hydra, run)
     ended_here.append(outcome)
-    if outcome.status not in ("finished", "interrupted"):  # which the run itself has said
+    if not detailed or outcome.status not in ("finished", "interrupted"):  # which the run itself has said
         print(outcome, flush=True)
     if error and (raises or isinstance(error, KeyboardInterrupt)):
         raise error

@@ -131,14 +131,25 @@ def log_summary(training: Training) -> None:
     network, trainer = training.classifier.network, training.trainer
     parameters = count_parameters(network)
     training.metrics["parameters"] = parameters
-    sizes = {split: f"{len(labels):,}" for split, (_, labels) in training.datamodule.splits.items()}
     device = type(trainer.accelerator).__name__.removesuffix("Accelerator")
     devices = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
     trained = sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
     frozen = f" ({trained:,} trained)" if trained < parameters else ""
     name = network_name(network)
     log.info("%s with %s parameters%s, on %s in %s", name, f"{parameters:,}", frozen, devices, trainer.precision)
-    log.info("%s images to train on, %s to validate, %s to test", sizes["train"], sizes["val"], sizes["test"])
+    used = (count_images(training, split) for split in ("train", "val", "test"))
+    log.info("%s images to train on, %s to validate, %s to test", *used)
+
+
+def count_images(training: Training, split: str) -> str:
+    """Return how many images of a split an epoch takes, and out of how many where `trainer.limit_..._batches` cuts."""
+    trainer, datamodule = training.trainer, training.datamodule
+    total = len(datamodule.splits[split][1])
+    limit: int | float = getattr(trainer, f"limit_{split}_batches")
+    size = datamodule.batch_size if split == "train" else datamodule.eval_batch_size
+    batches = limit if isinstance(limit, int) else int(limit * -(-total // size))
+    used = min(total, batches * size)
+    return f"{total:,}" if used == total else f"{used:,} of {total:,}"
 
 
 def measure_untrained(training: Training) -> None:
