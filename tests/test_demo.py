@@ -132,6 +132,12 @@ def detail(response: Any) -> str:
     return str(reason)
 
 
+def noise() -> np.ndarray[Any, Any]:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    pixels[CORNERS] = 0
+    return pixels
+
+
 # Predictions
 
 
@@ -176,9 +182,7 @@ def test_preview_is_the_network_input_and_explanation_its_grad_cam(client: TestC
 
 
 def test_image_unlike_the_training_images_is_marked(client: TestClient) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
-    noise[CORNERS] = 0
-    found = [post(client, png(pixels)).json()[0]["unfamiliar"] for pixels in (IMAGES[0], noise)]
+    found = [post(client, png(pixels)).json()[0]["unfamiliar"] for pixels in (IMAGES[0], noise())]
     assert found == [False, True]
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="FastAPI is optional: pip install -e '.[de
 from playwright.sync_api import Browser, Page, expect
 from test_browser import browser as browser
 from test_browser import page as page
-from test_demo import IMAGES, photo, png, serving
+from test_demo import IMAGES, noise, photo, png, serving
 
 pytestmark = [pytest.mark.browser, pytest.mark.extras]
 
@@ -71,7 +71,7 @@ def test_dropped_picture_gets_bars_a_set_and_what_the_network_sees(page: Page, a
     expect(card.locator("h3")).to_have_text(f"{best}, {shares[0]:.1%}".replace("%", " %"))
     expect(card.locator(".set")).to_contain_text("95 % prediction set: ")
     assert card.locator(".inside").count() == card.locator(".set").inner_text().count(",") + 1
-    expect(card.locator(".badge")).to_have_text("inverted")
+    expect(card.locator(".badge").first).to_have_text("inverted")
     assert card.locator(".input img").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [28, 28]
     expect(page.get_by_role("status")).to_have_text(f"photo.png: {best}, {shares[0]:.1%}".replace("%", " %"))
     card.get_by_role("button", name="What speaks for it?").click()
@@ -85,9 +85,12 @@ def test_pasted_and_chosen_pictures(page: Page, address: str, tmp_path: Path) ->
     expect(page.locator("#samples button")).to_have_count(20)
     give(page, PASTED, "pasted.png", png(IMAGES[0]))
     expect(page.locator("article .name")).to_have_text("pasted.png")
+    expect(page.locator("article .badge")).to_have_count(0)
+    give(page, PASTED, "noise.png", png(noise()))
+    expect(page.locator("article .badge")).to_have_text("unlike the training images")
     (tmp_path / "a.png").write_bytes(png(IMAGES[1]))
     page.locator("#file").set_input_files([tmp_path / "a.png"])
-    expect(page.locator("article")).to_have_count(2)
+    expect(page.locator("article")).to_have_count(3)
     expect(page.locator("article .name").first).to_have_text("a.png")
 
 

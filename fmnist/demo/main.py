@@ -34,7 +34,7 @@ BACKLOG = 256  # connections that wait to be accepted
 MOST_CONNECTIONS = 256  # more get the status 503
 SHUTDOWN_SECONDS = 3  # for requests in progress, after Ctrl-C
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-ANY_ADDRESS = ("0.0.0.0", "::", "")  # nosec B104 (compared with, not listened on)
+ANY_ADDRESS = ("0.0.0.0", "::", "")
 
 
 @dataclass(frozen=True)
