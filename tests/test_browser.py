@@ -92,7 +92,7 @@ def tensorboard(outputs: Path, runs: dict[str, Path], tmp_path_factory: pytest.T
             def has_read() -> bool:
                 with direct.open(f"{address}data/plugin/scalars/tags", timeout=PATIENCE) as answer:
                     tags = json.load(answer)
-                return tags.keys() == runs.keys() and all("val_final/accuracy" in tags[run] for run in runs)
+                return tags.keys() == runs.keys() and all("final/val/accuracy" in tags[run] for run in runs)
 
             wait_until(has_read, log.read_text)
             yield address
@@ -199,17 +199,19 @@ def test_hparams_has_a_row_for_each_run_and_first_what_differs(
 ) -> None:
     page.goto(f"{tensorboard}#hparams")
     grid = page.locator("vaadin-grid")
-    for run in runs:
-        expect(grid.get_by_text(run)).to_be_visible()
-    header, *rows = (row.split("\n") for row in re.split(f"\n(?={'|'.join(map(re.escape, runs))})", grid.inner_text()))
+    trials = {f"{folder.name} ({folder.parent.name})": folder for folder in runs.values()}
+    for trial in trials:
+        expect(grid.get_by_text(trial)).to_be_visible()
+    texts = re.split(f"\n(?={'|'.join(map(re.escape, trials))})", grid.inner_text())
+    header, *rows = (row.split("\n") for row in texts)
     table = {row[0]: dict(zip(header[2:], row[1:], strict=True)) for row in rows}  # "Show Metrics" is a box to tick
-    assert table.keys() == runs.keys()
+    assert table.keys() == trials.keys()
     assert {"model.dropout", "optimizer", "optimizer.lr", "seed"} <= {*header[2:7]}
-    for (run, folder), chosen in zip(runs.items(), CHOICES.values(), strict=True):
+    for (trial, folder), chosen in zip(trials.items(), CHOICES.values(), strict=True):
         accuracy = json.loads((folder / "metrics.json").read_text())["val/accuracy"]
-        assert float(table[run]["val_final/accuracy"]) == pytest.approx(accuracy, abs=1e-5)
-        assert table[run]["optimizer"].lower() == chosen["optimizer"]
-        assert float(table[run]["model.dropout"]) == float(chosen["model.dropout"])
+        assert float(table[trial]["final/val/accuracy"]) == pytest.approx(accuracy, abs=1e-5)
+        assert table[trial]["optimizer"].lower() == chosen["optimizer"]
+        assert float(table[trial]["model.dropout"]) == float(chosen["model.dropout"])
 
 
 def test_report_shows_every_section_and_every_image(report: Page) -> None:

@@ -24,11 +24,13 @@ from fmnist.config import build, instantiate
 from fmnist.config.help import options
 from fmnist.config.restore import restore
 from fmnist.data.info import FASHION_MNIST, DatasetInfo
+from fmnist.evaluation.robustness import Robustness, Scores
 from fmnist.evaluation.unfamiliar import features_and_logits
 from fmnist.export import card, check, describe, exporter, files, folder, latency, quantize, usage
 from fmnist.export.graph import PixelsToProbabilities
 from fmnist.models import CNN
 from fmnist.runs import checkpoints
+from fmnist.runs.files import sha256
 
 IMAGES, LABELS = synthetic.make(synthetic.TEST, seed=1)  # the test split of the run
 PIXELS = IMAGES[:, None]
@@ -296,7 +298,7 @@ def test_model_card_has_the_metadata_of_hubs_and_the_results(exported: Path, run
     values = json.loads((run / "metrics.json").read_text())["calibration"]["test"]
     assert f"| test | with | {values['error_calibrated']:.2%} | {values['loss_calibrated']:.4f} |" in loaded.text
     for name, facts in config["files"].items():
-        assert facts["sha256"] == describe.sha256(exported / name)
+        assert facts["sha256"] == sha256(exported / name)
         assert facts["sha256"] in loaded.text
 
 
@@ -372,7 +374,7 @@ def test_a_run_without_calibration_has_temperature_one_and_says_so(
     torch.save(content, best)
     done = run_script("export", f"run={copy}", "format=safetensors", "layout=nhwc")
     assert (done.status, done.err) == (0, "")
-    assert "not calibrated (temperature 1)" in done.out
+    assert "temperature 1: the probabilities are not calibrated" in done.out
     assert "bf16" not in done.out
     place = tmp_path / "outputs" / "export" / "plain"
     config = json.loads((place / "config.json").read_text())
@@ -459,11 +461,11 @@ def test_wrong_input_is_refused_and_leaves_no_folder(
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript", "huggingface_hub"])
 def test_missing_packages_are_named_with_their_extra(
-    package: str, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+    package: str, run: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("onnx", "onnxruntime", "onnxscript", "huggingface_hub"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace() if name != package else None)  # type: ignore[arg-type]
-    done = run_script("export", "run=anything")
+    done = run_script("export", f"run={run}")
     done.assert_refused(f"needs {package}", "make extras", '"fmnist[export]"')
 
 
@@ -511,6 +513,12 @@ def test_folder_disappears_whatever_ends_the_export(tmp_path: Path) -> None:
     with folder.new_folder(tmp_path / "there") as place:
         (place / "whole").write_text("")
     assert [path.name for path in tmp_path.rglob("*")] == ["there", "whole"]
+    (tmp_path / "there" / "whole").unlink()
+    (tmp_path / "link").symlink_to("there")
+    with folder.new_folder(tmp_path / "link") as place:
+        (place / "whole").write_text("")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "whole").is_file()
 
 
 def test_ties_are_no_other_class_and_small_differences_are() -> None:
@@ -576,12 +584,6 @@ def test_ranges_of_eight_bits_come_from_the_same_training_images_each_time() -> 
     assert len(first.unique()) == quantize.IMAGES
 
 
-def test_intervals_are_those_of_wilson() -> None:
-    assert card.wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert card.wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
-    assert card.wilson(0, 0) == (0.0, 1.0)
-
-
 def test_fashion_mnist_has_its_licence_but_not_with_pretrained_weights() -> None:
     model = small_model()
     assert describe.describe(model, {}, "run", calibrated=True, detector=None)["licence"] == "mit"
@@ -597,6 +599,7 @@ def made_up_card(**changes: Any) -> card.Card:
         "parameters": 7,
         "record": {},
         "metrics": {},
+        "robustness": None,
         "files": [describe.ExportedFile("model.onnx", "onnxruntime", 1000, "0" * 64, 0.9, 1e-6, {})],
         "confusion": torch.eye(10, dtype=torch.long) * 9 + torch.eye(10, dtype=torch.long).roll(1, 1),
         "notes": ["a note"],
@@ -615,6 +618,47 @@ def test_card_names_the_most_frequent_mistakes_and_the_dataset_of_the_hub() -> N
 
 
 @pytest.mark.extras
+@pytest.mark.parametrize("complete", [True, False])
+def test_card_has_the_robustness_or_the_command_that_measures_it(complete: bool) -> None:
+    pytest.importorskip("huggingface_hub")
+    text = card.model_card(made_up_card())
+    assert "Not measured. `python scripts/robustness.py run=<run folder>` measures it before the export." in text
+    corrupted = {
+        ("noise", 1): Scores(0.75, 0.0, 1.0),
+        ("noise", 2): Scores(0.5, 0.5, 1.0),
+        ("<b>", 1): Scores(0.25, None, None),
+        ("<b>", 2): Scores(0.25, None, None),
+    }
+    measured = Robustness("run", "0", True, 2000, 3, complete, Scores(0.9, 0.125, 0.8), corrupted)
+    text = card.model_card(made_up_card(robustness=measured))
+    assert "Accuracy and expected calibration error on 2,000 test images, corruptions of seed 3" in text
+    for row in ("clean | 90.00% | 12.50%", "noise | 62.50% | 25.00%", "&lt;b&gt; | 25.00% | -"):
+        assert f"| {row} |" in text
+    assert "| mean of corruptions | 43.75% | - |" in text
+    assert ("not comparable" in text) is not complete
+    assert "Robustness to other corruptions" in text
+
+
+@pytest.mark.extras
+def test_export_takes_the_robustness_of_its_checkpoint_alone(run: Path, run_script: RunScript, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    copy = shutil.copytree(run, tmp_path / "measured")
+    scores = Scores(0.5, 0.25, 0.75)
+    for number, (name, warned) in enumerate([("best", False), ("last", True)]):
+        digest = sha256(copy / "checkpoints" / "best.ckpt")
+        measured = Robustness("run", digest, True, 20, 0, True, scores, {("noise", 1): scores})
+        content = {"images": 20, "seed": 0, "all_corruptions": True, "runs": [measured.to_dict()]}
+        (copy / "robustness.json").write_text(json.dumps(content))
+        words = (str(copy / "checkpoints" / f"{name}.ckpt"), "format=safetensors", "check=random")
+        done = run_script("export", *words, f"output=out{number}")
+        assert done.status == 0
+        assert ("left out of the model card" in done.err) is warned
+        text = (tmp_path / f"out{number}" / "README.md").read_text()
+        assert ("| noise | 50.00% | 25.00% |" in text) is not warned
+        assert ("Not measured. `" in text) is warned
+
+
+@pytest.mark.extras
 def test_names_and_records_of_a_stranger_stay_text() -> None:
     pytest.importorskip("huggingface_hub")
     odd = "a|b\n# <script>alert(1)</script> [x](y) `z` é"
@@ -622,7 +666,7 @@ def test_names_and_records_of_a_stranger_stay_text() -> None:
     model = PixelsToProbabilities(CNN((1, 28, 28), 2, channels=[4]), dataset, 1.0)
     record = {
         "dataset": {odd: odd},
-        "overrides": ["seed=1", "outputs=/home/me", f"model.x={odd}", "data.root=/home/me"],
+        "overrides": ["seed=1", "outputs=/home/me", f"model.x={odd}", "data.root=/home/me", "data.exclude=/home/me/x"],
         "hardware": [],
         "git": "x",
         "resumed": {},
@@ -635,7 +679,7 @@ def test_names_and_records_of_a_stranger_stay_text() -> None:
     assert "<script" not in re.sub(r"`[^`\n]*`|^    .*$", "", body, flags=re.MULTILINE)
     assert "\n# <" not in body
     assert "/home/me" not in body
-    assert "data.root=FOLDER" in body
+    assert "data.root=FOLDER data.exclude=FILE" in body
     for line in body.splitlines():
         if line.startswith("| "):
             assert len(re.findall(r"(?<!\\)\|", line)) in (3, 6), line

@@ -91,7 +91,10 @@ def test_tiles_show_each_image_below_its_title(channels: int) -> None:
     assert len({x for _, x in places}) == 3
     for image, (y, x) in zip(images, places, strict=True):
         tile = shown(figure)[y : y + 112 : 4, x : x + 112 : 4]
-        assert np.allclose(tile, image.expand(3, -1, -1).permute(1, 2, 0) / 255)
+        assert np.allclose(tile[..., :3], image.expand(3, -1, -1).permute(1, 2, 0) / 255)
+    opaque = shown(figure)[..., 3]  # a page's own ground, light or dark, is behind the titles
+    assert set(np.unique(opaque)) == {0, 1}
+    assert opaque.sum() == 5 * 112 * 112
 
 
 def test_tiles_have_one_range_for_all_images_without_nan() -> None:

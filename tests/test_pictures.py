@@ -137,9 +137,9 @@ def test_hparams_show_settings_and_the_final_validation_metrics(drawn: list[Any]
     assert not {"outputs", "name", "data.root", "pictures"} & settings.keys()  # affect no result
     metrics = json.loads((run / "metrics.json").read_text())
     assert "augment" not in settings  # it is one class
-    for name in ("accuracy", "loss"):
-        (event,) = shown.Scalars(f"val_final/{name}")
-        assert event.value == pytest.approx(metrics[f"val/{name}"])
+    for name in ("val/accuracy", "val/loss"):
+        (event,) = shown.Scalars(f"final/{name}")
+        assert event.value == pytest.approx(metrics[name])
         assert event.step == 30
 
 

@@ -15,6 +15,7 @@ from conftest import RunScript
 from torch import nn
 
 from fmnist.data.info import FASHION_MNIST
+from fmnist.evaluation.interval import wilson
 from fmnist.report import page
 from fmnist.report.examples import Predictions
 from fmnist.runs import checkpoints
@@ -134,7 +135,7 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path) -> None:
     headings = [section.one("h2").text for section in sections]
     assert headings == [
         *("Result", "Weaknesses", "Training curves", "Classes", "Confusion matrix", "Most confused pairs"),
-        *("Most confident mistakes", "Calibration", "Filters and activation maps", "Grad-CAM", "Layers"),
+        *("Most confident mistakes", "Calibration", "Robustness", "Filters and activation maps", "Grad-CAM", "Layers"),
         *("Config", "Record"),
     ]
     links = [(link.text, link.attributes["href"]) for link in html.one("nav").all("a")]
@@ -212,7 +213,7 @@ def test_texts_from_strangers_are_escaped(run: Path, report: Callable[..., Node]
     html = report(run)
     assert not html.all("script") + html.all("i") + html.all("u")
     assert html.one("h1").text == "its data, run <script>a&b"
-    assert "<script>alert(1)</script>" in html.one("pre").text
+    assert "<script>alert(1)</script>" in html.one("section", id="config").one("pre").text
     assert "<b>now" in html.one("section", id="result").text
 
 
@@ -291,6 +292,23 @@ def test_a_network_that_has_diverged_is_reported(run: Path, report: Callable[...
     assert "Loss nan." in html.text
 
 
+def test_prediction_sets_of_each_class_by_value(run: Path) -> None:
+    found = {"a": ((0.9, 1.25), (0.97, 2.0)), "b": ((0.5, 1.0), (0.8, 1.5)), "c": ((0.95, 1.0), (0.9, 1.0))}
+    sets = [{"classes": [(name, *values[place]) for name, values in found.items()]} for place in range(2)]
+    assert page.set_rows(sets) == [
+        ["b", "50.0%", "1.00", "80.0%", "1.50"],
+        ["c", "95.0%", "1.00", "90.0%", "1.00"],
+        ["a", "90.0%", "1.25", "97.0%", "2.00"],
+    ]
+    for count, shown in ((20, 20), (21, 10)):
+        many = {"classes": [(str(place), 1 - place / 100, 1.0) for place in range(count)]}
+        assert [row[0] for row in page.set_rows([many])] == [str(count - 1 - place) for place in range(shown)]
+    details = read(run).one("section", id="calibration").one("details")
+    headings = [cell.text for cell in details.one("thead").all("th")]
+    assert headings == ["class", "at 90%", "size", "at 95%", "size", "at 99%", "size"]
+    assert sorted(row[0] for row in table_of(details)) == sorted(CLASSES)
+
+
 def test_interval_and_class_metrics_by_value() -> None:
     confusion = torch.zeros(10, 10, dtype=torch.long)
     confusion[0, 0], confusion[0, 6], confusion[6, 0] = 81, 100, 82
@@ -301,6 +319,12 @@ def test_interval_and_class_metrics_by_value() -> None:
     assert found["rows"][0] == ("T-shirt/top", 81, 181, *(pytest.approx(x) for x in (81 / 181, 81 / 163, 162 / 344)))
     assert found["rows"][6] == ("Shirt", 0, 82, 0, 0, 0)
     assert all(math.isnan(value) for value in found["rows"][8][3:])
+
+
+def test_intervals_are_those_of_wilson() -> None:
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_grad_cam_is_of_the_predicted_and_then_of_the_true_class(monkeypatch: pytest.MonkeyPatch) -> None:

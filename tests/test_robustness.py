@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +20,12 @@ from fmnist.config.build import build_datamodule
 from fmnist.config.restore import restore
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.evaluation.measure import measure
+from fmnist.evaluation.robustness import Robustness, Scores, read_robustness
 from fmnist.robustness.corruptions import CHUNK, CORRUPTIONS, STRENGTHS, corrupt
+from fmnist.robustness.files import write_scores
 from fmnist.runs import checkpoints
+from fmnist.runs.files import sha256
+from fmnist.runs.run import Run
 from fmnist.training.metrics import calibration
 
 FEW = ("corruptions=[noise,inversion]", "strengths=[1,5]", "accelerator=cpu")
@@ -181,7 +187,11 @@ def test_all_corruptions_of_several_runs_are_compared_in_a_new_folder(
     assert (done.status, done.err) == (0, "")
     (folder,) = done.folder.glob("outputs/robustness/*")
     assert sorted(file.name for file in folder.iterdir()) == [f"robustness.{end}" for end in ("csv", "html", "json")]
-    assert not list(finished_run.glob("robustness*"))
+    for run in (finished_run, other):  # only its own scores, for its report
+        assert [file.name for file in run.glob("robustness*")] == ["robustness.json"]
+        own = read_robustness(Run(run), run / "checkpoints" / "best.ckpt")
+        assert (own.name, own.images, own.seed, own.complete, own.calibrated) == (run.name, 20, 0, True, True)
+        assert len(own.corrupted) == len(CORRUPTIONS) * 5
     rows = rows_of(folder)
     assert len(rows) == 2 * (1 + len(CORRUPTIONS) * 5)
     assert len({row["accuracy"] for row in rows if row["run"] == "other"}) == 1  # always the same class
@@ -194,6 +204,8 @@ def test_all_corruptions_of_several_runs_are_compared_in_a_new_folder(
     assert lines["accuracy (%)"] == ["1", "2"]
     assert lines["mean of corruptions"] == [f"{100 * first:.1f}", f"{100 * second:.1f}"]
     assert f"1: run: mean corruption accuracy {100 * first:.2f}% (11 x 5)" in done.out
+    assert own.mean().accuracy == second
+    assert [line.split() for line in done.out.splitlines()][-1][-2:] == ["scripts/report.py", "run=<run>"]
     page = (folder / "robustness.html").read_text()
     assert page.count("<svg") == len(CORRUPTIONS)
     assert "comparable" not in page
@@ -205,6 +217,103 @@ def test_all_corruptions_of_several_runs_are_compared_in_a_new_folder(
     for row in rows:
         if row["run"] == "other" and (key := (row["corruption"], row["strength"])) in again:
             assert again[key] == row
+
+
+def test_report_has_the_scores_of_the_checkpoint_and_otherwise_the_command(
+    finished_run: Path, run_script: RunScript
+) -> None:
+    assert run_script("report", "run=run", "split=test", "accelerator=cpu").err == ""
+    page = (finished_run / "report.html").read_text()
+    assert f"<pre>python scripts/robustness.py run={finished_run}</pre>" in page
+    assert run_script("robustness", "run=run", *FEW).status == 0
+    assert run_script("report", "run=run", "split=test", "accelerator=cpu").err == ""
+    page = (finished_run / "report.html").read_text()
+    assert "robustness.py" not in page
+    section = page[page.index('<section id="robustness"') :]
+    measured = read_robustness(Run(finished_run), finished_run / "checkpoints" / "best.ckpt")
+    assert f"200 test images, corruptions of seed 0: {measured.sentence()}." in section
+    accuracies = [measured.clean, measured.corrupted["noise", 1], measured.corrupted["noise", 5]]
+    cells = "".join(f"<td>{100 * scores.accuracy:.1f}</td>" for scores in accuracies)
+    assert f'<tr><th scope="row">noise</th>{cells}' in section
+    assert "comparable" in section
+
+    file = finished_run / "checkpoints" / "best.ckpt"  # as after more training
+    checkpoint = checkpoints.load(file)
+    checkpoint["epoch"] += 1
+    torch.save(checkpoint, file)
+    done = run_script("report", "run=run", "split=test", "accelerator=cpu")
+    assert done.status == 0
+    assert done.err.strip().endswith("robustness.json is of another checkpoint than best.ckpt is now")
+    assert "<pre>python scripts/robustness.py" in (finished_run / "report.html").read_text()
+
+
+def damaged(content: dict[str, Any], *keys: Any, value: Any) -> str:
+    """Return the JSON with another value at the end of some keys."""
+    place: Any = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "fragment"),
+    [
+        (["images"], 0, "images: "),
+        (["runs"], {}, "runs: "),
+        (["runs", 0], None, "runs.0: "),
+        (["runs", 0, "checkpoint"], "0", "another checkpoint"),
+        (["runs", 0, "clean", "accuracy"], 1.5, "runs.0.clean.accuracy: "),
+        (["runs", 0, "clean", "accuracy"], "1", "runs.0.clean.accuracy: "),
+        (["runs", 0, "corruptions"], {}, "runs.0.corruptions: "),
+        (["runs", 0, "corruptions", "<b>"], {"6": {}}, "runs.0.corruptions.<b>.6"),
+        (["runs", 0, "corruptions", "noise"], {}, "the same strengths"),
+        (
+            ["runs", 0, "corruptions", "noise"],
+            {"mean": {"accuracy": 1, "calibration_error": 0, "confidence": 1}},
+            "same",
+        ),
+        (["runs", 0, "corruptions", "x" * 50], {}, "at most 40"),
+        (["runs", 0, "corruptions", "\x1b\n"], {"1": {}}, r"corruptions.\x1b\n.1"),
+    ],
+)
+def test_damaged_scores_are_refused(tmp_path: Path, keys: list[Any], value: Any, fragment: str) -> None:
+    checkpoint = tmp_path / "best.ckpt"
+    checkpoint.write_bytes(b"weights")
+    scores = Scores(0.5, None, 0.25)
+    corrupted = {("noise", 1): scores, ("noise", 2): scores, ("blur", 1): scores, ("blur", 2): scores}
+    measured = Robustness("run", sha256(checkpoint), True, 20, 3, False, Scores(1.0, 0.0, 1.0), corrupted)
+    run = Run(tmp_path)
+    write_scores(run, measured)
+    assert read_robustness(run, checkpoint) == measured
+    content = json.loads(run.robustness_file.read_text())
+    run.robustness_file.write_text(damaged(content, *keys, value=value))
+    with pytest.raises(ValueError, match=re.escape(fragment)) as refused:
+        read_robustness(run, checkpoint)
+    assert str(refused.value).startswith(str(run.robustness_file))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", [b"", b"[", b"\xff\xfe", b"[" * 100_000, b'"' + b"x" * 2**20 + b'"'])
+def test_no_json_is_refused(tmp_path: Path, text: bytes) -> None:
+    run = Run(tmp_path)
+    run.robustness_file.write_bytes(text)
+    with pytest.raises(ValueError, match=r"robustness\.json is"):
+        read_robustness(run, tmp_path / "best.ckpt")
+
+
+def test_scores_of_another_checkpoint_of_a_run_do_not_go_to_its_folder(
+    finished_run: Path, run_script: RunScript
+) -> None:
+    assert run_script("robustness", "checkpoint=run/checkpoints/last.ckpt", *FEW).status == 0
+    assert not list(finished_run.glob("robustness*"))
+    assert list(finished_run.parent.glob("outputs/robustness/*/robustness.html"))
+
+
+def test_folder_that_can_not_be_written_to_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scores = Scores(0.5, 0.1, 0.25)
+    write_scores(Run(tmp_path / "gone"), Robustness("run", "0", True, 20, 3, True, scores, {("noise", 1): scores}))
+    assert "gone/robustness.json: can't be written: No such file or directory" in caplog.text
 
 
 def test_run_without_validation_images_is_measured_uncalibrated(train: RunScript, run_script: RunScript) -> None:
@@ -243,6 +352,7 @@ def test_network_of_nan_has_an_accuracy_and_no_confidence(finished_run: Path, ru
         ("run=run strengths=[1,6]", ["strengths=[1, 6]", "less than or equal to 5"]),
         ("run=run strengths=[2,2]", ["strengths=[2, 2]", "given twice"]),
         ("run=run images=201", ["images=201", "at most 200"]),
+        ("run=run output=", ["output=: must be a folder"]),
         ("run=run output=run/run.json", ["output=run/run.json", "must be a folder"]),
         ("run=run output=run/run.json/new", ["output=run/run.json/new", "is a file"]),
         ("run=run output=/proc/new", ["output=/proc/new", "can't be written"]),

@@ -82,7 +82,7 @@ def test_tensorboard_is_the_same_with_others(train: RunScript) -> None:
     (run,) = done.folder.glob("outputs/with/*")
     assert curves(run).keys() == curves(alone).keys()
     assert curves(run)["train/loss"] == curves(alone)["train/loss"]
-    assert curves(run)["val_final/accuracy"] == curves(alone)["val_final/accuracy"]
+    assert curves(run)["final/val/accuracy"] == curves(alone)["final/val/accuracy"]
 
 
 # All of them in one run

@@ -6,8 +6,9 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
+
+from fmnist.evaluation.interval import wilson
 
 
 class Accuracy(NamedTuple):
@@ -57,8 +58,7 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Accuracy | None:
     correct, total = int((predicted == labels).sum()), len(labels)
     if not total:
         return None
-    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    return Accuracy(correct, total, float(interval.low), float(interval.high))
+    return Accuracy(correct, total, *wilson(correct, total))
 
 
 def frequent_pairs(given: Sequence[str], suggested: Sequence[str], most: int) -> list[tuple[str, str, int]]:

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import re
 import shlex
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +21,11 @@ from fmnist.config import logs
 from fmnist.config.build import build_datamodule, build_training
 from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.keys import TrainKeys
-from fmnist.config.overrides import program, quoted
+from fmnist.config.overrides import program, shell_argument
 from fmnist.config.settings import read_settings
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.splits import complete, positions
-from fmnist.runs.run import Run, check_name, claim_run
+from fmnist.runs.run import Run, check_name, claim_run, new_run
 from fmnist.training.rank_info import leave_others
 
 log = logging.getLogger(__name__)
@@ -72,11 +70,8 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
 
 
 def exclude_command(file: Path) -> str:
-    """Return the command that trains without the images that a file lists, quoted for the shell and for Hydra."""
-    name = str(file)
-    if not re.fullmatch(r"[\w/.+-]+", name, re.ASCII):
-        name = quoted(name)
-    return f"{program('train')} {shlex.quote(f'data.exclude={name}')}"
+    """Return the command that trains without the images that a file lists."""
+    return f"{program('train')} {shell_argument('data.exclude', file)}"
 
 
 def check_settings(given: Settings, cfg: DictConfig) -> None:
@@ -98,14 +93,15 @@ def check_settings(given: Settings, cfg: DictConfig) -> None:
 
 
 def new_folder(outputs: Path, name: str | None) -> Run:
-    """Make the folder outputs/audit/name; without a name that of the present time.
+    """Make the folder outputs/audit/name; without a name one of the present time.
 
     Raises:
         ValueError: if it exists, or can't be made.
     """
-    if name is not None:
-        check_name(name)
-    folder = outputs.absolute() / "audit" / (name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if name is None:
+        return new_run(outputs, "audit")
+    check_name(name)
+    folder = outputs.absolute() / "audit" / name
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:

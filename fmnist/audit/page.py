@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fmnist.audit.findings import DuplicateRow, Findings, Row
-from fmnist.audit.labels import frequent_pairs
+from fmnist.audit.labels import Accuracy, frequent_pairs
 from fmnist.plotting.frame import percent, render
 from fmnist.plotting.tiles import data_url
 from fmnist.runs.files import atomic_write
@@ -109,7 +109,10 @@ def page(
     facts: Mapping[str, str],
 ) -> str:
     """Return the page as HTML."""
-    pairs = {split: frequent_pairs(*labels_of(rows), most=PAIRS) for split, rows in errors.items()}
+    pairs = {
+        split: [(label, probably, f"{count:,}") for label, probably, count in found]
+        for split, found in ((split, frequent_pairs(*labels_of(rows), most=PAIRS)) for split, rows in errors.items())
+    }
     across = [place for place, row in enumerate(copies) if row.copy_split == "test" != row.split]
     others = [place for place, row in enumerate(copies) if row.label != row.suggestion]
     rest = [place for place, row in enumerate(copies) if row.label == row.suggestion and place not in {*across}]
@@ -119,14 +122,14 @@ def page(
         splits=SPLITS,
         totals={split: len(images.labels) for split, images in findings.images.items()},
         errors=errors,
-        accuracies=findings.accuracies(),
+        accuracy_rows=list(accuracy_rows(findings.accuracies())),
         facts=facts,
         pairs=pairs,
         error_pictures={
             split: pictures(findings.images[split].pixels, findings.errors[split].tolist(), rows, "probability")
             for split, rows in errors.items()
         },
-        counts=duplicate_counts(copies),
+        count_rows=[(where, kind, f"{count:,}") for (where, kind), count in duplicate_counts(copies).items()],
         leaked=int((findings.duplicates.across < len(findings.images["test"].labels)).sum()),
         other_labels=len(others),
         copies=len(copies),
@@ -141,6 +144,15 @@ def page(
             for split, rows in outliers.items()
         },
     )
+
+
+def accuracy_rows(accuracies: Mapping[str, Accuracy | None]) -> Iterator[tuple[str, ...]]:
+    """Yield which test images, correct ones, all, accuracy and interval, as texts, where there are images."""
+    for name, value in accuracies.items():
+        if value is not None:
+            interval = f"{percent(value.low, 2)} to {percent(value.high, 2)}"
+            share = percent(value.correct / value.total, 2)
+            yield name, f"{value.correct:,}", f"{value.total:,}", share, interval
 
 
 def pictures(images: Tensor, chosen: Sequence[int], rows: Sequence[Row], score: str) -> list[Picture]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,6 +109,14 @@ def quoted(text: str) -> str:
     """Return a text quoted for Hydra's grammar, with quotes, the backslashes before them and `${` escaped."""
     escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + ("\\" + found[2] if found[2] else ""), text)
     return '"' + escaped.replace("${", "\\${") + '"'
+
+
+def shell_argument(key: str, path: object) -> str:
+    """Return key=path, quoted for Hydra's grammar and for the shell."""
+    name = str(path)
+    if not re.fullmatch(r"[\w/.+-]+", name, re.ASCII):
+        name = quoted(name)
+    return shlex.quote(f"{key}={name}")
 
 
 def key_of(override: str) -> str:

@@ -22,9 +22,9 @@ from fmnist.data.idx import DataUnavailableError
 from fmnist.data.image_files import pillow_warnings_ignored
 from fmnist.data.sources import check_root
 from fmnist.demo.samples import Sample, pick_samples
+from fmnist.evaluation.calibration import NOT_CALIBRATED
 from fmnist.evaluation.inspection import network_name
 from fmnist.export.files import PACKAGES, need
-from fmnist.predict.classify import NOT_CALIBRATED
 from fmnist.runs.latest import checkpoint_file
 
 log = logging.getLogger(__name__)

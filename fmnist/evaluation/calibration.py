@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from fmnist.training.metrics import calibration
 
+NOT_CALIBRATED = "not calibrated: that takes validation images (data.val_size) and a training that has ended"
 COLDEST, HOTTEST = 0.01, 100.0
 """Bounds of the temperature, which has none where all predictions are guesses."""
 

@@ -8,16 +8,20 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from scipy.stats import binomtest
 from torch import Tensor
 
 from fmnist.config.keys import affects_result
-from fmnist.config.overrides import key_of
+from fmnist.config.overrides import key_of, program
 from fmnist.data.info import DatasetInfo
+from fmnist.evaluation.calibration import NOT_CALIBRATED
+from fmnist.evaluation.interval import wilson
+from fmnist.evaluation.robustness import Robustness, Scores
 from fmnist.export.describe import PUBLISHED, ExportedFile
 from fmnist.export.usage import example_of
 from fmnist.plotting.terminal import printable
 
+PATHS = {"data.root": "FOLDER", "data.exclude": "FILE"}
+"""What is shown of keys that tell the folders of a machine."""
 SHOWN = 100  # classes
 PAIRS = 3
 TASK = "image-classification"
@@ -31,6 +35,7 @@ class Card:
         about: see `describe`.
         parameters: their number.
         record, metrics: run.json and metrics.json of the run, in which anything may be missing.
+        robustness: of the checkpoint; None if it wasn't measured.
         files: the exported files.
         confusion: counts (K true, K predicted) of the test images; None where they weren't measured.
         notes: sentences about precision, temperature and comparison.
@@ -41,6 +46,7 @@ class Card:
     parameters: int
     record: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    robustness: Robustness | None
     files: Sequence[ExportedFile]
     confusion: Tensor | None
     notes: Sequence[str]
@@ -123,6 +129,9 @@ def body(card: Card) -> str:
         "confused": [] if card.confusion is None else list(pairs(card.confusion, card.dataset.classes)),
         "recorded": recorded_accuracies(card.metrics),
         "calibration": list(calibration_rows(card.metrics.get("calibration"))),
+        "robustness_rows": [] if card.robustness is None else robustness_rows(card.robustness),
+        "program": program,
+        "NOT_CALIBRATED": NOT_CALIBRATED,
         "percent": lambda value: f"{value:.2%}",
         "SHOWN": SHOWN,
     }
@@ -141,8 +150,8 @@ def command(overrides: Any) -> str | None:
     shown = []
     for override in overrides:
         key = key_of(override)
-        if key == "data.root":
-            shown.append("data.root=FOLDER")
+        if key in PATHS:
+            shown.append(f"{key}={PATHS[key]}")
         elif key == "seed" or affects_result(key):
             shown.append(override)
     return shlex.join(["python", "scripts/train.py", *shown])
@@ -168,8 +177,7 @@ def facts(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, An
 def class_rows(confusion: Tensor, classes: Sequence[str]) -> list[tuple[str, int, int, float, float]]:
     """Return name, correct, total, and the 95 % interval of the accuracy of each class and of all images.
 
-    Of many classes they are those of the least accurate ones. Source of the interval: Wilson, Probable inference, the
-    law of succession, and statistical inference, 1927.
+    Of many classes they are those of the least accurate ones.
     """
     correct, total = confusion.diagonal(), confusion.sum(dim=1)
     counts = list(zip(classes, correct.tolist(), total.tolist(), strict=True))
@@ -177,14 +185,6 @@ def class_rows(confusion: Tensor, classes: Sequence[str]) -> list[tuple[str, int
         counts = sorted(counts, key=lambda row: row[1] / row[2] if row[2] else 2)[:SHOWN]
     counts.append(("all", int(correct.sum()), int(total.sum())))
     return [(name, right, images, *wilson(right, images)) for name, right, images in counts]
-
-
-def wilson(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of an accuracy; all that there is without images."""
-    if not total:
-        return 0.0, 1.0
-    interval = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def pairs(confusion: Tensor, classes: Sequence[str]) -> Iterator[tuple[int, int, str, str]]:
@@ -214,6 +214,12 @@ def calibration_rows(values: Any) -> Iterator[tuple[str, str, float, float]]:
             error, loss = measured.get(f"error{suffix}"), measured.get(f"loss{suffix}")
             if isinstance(error, float) and isinstance(loss, float):
                 yield split, which, error, loss
+
+
+def robustness_rows(robustness: Robustness) -> list[tuple[str, Scores]]:
+    """Return names and scores: of the clean images, of each corruption as means over its strengths, and their mean."""
+    corrupted = [(name, robustness.mean(name)) for name in robustness.corruptions]
+    return [("clean", robustness.clean), *corrupted, ("mean of corruptions", robustness.mean())]
 
 
 def plain(value: object) -> str:

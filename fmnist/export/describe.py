@@ -1,6 +1,5 @@
 """The facts of an export, as config.json and the metadata of each file hold them."""
 
-import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -117,9 +116,3 @@ def own_version() -> str:
             return UNKNOWN
     state = git_state(Path(__file__).parent)
     return f"{found} ({state['commit']}{'' if state['clean'] else ', changed'})" if state else str(found)
-
-
-def sha256(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

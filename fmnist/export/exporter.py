@@ -14,13 +14,13 @@ from torch import Tensor
 from fmnist.evaluation.unfamiliar import Detector
 from fmnist.export import files, quantize
 from fmnist.export.check import LARGE, SIZES, TOLERANCE, Reference, other_classes
-from fmnist.export.describe import KNOWN, ExportedFile, sha256, texts
+from fmnist.export.describe import KNOWN, ExportedFile, texts
 from fmnist.export.files import CONFIG, NAMES, Format, Run
 from fmnist.export.graph import PixelsToProbabilities
 from fmnist.export.latency import interleaved
 from fmnist.export.usage import example_of, example_text, preprocess_text
 from fmnist.plotting.terminal import as_text, grid
-from fmnist.runs.files import atomic_write, write_json
+from fmnist.runs.files import atomic_write, sha256, write_json
 
 log = logging.getLogger(__name__)
 

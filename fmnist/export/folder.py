@@ -26,7 +26,8 @@ def new_folder(output: Path) -> Iterator[Path]:
     Raises:
         ValueError: if the folder can't be made.
     """
-    parent = output.absolute().parent
+    output = output.resolve()  # a link to an empty folder stays
+    parent = output.parent
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     temporary = parent / f".{output.name}.{os.getpid()}"
     try:

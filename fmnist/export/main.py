@@ -1,6 +1,7 @@
 """Export a trained network to files that need nothing of this project."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,8 +20,10 @@ from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.idx import DataUnavailableError
 from fmnist.data.sources import check_root
+from fmnist.evaluation.calibration import NOT_CALIBRATED
 from fmnist.evaluation.inspection import count_parameters
 from fmnist.evaluation.measure import measure
+from fmnist.evaluation.robustness import Robustness, read_robustness
 from fmnist.export.card import Card, model_card
 from fmnist.export.check import Reference, random_images
 from fmnist.export.describe import describe
@@ -29,17 +32,15 @@ from fmnist.export.files import PACKAGES, Format, need
 from fmnist.export.folder import check_output, new_folder
 from fmnist.export.graph import Layout, PixelsToProbabilities
 from fmnist.export.quantize import calibration_images
-from fmnist.runs.files import atomic_write
+from fmnist.runs.files import atomic_write, if_readable
 from fmnist.runs.latest import CHECKPOINT_SUFFIX, OUTPUTS, named_run
 from fmnist.runs.run import Run
 
 log = logging.getLogger(__name__)
 
+CARD = "the model card"
 EXPORTS = OUTPUTS / "export"
 FLOAT32 = ("32", "32-true")
-NOT_CALIBRATED = (
-    "the probabilities are not calibrated (temperature 1): that takes validation images and an ended training"
-)
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,16 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     run, file = find_checkpoint(options.run or "")
     output = EXPORTS / run.folder.name if options.output is None else Path(options.output)
     check_output(output)
+    check_packages(formats)
     restored = restore(file, "cpu", options.data_root)
     images = find_images(restored, file, options)
     calibrator, detector, dataset = restored.calibrator, restored.detector, restored.dataset
     temperature = 1.0 if calibrator is None else calibrator.temperature
     model = PixelsToProbabilities(restored.classifier.network, dataset, temperature, options.layout)
     notes = [
-        NOT_CALIBRATED if calibrator is None else f"the temperature {temperature:.4f} is part of the files",
+        f"temperature 1: the probabilities are {NOT_CALIBRATED}"
+        if calibrator is None
+        else f"the temperature {temperature:.4f} is part of the files",
         f"compared on {len(images.check):,} {'random' if images.labels is None else 'test'} images",
     ]
     reference = reference_of(model, images, file)
@@ -104,15 +108,15 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
     with new_folder(output) as folder:
         training = None if options.quantize is None or images.training is None else calibration_images(images.training)
         written = exporter.write(folder, formats, training)
-        record, metrics = recorded(run)
+        known = recorded(run, file)
         confusion = confusion_of(reference, images.labels, len(dataset.classes))
-        card = Card(description, dataset, count_parameters(model), record, metrics, written, confusion, notes)
+        card = Card(description, dataset, count_parameters(model), *known, written, confusion, notes)
         atomic_write(folder / "README.md", model_card(card))
     log.info("exported: %s", output)
 
 
 def check_options(options: Settings, formats: list[Format]) -> None:
-    """Refuse options that don't go together, and packages that are missing.
+    """Refuse options that don't go together.
 
     Raises:
         ValueError: naming the key.
@@ -121,11 +125,19 @@ def check_options(options: Settings, formats: list[Format]) -> None:
         raise ValueError(f"quantize={options.quantize}: needs format=onnx, whose file is quantised")
     if options.output == "":
         raise ValueError("output=: must be a folder")
-    for form in formats:
-        need(f"format={form}", *PACKAGES[form])
-    need("the model card", "huggingface_hub")
     if options.run is None:
         raise ValueError(f"give a run: {program('export')} run=latest")
+
+
+def check_packages(formats: Sequence[Format]) -> None:
+    """Refuse formats whose packages are missing. It imports them, which takes seconds.
+
+    Raises:
+        ValueError: naming the package and the extra that has it.
+    """
+    for form in formats:
+        need(f"format={form}", *PACKAGES[form])
+    need(CARD, "huggingface_hub")
 
 
 def find_checkpoint(path: str) -> tuple[Run, Path]:
@@ -192,13 +204,10 @@ def confusion_of(reference: Reference, labels: Tensor | None, classes: int) -> T
     return torch.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def recorded(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return run.json and metrics.json of a run; nothing of one that is damaged, with a warning."""
-    found = []
-    for load in (run.load_record, run.load_metrics):
-        try:
-            found.append(load())
-        except (OSError, ValueError) as error:
-            log.warning("left out of the model card: %s", error)
-            found.append({})
-    return found[0], found[1]
+def recorded(run: Run, file: Path) -> tuple[dict[str, Any], dict[str, Any], Robustness | None]:
+    """Return run.json, metrics.json and the robustness of a checkpoint; nothing of what is missing.
+
+    Of what is damaged, or of another checkpoint, a warning tells that it is left out.
+    """
+    record, metrics = if_readable(run.load_record, CARD), if_readable(run.load_metrics, CARD)
+    return record or {}, metrics or {}, if_readable(lambda: read_robustness(run, file), CARD)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fmnist.config.logs import quiet_lightning
 from fmnist.config.restore import restore
+from fmnist.evaluation.calibration import NOT_CALIBRATED
 from fmnist.evaluation.unfamiliar import features_and_logits
 from fmnist.plotting.terminal import printable
 from fmnist.predict.formats import Marks, Prediction
@@ -22,7 +23,6 @@ from fmnist.predict.preparation import Prepared
 log = logging.getLogger(__name__)
 
 PREVIEWED = 64  # images
-NOT_CALIBRATED = "that takes validation images (data.val_size) and a training that has ended"
 
 
 class Outputs(NamedTuple):
@@ -93,7 +93,7 @@ class Predictor:
             ValueError: naming the key.
         """
         if coverage is not None and self.calibrator is None:
-            raise ValueError(f"coverage={coverage}: {self.file} is not calibrated: {NOT_CALIBRATED}")
+            raise ValueError(f"coverage={coverage}: {self.file} is {NOT_CALIBRATED}")
 
     def marks(self, outputs: Outputs, coverage: float | None, min_confidence: float | None) -> list[Marks]:
         """Return the marks of each image; see `Prediction`."""

@@ -22,10 +22,11 @@ from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.overrides import program
 from fmnist.config.settings import read_settings
 from fmnist.data.image_files import find_images
+from fmnist.evaluation.calibration import NOT_CALIBRATED
 from fmnist.plotting.style import save_png
 from fmnist.plotting.terminal import printable
 from fmnist.plotting.tiles import tiles
-from fmnist.predict.classify import NOT_CALIBRATED, FileClassifier, Predictor
+from fmnist.predict.classify import FileClassifier, Predictor
 from fmnist.predict.formats import FORMATS
 from fmnist.runs.files import atomic_path
 from fmnist.runs.latest import checkpoint_file
@@ -73,7 +74,7 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every com
         raise ValueError(f"top={options.top}: must be at most {len(classes)}, the number of classes")
     predictor.check_coverage(options.coverage)
     if predictor.calibrator is None:
-        log.warning("the probabilities are not calibrated: %s", NOT_CALIBRATED)
+        log.warning("the probabilities are %s", NOT_CALIBRATED)
     classifier = FileClassifier(predictor, options.top, options.batch_size, options.coverage, options.min_confidence)
     with open_output(options.output) as stream, progress(files, to_file=options.output is not None) as shown:
         FORMATS[options.format](stream, classifier.predictions(shown), options.top, classifier.marks, classes)

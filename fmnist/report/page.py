@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import DatasetInfo
 from fmnist.evaluation import inspection
-from fmnist.evaluation.calibration import Calibrator, calibration_metrics, set_metrics
+from fmnist.evaluation.calibration import NOT_CALIBRATED, Calibrator, calibration_metrics, set_metrics
+from fmnist.evaluation.interval import wilson
 from fmnist.evaluation.measure import Evaluation
+from fmnist.evaluation.robustness import read_robustness
 from fmnist.plotting.charts import curves_chart, reliability_chart
-from fmnist.plotting.frame import render, svg
+from fmnist.plotting.frame import percent, render, svg
 from fmnist.plotting.tiles import MOST_MAPS, data_url, map_grid, overlay
 from fmnist.report.examples import Example, Picture, Predictions, sample
-from fmnist.report.run_files import Curves, checkpoint_fact, entries, facts, if_readable, read_curves
+from fmnist.report.run_files import REPORT, Curves, checkpoint_fact, entries, facts, read_curves
 from fmnist.report.weaknesses import confused_pairs, weaknesses
-from fmnist.runs.files import atomic_write
+from fmnist.runs.files import atomic_write, if_readable
 from fmnist.runs.run import Run
 from fmnist.training.classifier import Classifier
 from fmnist.training.metric_names import MANY_CLASSES
@@ -31,6 +32,7 @@ PAIRS, IMAGES_OF_A_PAIR = 5, 6
 MISTAKES = 16
 MATRIX_CLASSES = 20  # of many
 COVERAGES = (0.9, 0.95, 0.99)  # of prediction sets
+SET_CLASSES, LEAST_COVERED = 20, 10  # classes with prediction sets: of up to 20 all, of more the least covered
 GRAD_CAMS = 6  # right predictions, and as many wrong ones
 CURVES_SIZE, RELIABILITY_SIZE = (4.6, 2.8), (4.8, 4.4)  # inches, small, so that text can be read on a phone
 
@@ -67,6 +69,9 @@ def write_report(
         calibration=calibrator and calibration_values(calibrator, result.logits, labels, dataset.classes),
         mistakes=predictions.examples(predictions.most_confident(~predictions.right, MISTAKES)),
         pairs=pairs(result.confusion, predictions),
+        not_calibrated=NOT_CALIBRATED,
+        robustness=if_readable(lambda: read_robustness(run, run.chosen_checkpoint), REPORT),
+        robustness_command=run.command("robustness", "run"),
         **run_values(run, network, curves, validated=bool(datamodule.val_size)),
         **counts(result.confusion, dataset.classes),
         **network_values(network, dataset, predictions),
@@ -78,7 +83,7 @@ def write_report(
 def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) -> dict[str, Any]:
     """Return name, facts, config and record of a run."""
     config = run.load_config()
-    record = if_readable(run.load_record) or {}
+    record = if_readable(run.load_record, REPORT) or {}
     parameters = inspection.count_parameters(network)
     return {
         "name": str(config.get("name", run.folder.name)),
@@ -110,7 +115,7 @@ def counts(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "correct": right,
         "total": total,
-        "interval": binomtest(right, total).proportion_ci(0.95, method="wilson"),
+        "interval": wilson(right, total),
         "rows": rows,
         "matrix_classes": [classes[k] for k in shown],
         "confusion": confusion[shown][:, shown].tolist(),
@@ -156,8 +161,26 @@ def calibration_values(
     return {
         "temperature": calibrator.temperature,
         **calibration_metrics(calibrator, logits, labels),
-        "sets": [set_metrics(calibrator, logits, labels, coverage, classes) for coverage in COVERAGES],
+        "sets": (sets := [set_metrics(calibrator, logits, labels, coverage, classes) for coverage in COVERAGES]),
+        "set_rows": set_rows(sets),
     }
+
+
+def set_rows(sets: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return a row for each class, the least covered one first: its name, and coverage and mean size of the sets.
+
+    Of many classes they are the least covered ones.
+
+    Args:
+        sets: what `set_metrics` returns, for one coverage or several.
+    """
+    columns = zip(*(each["classes"] for each in sets), strict=True)
+    ordered = sorted(columns, key=lambda cells: sum(coverage for _, coverage, _ in cells))
+    shown = ordered if len(ordered) <= SET_CLASSES else ordered[:LEAST_COVERED]
+    return [
+        [cells[0][0], *(text for _, coverage, size in cells for text in (percent(coverage), f"{size:.2f}"))]
+        for cells in shown
+    ]
 
 
 def pairs(confusion: Tensor, predictions: Predictions) -> list[tuple[str, str, int, int, list[Example]]]:

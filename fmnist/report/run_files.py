@@ -3,38 +3,25 @@
 import contextlib
 import csv
 import json
-import logging
 import math
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from fmnist.runs.files import if_readable
 from fmnist.runs.run import Run
 
-log = logging.getLogger(__name__)
-
+REPORT = "the report"
 Curves = dict[str, list[tuple[float, float]]]
 """(epoch, value) by the column of metrics.csv."""
-T = TypeVar("T")
-
-
-def if_readable(read: Callable[[], T]) -> T | None:
-    """Return what is read; None, with a warning, where it is damaged, and None where it is missing."""
-    try:
-        return read()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        log.warning("left out of the report: %s", error)
-        return None
 
 
 def read_curves(file: Path) -> Curves:
     """Return the finite numbers of each column of a run's metrics.csv."""
     curves: Curves = defaultdict(list)
-    for row in if_readable(lambda: list(csv.DictReader(file.read_text().splitlines()))) or []:
+    for row in if_readable(lambda: list(csv.DictReader(file.read_text().splitlines())), REPORT) or []:
         for name, text in row.items():
             with contextlib.suppress(TypeError, ValueError):  # an empty cell, or one too many or too few
                 epoch, value = float(row.get("epoch", "")), float(text)

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from fmnist.config import logs
 from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
 from fmnist.config.keys import MAX_SEED
+from fmnist.config.overrides import program
 from fmnist.config.restore import build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.similar import did_you_mean
@@ -24,10 +25,12 @@ from fmnist.config.trainer import build_evaluation_trainer
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
 from fmnist.evaluation.main import find_checkpoints, fit_calibrator
+from fmnist.evaluation.robustness import Condition, Robustness, Scores
 from fmnist.robustness.corruptions import CORRUPTIONS, STRENGTHS
-from fmnist.robustness.files import PAGE_FILE, write_files
-from fmnist.robustness.measure import Network, Robustness, measure_conditions
+from fmnist.robustness.files import PAGE_FILE, write_files, write_scores
+from fmnist.robustness.measure import Network, Result, measure_conditions
 from fmnist.robustness.tables import terminal_text
+from fmnist.runs.files import sha256
 from fmnist.runs.run import Run, new_run
 
 log = logging.getLogger(__name__)
@@ -67,25 +70,45 @@ def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every co
     check_writable(*("output", folder) if folder else ("outputs", Path(options.outputs)))
     networks, datamodule = load(files, options)
     conditions = [None, *((name, strength) for name in corruptions for strength in strengths)]
-    pictures = {}
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        measured = measure_conditions(networks, datamodule, conditions, options.seed)
-        for condition, picture in bar.track(measured, len(conditions), description="conditions"):
-            pictures[condition] = picture
-    result = Robustness(
-        networks,
-        corruptions,
-        strengths,
-        complete=len(conditions) == 1 + len(CORRUPTIONS) * len(STRENGTHS),
-        seed=options.seed,
-        count=len(datamodule.splits["test"][0]),
-        pictures=pictures,
-    )
-    log.info("%s", terminal_text(result))
+    result = find_robustness(networks, datamodule, conditions, options.seed)
+    log.info("%s", terminal_text(result.networks))
     folder = folder or new_run(Path(options.outputs), "robustness").folder
     write_files(folder, result)
     log.info("page: %s", folder / PAGE_FILE)
-    return networks[0].mean().accuracy
+    runs = [run_of(file) for file in files]
+    for run, network in zip(runs, result.networks, strict=True):
+        if run is not None and run.folder.resolve() != folder.resolve():
+            write_scores(run, network)
+    if any(runs):
+        log.info("a report has the scores of its run:  %s run=<run>", program("report"))
+    return result.first.mean().accuracy
+
+
+def find_robustness(
+    networks: Sequence[Network], datamodule: ImageDataModule, conditions: Sequence[Condition | None], seed: int
+) -> Result:
+    """Return the robustness of networks under conditions, of which the first is None, for the clean images."""
+    pictures = {}
+    scores: list[dict[Condition | None, Scores]] = [{} for _ in networks]
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        measured = measure_conditions(networks, datamodule, conditions, seed)
+        for condition, picture, found in bar.track(measured, len(conditions), description="conditions"):
+            pictures[condition] = picture
+            for own, score in zip(scores, found, strict=True):
+                own[condition] = score
+    complete = len(conditions) == 1 + len(CORRUPTIONS) * len(STRENGTHS)
+    images = len(datamodule.splits["test"][0])
+    return Result(
+        [
+            Robustness(
+                *(network.name, network.checkpoint, network.calibrator is not None, images, seed, complete),
+                clean=own[None],
+                corrupted={condition: score for condition, score in own.items() if condition is not None},
+            )
+            for network, own in zip(networks, scores, strict=True)
+        ],
+        pictures,
+    )
 
 
 def chosen_corruptions(given: str | Sequence[str] | None) -> list[str]:
@@ -118,11 +141,25 @@ def chosen_strengths(given: Sequence[int] | None) -> list[int]:
 
 
 def output_folder(output: str | None, files: Sequence[Path]) -> Path | None:
-    """Return the folder for the result: the given one, or that of the only run; None if a new one is to be made."""
+    """Return the folder for the result: the given one, or that of the only run; None if a new one is to be made.
+
+    A checkpoint that isn't the chosen one of its run gets a new one.
+
+    Raises:
+        ValueError: if the given one has no name.
+    """
+    if output == "":
+        raise ValueError("output=: must be a folder")
     if output is not None:
         return Path(output)
-    folder = files[0].parent.parent
-    return folder if len(files) == 1 and Run(folder).config_file.is_file() else None
+    run = run_of(files[0])
+    return run.folder if run and len(files) == 1 else None
+
+
+def run_of(file: Path) -> Run | None:
+    """Return the run whose chosen checkpoint a file is; None if it is that of no run."""
+    run = Run(file.absolute().parents[1])
+    return run if run.config_file.is_file() and file.absolute() == run.chosen_checkpoint else None
 
 
 def check_writable(key: str, folder: Path) -> None:
@@ -167,15 +204,16 @@ def load(files: Sequence[Path], options: Settings) -> tuple[list[Network], Image
         elif not same_images(first, datamodule):
             raise ValueError(f"{file}: its run has other test images than {files[0]}")
         trainer = build_evaluation_trainer(config)
-        networks.append(Network(str(shown_name(file)), trainer, restored.classifier, restored.dataset, calibrator))
+        name, digest = str(shown_name(file)), sha256(file)
+        networks.append(Network(name, digest, trainer, restored.classifier, restored.dataset, calibrator))
     assert first is not None
     return networks, first
 
 
 def shown_name(file: Path) -> Path:
     """Return the folder of a run for its chosen checkpoint, and otherwise the checkpoint, as seen from here."""
-    run = Run(file.parent.parent)
-    named = run.folder if run.config_file.is_file() and file == run.chosen_checkpoint else file
+    run = run_of(file)
+    named = run.folder if run else file
     here = Path.cwd()
     return named.relative_to(here) if named.is_relative_to(here) else named
 

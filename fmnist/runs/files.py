@@ -1,12 +1,19 @@
 """Files that are replaced as a whole, and JSON files."""
 
 import contextlib
+import csv
+import hashlib
 import json
+import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def atomic_write(file: Path, text: str) -> None:
@@ -50,6 +57,28 @@ def read_text(file: Path) -> str:
     except OSError as error:
         error.filename = str(file)  # an error in reading has none
         raise
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def if_readable(read: Callable[[], T], use: str) -> T | None:
+    """Return what is read; None where it is missing, and None, with a warning, where it is damaged.
+
+    Args:
+        read: reads it.
+        use: what it is left out of then.
+    """
+    try:
+        return read()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        log.warning("left out of %s: %s", use, error)
+        return None
 
 
 def load_json(file: Path) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import re
-import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
 from fmnist.config.errors import one_line
-from fmnist.config.overrides import program, quoted
+from fmnist.config.overrides import program, shell_argument
 from fmnist.runs import untrusted
 from fmnist.runs.files import atomic_write, load_json, read_text, write_json
 from fmnist.runs.moved_targets import update_targets
@@ -39,6 +37,7 @@ class Run:
         self.metrics_file = folder / "metrics.json"
         self.history_file = folder / "metrics.csv"
         self.report_file = folder / "report.html"
+        self.robustness_file = folder / "robustness.json"
         self.log_file = folder / "run.log"
         self.lock_file = folder / ".lock"
         self.best_checkpoint = folder / "checkpoints" / "best.ckpt"
@@ -131,11 +130,12 @@ class Run:
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes the run, quoted for the shell and for Hydra."""
-        folder = str(self.folder)
-        if not re.fullmatch(r"[\w/.+-]+", folder, re.ASCII):
-            folder = quoted(folder)
-        return f"{program('train')} {shlex.quote(f'resume={folder}')}"
+        """The command that resumes the run."""
+        return self.command("train", "resume")
+
+    def command(self, name: str, key: str) -> str:
+        """Return a command with the run as the value of a key."""
+        return f"{program(name)} {shell_argument(key, self.folder)}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

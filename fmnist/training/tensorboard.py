@@ -11,6 +11,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
@@ -111,16 +112,23 @@ def log_charts(trainer: Trainer, classes: Sequence[str]) -> None:
 
 
 def log_hparams(trainer: Trainer, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:
-    """Write a row of the tab HParams, and the final results as curves of one point, val_final/accuracy, at `step`."""
+    """Write a row of the tab HParams, and the final results as curves of one point, at `step`.
+
+    Their tags sort before the others, so that they are the first columns after the hyperparameters.
+    """
     if (logger := find_tensorboard(trainer)) is None:
         return
     for name, value in final.items():
-        phase, _, metric = name.partition("/")
-        logger.experiment.add_scalar(f"{phase}_final/{metric}", value, step)
+        logger.experiment.add_scalar(f"final/{name}", value, step)
     # The first summary would describe this run alone: without it TensorBoard looks at all runs, and shows first the
     # columns that differ.
-    _, *summaries = hparams(hyperparameters(config), {})
-    for summary in summaries:
+    _, start, end = hparams(hyperparameters(config), {})
+    metadata = start.value[0].metadata.plugin_data
+    row = HParamsPluginData.FromString(metadata.content)
+    folder = Path(logger.log_dir)
+    row.session_start_info.group_name = f"{folder.name} ({folder.parent.name})"  # only its beginning is shown
+    metadata.content = row.SerializeToString()
+    for summary in (start, end):
         logger.experiment.file_writer.add_summary(summary)
     logger.finalize("success")
 
