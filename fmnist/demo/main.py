@@ -83,7 +83,7 @@ def serve(file: Path, restored: Restored, options: Settings, listener: socket.so
     torch.set_num_threads(1)  # for each image, as several images are classified at once
     predictor = OnnxPredictor(file, restored)
     if predictor.calibrator is None:
-        log.warning("the probabilities are not calibrated: %s", NOT_CALIBRATED)
+        log.warning("the probabilities are %s", NOT_CALIBRATED)
     samples = find_samples(restored, file, options)
     limits = Limits(options.max_image_mb, options.max_images, options.max_request_mb)
     coverage = None if predictor.calibrator is None else options.coverage
