@@ -21,6 +21,7 @@ FEATURES = {
     "predict": set(),
     "audit": set(),
     "export": set(),
+    "demo": {"predict", "export"},  # it prepares pictures as predict does, and runs the exported network
     "find_lr": set(),
     "compare": set(),
     "sweep": {"compare"},  # a sweep ends with a comparison

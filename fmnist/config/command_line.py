@@ -32,6 +32,7 @@ COMMANDS = {
     "robustness": "fmnist.robustness.main",
     "predict": "fmnist.predict.main",
     "export": "fmnist.export.main",
+    "demo": "fmnist.demo.main",
     "compare": "fmnist.compare.main",
     "tune": "fmnist.tune.main",
     "find_lr": "fmnist.find_lr",
@@ -46,6 +47,7 @@ PATHS_KEYS = {
     "robustness": "run",
     "predict": "images",
     "export": "run",
+    "demo": "run",
     "compare": "runs",
 }
 """The key of a command that takes the paths among its arguments, as in `compare.py outputs/train`."""

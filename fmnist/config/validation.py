@@ -69,22 +69,21 @@ def check_value(key: str, hint: Any, value: Any) -> None:
         problems = [detail for detail in error.errors() if detail["type"] != "needs_python_object"]
         if not problems:
             return  # no plain value has this type, for example a Tensor
-        allowed = " or ".join(dict.fromkeys(_allowed(detail["msg"]) for detail in problems))
-        allowed = allowed.replace(" or be ", " or ")
+        rule = " or ".join(dict.fromkeys(allowed(detail["msg"]) for detail in problems)).replace(" or be ", " or ")
         if value is None:
-            raise ValueError(f"{key}=null: is required, and must {allowed}") from None
-        quotes = f""": in quotes it is one, '{key}="..."'""" if allowed == "be a string" else ""
-        raise ValueError(f"{key}={_as_typed(value)}: must {allowed}{quotes}") from None
+            raise ValueError(f"{key}=null: is required, and must {rule}") from None
+        quotes = f""": in quotes it is one, '{key}="..."'""" if rule == "be a string" else ""
+        raise ValueError(f"{key}={_as_typed(value)}: must {rule}{quotes}") from None
 
 
-def _allowed(message: str) -> str:
+def allowed(message: str) -> str:
     """Return the part of pydantic's message that follows "must"."""
     if message == "Field required":  # an item of a tuple
         return "have more items"
     if message.startswith("Invalid JSON"):
         return "be Unicode"
-    allowed = re.sub(r"^\w+ should ", "", message).replace(" after validation", "")
-    return re.sub("|".join(PLAIN_WORDS), lambda found: PLAIN_WORDS[found[0]], allowed)
+    rule = re.sub(r"^\w+ should ", "", message).replace(" after validation", "")
+    return re.sub("|".join(PLAIN_WORDS), lambda found: PLAIN_WORDS[found[0]], rule)
 
 
 def _as_typed(value: Any) -> str:

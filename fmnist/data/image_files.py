@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from glob import escape, iglob
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ REDUCED = 8  # the same for the longer side of all pictures, before they are pre
 LARGEST = 1024  # what that is at most: preparing takes about 150 bytes per pixel
 WHITES = (1, 255, 1023, 4095, 16383, 65535)  # of masks, and of 8, 10, 12, 14 and 16 bits
 LIBTIFF = threading.Lock()
+AVIF = (b"avif", b"avis")  # brands in the head of a file
 MAX_PIXELS = 89_478_485  # of a picture in memory: 256 MiB, Pillow's limit
 
 
@@ -63,14 +65,14 @@ def pillow_warnings_ignored() -> Iterator[None]:
         yield
 
 
-def read_picture(file: str | Path, size: int) -> Image.Image:
+def read_picture(file: str | Path | BinaryIO, size: int) -> Image.Image:
     """Return the picture in a file, the first one if there are several, as 8-bit gray or RGB.
 
     It is called within `pillow_warnings_ignored`.
 
     Args:
-        file: in one of `FORMATS`, in any colour mode, with at most `MAX_PIXELS`. Only a JPEG may have twice as many,
-            as it can be reduced while it is decoded.
+        file: its path, or an open file. It is in one of `FORMATS`, in any colour mode, with at most `MAX_PIXELS`. Only
+            a JPEG may have twice as many, as it can be reduced while it is decoded.
         size: the longer side of the image that is made of it, in pixels. That of the picture is reduced to less than 16
             times as much.
 
@@ -80,7 +82,7 @@ def read_picture(file: str | Path, size: int) -> Image.Image:
     try:
         return _decode(file, size)
     except Exception as error:  # for damaged files Pillow raises almost anything: SyntaxError, struct.error, ...
-        raise ValueError(_explain(Path(file), error)) from error
+        raise ValueError(_explain(file, error)) from error
 
 
 @contextlib.contextmanager
@@ -89,7 +91,7 @@ def _libtiff_silent() -> Iterator[None]:
         yield
 
 
-def _decode(file: str | Path, size: int) -> Image.Image:
+def _decode(file: str | Path | BinaryIO, size: int) -> Image.Image:
     with Image.open(file, formats=FORMATS) as image:
         image.draft(None, (DECODED * size,) * 2)
         if image.width * image.height > MAX_PIXELS:
@@ -153,20 +155,28 @@ def _scaled(image: Image.Image) -> Image.Image:
     return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
 
 
-def _explain(file: Path, error: Exception) -> str:
+def _explain(file: str | Path | BinaryIO, error: Exception) -> str:
     """Return why a file can't be read."""
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MAX_PIXELS:,} pixels (a JPEG may have twice as many)"
     if isinstance(error, UnidentifiedImageError):
-        with file.open("rb") as content:
-            head = content.read(1024)
+        head, suffix = _head(file)
         if not head:
             return "it is empty"
-        if b"<svg" in head or file.suffix.lower() == ".svg":
+        if b"<svg" in head or suffix == ".svg":
             return "SVG isn't supported; save it as PNG"
-        if head[4:8] == b"ftyp" and file.suffix.lower() != ".avif":
+        if head[4:8] == b"ftyp" and head[8:12] not in AVIF and suffix != ".avif":
             return "HEIC isn't supported; save it as JPEG or PNG"
         return "it is damaged, or not in a supported format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"it is truncated or damaged ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def _head(file: str | Path | BinaryIO) -> tuple[bytes, str]:
+    """Return the first bytes of a file, and the suffix of its name, "" of an open file."""
+    if isinstance(file, str | Path):
+        with Path(file).open("rb") as content:
+            return content.read(1024), Path(file).suffix.lower()
+    file.seek(0)
+    return file.read(1024), ""

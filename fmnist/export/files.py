@@ -31,11 +31,12 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 """The optional packages of each format."""
 
 
-def need(key: str, *packages: str) -> None:
+def need(key: str, *packages: str, extra: str = EXTRA) -> None:
     """Refuse what takes a package that isn't installed.
 
     Args:
         key: with its value, for the message.
+        extra: which has the packages.
 
     Raises:
         ValueError: naming the package and the extra that has it.
@@ -45,7 +46,7 @@ def need(key: str, *packages: str) -> None:
             importlib.import_module(package)
         except ImportError as error:
             raise ValueError(
-                f'{key}: needs {package}: `make extras` installs it, or pip install "fmnist[{EXTRA}]"'
+                f'{key}: needs {package}: `make extras` installs it, or pip install "fmnist[{extra}]"'
             ) from error
 
 

@@ -20,6 +20,7 @@ MOST_MAPS = 64
 GAP = 8  # pixels between images
 LINE = 17  # pixels of a line of text
 CELL = 0.42  # inches of a pixel with its value
+HEAT = 0.55  # opacity of a map over its image
 
 
 @styled
@@ -128,6 +129,12 @@ def _zoom(images: Tensor, size: int) -> int:
 def _text_width(lines: Sequence[str], font_size: float) -> int:
     """Return an upper bound in pixels: DejaVu Sans needs 0.5 to 0.6 of its size for a letter of a class name."""
     return round(0.62 * font_size * DPI / 72 * max(map(len, lines), default=0))
+
+
+def overlay(image: Tensor, heat: Tensor) -> Tensor:
+    """Return an image (C, H, W), uint8, under a map (H, W) from 0, dark blue, to 1, yellow, as (3, H, W), uint8."""
+    colours = torch.from_numpy(colormaps["viridis"](heat.numpy()))[..., :3].permute(2, 0, 1)
+    return (255 * HEAT * colours + (1 - HEAT) * image).round().to(torch.uint8)
 
 
 def data_url(pixels: Tensor) -> str:

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from matplotlib import colormaps
 from torch import Tensor
 
 from fmnist.plotting.tiles import data_url
-
-HEAT = 0.55  # opacity of a map over its image
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,3 @@ def sample(candidates: Tensor, most: int) -> list[int]:
     places = candidates.nonzero().flatten()
     order = torch.randperm(len(places), generator=torch.Generator().manual_seed(0))
     return sorted(places[order[:most]].tolist())
-
-
-def overlay(image: Tensor, heat: Tensor) -> Tensor:
-    """Return an image (C, H, W), uint8, under a map (H, W) from 0, dark blue, to 1, yellow, as (3, H, W), uint8."""
-    colours = torch.from_numpy(colormaps["viridis"](heat.numpy()))[..., :3].permute(2, 0, 1)
-    return (255 * HEAT * colours + (1 - HEAT) * image).round().to(torch.uint8)

@@ -17,8 +17,8 @@ from fmnist.evaluation.measure import Evaluation
 from fmnist.evaluation.robustness import read_robustness
 from fmnist.plotting.charts import curves_chart, reliability_chart
 from fmnist.plotting.frame import percent, render, svg
-from fmnist.plotting.tiles import MOST_MAPS, data_url, map_grid
-from fmnist.report.examples import Example, Picture, Predictions, overlay, sample
+from fmnist.plotting.tiles import MOST_MAPS, data_url, map_grid, overlay
+from fmnist.report.examples import Example, Picture, Predictions, sample
 from fmnist.report.run_files import REPORT, Curves, checkpoint_fact, entries, facts, read_curves
 from fmnist.report.weaknesses import confused_pairs, weaknesses
 from fmnist.runs.files import atomic_write, if_readable
