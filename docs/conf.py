@@ -7,6 +7,8 @@ extensions = ["myst_nb"]
 html_theme = "furo"  # fonts, styles and search are in the site: it needs no network, nor a server
 html_title = "fmnist"
 html_show_sphinx = False
+html_show_copyright = False
+smartquotes = False  # which would change "..." and quotes of commands
 html_copy_source = False
 
 myst_enable_extensions: list[str] = []  # the pages are plain Markdown, as a code host shows them
