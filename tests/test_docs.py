@@ -123,6 +123,8 @@ def test_the_site_is_built_without_warnings_and_takes_nothing_from_other_hosts(t
         html = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*?(?:src|href)=\"([^\"]+)\"", html)
         assert [address for address in loaded if re.match(r"(https?:)?//", address)] == [], page.name
+        files = [address.partition("?")[0] for address in loaded if not address.startswith(("data:", "#"))]
+        assert [name for name in files if not (page.parent / name).exists()] == [], page.name
     styles = "".join(file.read_text(encoding="utf-8") for file in (tmp_path / "site").rglob("*.css"))
     assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", styles) == []
     assert "searchindex.js" in (tmp_path / "site" / "search.html").read_text(encoding="utf-8")
