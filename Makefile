@@ -81,5 +81,5 @@ lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer vers
 		--constraint requirements.lock -o requirements-extras.lock
 
 clean: ## Remove the environment and all caches; data and outputs stay
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find fmnist scripts tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
