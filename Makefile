@@ -3,7 +3,7 @@
 #   ARGS=...    arguments passed on as the shell reads them: make train ARGS="optimizer=sgd model.dropout=0.4"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train results benchmark test test-slow test-cluster test-extras soak extras test-browser board demo check audit lock clean
+.PHONY: help setup train results benchmark test test-slow test-cluster test-extras soak extras test-browser board demo docs check audit lock clean
 
 READY := .venv/.ready
 BIN := .venv/bin
@@ -47,8 +47,8 @@ test-extras: extras ## Run the tests of what the optional packages add; ARGS go 
 soak: $(READY) ## Half an hour of kills, faults and invalid input, and what survived; ARGS="--minutes 5" for less
 	@exec $(BIN)/python tests/soak.py $(args)
 
-extras: $(READY) ## Also install what is optional: SLURM, Ray, PostgreSQL, timm, scikit-learn's digits, cleanlab, ONNX, FastAPI, MLflow, W&B, Comet
-	@$(BIN)/python -c 'import submitit, ray, psycopg, timm, sklearn, cleanlab, onnxruntime, onnxscript, fastapi, uvicorn, python_multipart, mlflow, wandb, comet_ml' 2>/dev/null || REQUIREMENTS=requirements-extras.lock sh scripts/setup.sh
+extras: $(READY) ## Also install what is optional: SLURM, Ray, PostgreSQL, timm, scikit-learn's digits, cleanlab, ONNX, FastAPI, MLflow, W&B, Comet, Sphinx
+	@$(BIN)/python -c 'import submitit, ray, psycopg, timm, sklearn, cleanlab, onnxruntime, onnxscript, fastapi, uvicorn, python_multipart, mlflow, wandb, comet_ml, myst_nb, furo' 2>/dev/null || REQUIREMENTS=requirements-extras.lock sh scripts/setup.sh
 
 test-browser: $(READY) ## Look at TensorBoard and a report in headless Chromium (installed where it is missing)
 	@sh scripts/chromium.sh $(BIN)/python >/dev/null
@@ -59,6 +59,9 @@ board: $(READY) ## Show the training curves of outputs/ with TensorBoard; ARGS g
 
 demo: extras ## Serve a page that classifies pictures with the newest run; ARGS="port=8080"
 	@exec $(BIN)/python scripts/demo.py run=latest $(args)
+
+docs: extras ## Build the docs as a site in site/; ARGS="-D nb_execution_mode=force" runs the tutorial for its pictures
+	@$(BIN)/python -m sphinx -W --keep-going -q docs site $(args) && echo 'open site/index.html'
 
 check: $(READY) ## Lint, check format and types, run the fast tests
 	$(BIN)/ruff check .
@@ -77,9 +80,9 @@ lock: ## Write both locks from pyproject.toml; ARGS="--upgrade" takes newer vers
 	compile() { "$$uv" pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --extra dev \
 		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' $(args) "$$@" pyproject.toml; }; \
-	compile -o requirements.lock && compile $(foreach name,cluster postgres digits audit timm export demo wandb mlflow comet,--extra $(name)) \
+	compile -o requirements.lock && compile $(foreach name,cluster postgres digits audit timm export demo wandb mlflow comet docs,--extra $(name)) \
 		--constraint requirements.lock -o requirements-extras.lock
 
 clean: ## Remove the environment and all caches; data and outputs stay
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find fmnist scripts tools tests -name __pycache__ -type d -prune -exec rm -rf {} +

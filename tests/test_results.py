@@ -70,7 +70,7 @@ def cells(table: str) -> list[list[str]]:
 def test_generating_the_tables_leaves_the_pages_of_the_project_unchanged() -> None:
     catalogue = read_catalogue(ROOT / "tools" / "recipes.yaml")
     tables = make_tables(catalogue, ResultsStore(ROOT / "docs" / "results.csv").read())
-    texts = [(ROOT / page).read_text() for page in ("RESULTS.md", "README.md")]
+    texts = [(ROOT / page).read_text() for page in ("docs/results.md", "docs/lab_notes.md", "README.md")]
     assert [fill(text, tables) for text in texts] == texts, 'make results ARGS="tables" writes them'
     assert [name for name in tables if f"<!-- {name} -->" not in "".join(texts)] == []
 

@@ -22,7 +22,7 @@ from fmnist.data.info import FASHION_MNIST
 from tools.trainings import compose_train
 
 TUTORIAL = "experiment=intro_lenet"
-"""The training whose epochs are the unit of time in RESULTS.md."""
+"""The training whose epochs are the unit of time in docs/results.md."""
 EPOCH_IMAGES = 60_000
 
 

@@ -1,4 +1,4 @@
-"""Measure the recipes again, and write the tables of RESULTS.md and README.md.
+"""Measure the recipes again, and write the tables of docs/ and README.md.
 
 python tools/measure_recipes.py recipes --recipes fast_92,cpu_95 --seeds 10
 """
@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     folders.add_argument("--outputs", type=Path, default=Path("outputs/results"), help="the runs go there, and stay")
     folders.add_argument("--catalogue", type=Path, default=ROOT / "tools" / "recipes.yaml")
     folders.add_argument("--csv", type=Path, default=ROOT / "docs" / "results.csv", help="what has been measured")
-    pages = [ROOT / "RESULTS.md", ROOT / "README.md"]
+    pages = [ROOT / "docs" / "results.md", ROOT / "docs" / "lab_notes.md", ROOT / "README.md"]
     folders.add_argument("--pages", type=Path, nargs="+", default=pages, help="have the tables")
     parser.add_argument("--val-size", type=positive, default=5000, help="images that ablations are measured on")
     parser.add_argument("--tutorial-steps", type=positive, default=200, help="that a tutorial epoch is measured by")

@@ -1,1 +1,1 @@
-"""The recipes measured again, and the tables of RESULTS.md made from what was measured."""
+"""The recipes measured again, and the tables of docs/results.md made from what was measured."""

@@ -1,4 +1,4 @@
-"""The tables of RESULTS.md and README.md, from the rows. Trainings on different machines are never in one mean."""
+"""The tables of docs/ and README.md, from the rows. Trainings on different machines are never in one mean."""
 
 import math
 import re
