@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,14 @@ def test_a_recipe_has_mean_std_and_medians() -> None:
         {**ROW, "seed": seed, "accuracy": accuracy, "seconds": seconds, "tutorial_epoch_seconds": unit}
         for seed, (accuracy, seconds, unit) in enumerate(values)
     ]
-    tables = tables_of(*rows, quick=QUICK, other=Recipe(overrides=["model=mlp"]))
+    other = Recipe(overrides=["model=mlp"], in_readme=True)
+    tables = tables_of(*rows, quick=replace(QUICK, in_readme=True), other=other, third=Recipe())
     # Medians of 30, 18 and 24, and of 30/12, 18/13 and 24/14; the standard deviation with n - 1 is 0.3 points.
     measured = ["`quick`", "12,345", "3", "24.0", "1.71", "92.30 % ± 0.30 (3 seeds)", f"{HERE}, bf16-mixed"]
     assert tables["recipes"] == [
         [*measured, "`python scripts/train.py experiment=quick`"],
         ["`other`", "not measured yet", "", "", "", "", "", "`python scripts/train.py model=mlp`"],
+        ["`third`", "not measured yet", "", "", "", "", "", "`python scripts/train.py experiment=third`"],
     ]
     assert tables["recipes short"] == [
         [

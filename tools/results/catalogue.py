@@ -25,6 +25,7 @@ class Recipe:
     ablation_seeds: Annotated[int, Ge(1)] = 5
     overrides: Overrides | None = None
     variants: Mapping[str, Overrides] = field(default_factory=dict)
+    in_readme: bool = False
 
 
 @dataclass(frozen=True)
