@@ -30,6 +30,7 @@ from fmnist.training.metrics import calibration
 SPLITS = {"val": "validation", "test": "test"}
 PAIRS, IMAGES_OF_A_PAIR = 5, 6
 MISTAKES = 16
+SAMPLES = 10  # right predictions, and as many wrong ones
 MATRIX_CLASSES = 20  # of many
 COVERAGES = (0.9, 0.95, 0.99)  # of prediction sets
 SET_CLASSES, LEAST_COVERED = 20, 10  # classes with prediction sets: of up to 20 all, of more the least covered
@@ -67,6 +68,7 @@ def write_report(
         untrained=next((value for epoch, value in curves.get("val/accuracy", ()) if epoch == 0), None),
         reliability=reliability(probabilities, labels),
         calibration=calibrator and calibration_values(calibrator, result.logits, labels, dataset.classes),
+        samples=predictions.examples([*sample(predictions.right, SAMPLES), *sample(~predictions.right, SAMPLES)]),
         mistakes=predictions.examples(predictions.most_confident(~predictions.right, MISTAKES)),
         pairs=pairs(result.confusion, predictions),
         not_calibrated=NOT_CALIBRATED,
@@ -86,7 +88,7 @@ def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) ->
     record = if_readable(run.load_record, REPORT) or {}
     parameters = inspection.count_parameters(network)
     return {
-        "name": str(config.get("name", run.folder.name)),
+        "name": "/".join([*([str(config["name"])] if config.get("name") else []), run.folder.name]),
         "facts": {
             "network": f"{inspection.network_name(network)}, {parameters:,} parameters",
             "checkpoint": checkpoint_fact(run, str(config.get("monitor")), validated),
