@@ -277,7 +277,7 @@ def test_inspection_of_networks_by_name() -> None:
     images, labels = torch.rand(2, *FASHION_MNIST.image_shape), torch.tensor([0, 1])
     network = TorchVision(FASHION_MNIST.image_shape, 10, NAME)
     method, heat = inspection.attribution(network, images, labels)
-    assert method == "Grad-CAM of body.stage4.0.branch2.2"  # 4x4; after it there are 2x2
+    assert method == "Grad-CAM of body.stage3.0.branch2.2, 8x8 pixels"  # after it there are 4x4 and 2x2
     assert heat.shape == (2, 28, 28)
     maps = inspection.activation_maps(network, images[0])
     assert len(maps) == inspection.MOST_CONVOLUTIONS

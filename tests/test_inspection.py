@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -70,18 +71,30 @@ def test_grad_cam_shows_the_bright_place_for_its_class_and_nothing_for_the_other
     images = torch.zeros(2, 1, 8, 8)
     images[:, :, 2, 3] = 5.0
     method, maps = inspection.attribution(Light(), images, torch.tensor([1, 0]))
-    assert method == "Grad-CAM of 0"
+    assert method == "Grad-CAM of 0, 8x8 pixels"
     assert maps.shape == (2, 8, 8)
     assert maps[0].sum() == 0
     assert (maps[1] == 1).nonzero().tolist() == [[2, 3]]
     assert maps[1].sum() == 1
 
 
-def test_grad_cam_is_of_the_last_layer_with_maps() -> None:
-    images, labels = torch.rand(2, *SHAPE), torch.tensor([0, 1])
-    assert inspection.attribution(cnn(), images, labels)[0] == "Grad-CAM of blocks.7"
-    one_pixel = CNN(SHAPE, 10, [2, 2], kernel_size=[3, 13], padding=0, pooling=["max", "none"])  # 28 -> 26 -> 13 -> 1
-    assert inspection.attribution(one_pixel, images, labels)[0] == "Grad-CAM of blocks.3"
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [
+        (cnn(), "blocks.3, 13x13 pixels"),  # 28 -> 13 -> 5
+        (CNN(SHAPE, 10, [2] * 3), "blocks.7, 7x7 pixels"),  # 28 -> 14 -> 7 -> 3
+        (CNN(SHAPE, 10, [2] * 3, pooling="none"), "blocks.8, 28x28 pixels"),
+        (CNN(SHAPE, 10, [2, 2], kernel_size=[3, 13], padding=0, pooling=["max", "none"]), "blocks.3, 13x13 pixels"),
+        (CNN(SHAPE, 10, [2], kernel_size=5, padding=0, stride=5, pooling="none"), "blocks.2, 5x5 pixels"),  # has no 7x7
+        (CNN((1, 8, 8), 10, [2] * 3), "blocks.7, 2x2 pixels"),  # a quarter of the image's side
+    ],
+)
+def test_grad_cam_is_of_the_last_layer_that_says_where(network: CNN, layer: str) -> None:
+    image_shape = (1, 8, 8) if "2x2" in layer else SHAPE
+    images, labels = torch.rand(2, *image_shape), torch.tensor([0, 1])
+    method, maps = inspection.attribution(network, images, labels)
+    assert method == f"Grad-CAM of {layer}"
+    assert maps.shape == (2, *image_shape[1:])
 
 
 def test_saliency_takes_the_place_of_grad_cam_without_convolutions() -> None:

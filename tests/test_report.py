@@ -13,12 +13,15 @@ import pytest
 import torch
 from conftest import RunScript
 from torch import nn
+from torch.optim import SGD
 
 from fmnist.data.info import FASHION_MNIST
 from fmnist.evaluation.interval import wilson
-from fmnist.report import page
+from fmnist.report import curves, page
 from fmnist.report.examples import Predictions
 from fmnist.runs import checkpoints
+from fmnist.training.classifier import Classifier
+from fmnist.training.schedules import one_cycle
 
 CLASSES = FASHION_MNIST.classes
 VOID = {"img", "meta", "link", "br", "use", "path"}
@@ -128,6 +131,7 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path) -> None:
     assert result.one("strong").text == f"{100 * metrics['test/accuracy']:.2f}%"
     assert f"Loss {metrics['test/loss']:.4f}." in result.text
     assert re.search(r"of 200 test images are right. 95% interval: [\d.]+% to [\d.]+%", result.text)
+    assert re.search(r"Top-2 accuracy [\d.]+%. Top-3 accuracy [\d.]+%. Loss", result.text)
     for text in (f"CNN, {metrics['parameters']:,} parameters", "best.ckpt, chosen by val/accuracy", "3 epochs in "):
         assert text in result.text
 
@@ -141,6 +145,9 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path) -> None:
     links = [(link.text, link.attributes["href"]) for link in html.one("nav").all("a")]
     assert links == [(title, f"#{each.attributes['id']}") for title, each in zip(headings, sections, strict=True)]
     assert [len(html.one("section", id=id).all("svg")) for id in ("curves", "calibration")] == [4, 1]
+    assert "train, labels smoothed by 0.1" in html.one("section", id="curves").text
+    assert "by step" in html.one("section", id="curves").text
+    assert re.search(r"by Grad-CAM of blocks\.\d+, \d+x\d+ pixels", html.one("section", id="grad-cam").text)
 
     counts = [[int(cell) for cell in row[1:]] for row in table_of(html.one("section", id="confusion"))]
     assert [sum(row) for row in counts] == [20] * 10
@@ -307,6 +314,35 @@ def test_prediction_sets_of_each_class_by_value(run: Path) -> None:
     headings = [cell.text for cell in details.one("thead").all("th")]
     assert headings == ["class", "at 90%", "size", "at 95%", "size", "at 99%", "size"]
     assert sorted(row[0] for row in table_of(details)) == sorted(CLASSES)
+
+
+def test_top_accuracies_by_value() -> None:
+    logits = torch.tensor([[4.0, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1], [1, 2, 3, 4]])
+    assert page.top_accuracies(logits, torch.tensor([0, 1, 2, 3, 3])) == pytest.approx({2: 0.6, 3: 0.8})
+    assert page.top_accuracies(logits[:, :2], torch.tensor([0, 1, 0, 0, 0])) == {}
+    many = torch.arange(20.0).repeat(20, 1)
+    assert page.top_accuracies(many, torch.arange(20)) == pytest.approx({2: 0.1, 3: 0.15, 5: 0.25})
+
+
+def schedule_of(total: int) -> list[float]:
+    return [0.01 * one_cycle(step, total) for step in range(total + 1)]
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "max_steps", "name", "count"),
+    [(2, -1, "by step", 21), (-1, 20, "by step", 21), (3, 20, "by step", 21), (3, -1, "at the end of the epoch", 2)],
+)
+def test_the_learning_rate_is_drawn_by_step_where_the_schedule_explains_it(
+    max_epochs: int, max_steps: int, name: str, count: int
+) -> None:
+    rates = schedule_of(20)
+    line = {"step": [(0, 0), (1, 10), (2, 20)], "learning_rate": [(1, rates[10]), (2, rates[20])]}
+    classifier = Classifier(nn.Linear(1, 2), None, lambda weights: SGD(weights, lr=0.01), one_cycle, classes="ab")
+    ((found, points),) = curves.learning_rates(line, classifier, max_epochs, max_steps).items()
+    assert (found, len(points)) == (name, count)
+    expected = [(step / 10, rate) for step, rate in enumerate(rates)] if count > 2 else line["learning_rate"]
+    for point, wanted in zip(points, expected, strict=True):
+        assert point == pytest.approx(wanted)
 
 
 def test_interval_and_class_metrics_by_value() -> None:

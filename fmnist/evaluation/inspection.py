@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fmnist.evaluation.unfamiliar import features_and_logits
 
 MOST_CONVOLUTIONS = 16
-FINE_PIXELS = 9
+FINE = 7  # pixels of a side: coarser maps don't say where
 MAPS, TOKENS = 4, 3
 """Numbers of axes: (N, C, H, W) and (N, tokens, features)."""
 
@@ -93,9 +93,9 @@ def features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str, Tensor]:
     """Return the parts of the images that speak for a class, and the method that found them.
 
-    The method is Grad-CAM of the last layer whose output has at least 3x3 pixels, or more than one if none has,
-    enlarged to the images; for a network without convolution or such a layer, or of tokens (a vision transformer), it
-    is the absolute gradient (saliency).
+    The method is Grad-CAM of the last layer whose output has at least 7x7 pixels, or a quarter of the image's side if
+    that is less, enlarged to the images; where none has, of the last one with more than one pixel. For a network
+    without convolution or such a layer, or of tokens (a vision transformer), it is the absolute gradient (saliency).
     Sources: Selvaraju et al., https://arxiv.org/abs/1610.02391; Simonyan et al., https://arxiv.org/abs/1312.6034
 
     Args:
@@ -109,8 +109,8 @@ def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str
     with _evaluating(network):
         if found := _last_maps(network, images[:1]):
             name, layer = found
-            method = f"Grad-CAM of {name}"
             maps = LayerGradCam(network, layer).attribute(images, target=labels, relu_attributions=True)
+            method = f"Grad-CAM of {name}, {maps.shape[2]}x{maps.shape[3]} pixels"
             maps = LayerAttribution.interpolate(maps, tuple(images.shape[-2:]), "bilinear")
         else:
             method = "saliency"
@@ -123,8 +123,7 @@ def attribution(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[str
 def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | None:
     """Return name and module of the layer that `attribution` takes, in a network with convolutions.
 
-    Not of the last convolution: where batch norm and activation come after it, nine of ten maps of the default network
-    are empty, against one of a hundred after its last activation.
+    It takes a convolution only where there is no other layer: what the activation after it makes 0 speaks for no class.
     """
     if not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         return None
@@ -138,7 +137,9 @@ def _last_maps(network: nn.Module, image: Tensor) -> tuple[str, nn.Module] | Non
             maps.append(call)
     if not maps:
         return None
-    fine = [call for call in maps if call.output[0, 0].numel() >= FINE_PIXELS]
+    side = min(FINE, min(image.shape[2:]) // 4)
+    maps = [call for call in maps if not isinstance(call.module, nn.Conv2d)] or maps
+    fine = [call for call in maps if min(call.output.shape[2:]) >= side]
     chosen = (fine or maps)[-1].module
     return names[chosen], chosen
 

@@ -13,8 +13,9 @@ from fmnist.plotting.style import INK, SMALL_FONT_SIZE, TRAIN, VAL, WRONG, new_f
 from fmnist.training.metric_names import MANY_CLASSES
 
 NUMBERED_CLASSES = 20  # of a confusion matrix: with more, the numbers in its cells can't be read
+MARKED = 100  # values of a line with markers
 LINES = {"train": (TRAIN, "-", "o"), "val": (VAL, "--", "s")}
-OTHER_LINES = ((WRONG, ":", "^"), ("#E69F00", "-.", "D"), ("#009E73", "-", "v"), ("#56B4E9", "--", "P"))
+OTHER_LINES = ((WRONG, "-", "^"), ("#E69F00", "-.", "D"), ("#009E73", ":", "v"), ("#56B4E9", "--", "P"))
 """Colour, line style and marker: never distinguished by colour alone."""
 
 
@@ -38,25 +39,33 @@ def confusion_chart(confusion: Tensor, classes: Sequence[str]) -> Figure:
 
 
 @styled
-def curves_chart(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, ylabel: str) -> Figure:
-    """Return a line for each name over the epochs, with a marker for each value; NaN and infinity are left out.
+def curves_chart(
+    curves: Mapping[str, Sequence[tuple[float, float]]], title: str, ylabel: str, *, from_zero: bool = False
+) -> Figure:
+    """Return a line for each name over the epochs; NaN and infinity are left out.
+
+    Up to 100 values of a line have markers.
 
     Args:
-        curves: (epoch, value) by name; "train" and "val" look the same in every chart.
+        curves: (epoch, value) by name; "train" and "val", alone or before a comma, look the same in every chart.
         ylabel: what the values are, with their unit.
+        from_zero: whether the axis of the values begins at 0.
     """
     figure = new_figure(6.5, 3.8)
     axes = figure.add_subplot()
     others = iter(OTHER_LINES * len(curves))
     for name, points in curves.items():
-        colour, line, marker = LINES[name] if name in LINES else next(others)
+        colour, line, marker = LINES.get(name.split(",")[0]) or next(others)
         finite = [point for point in points if math.isfinite(point[1])]
         if finite:
+            marker = marker if len(finite) <= MARKED else ""
             axes.plot(*zip(*finite, strict=True), color=colour, linestyle=line, marker=marker, markersize=5, label=name)
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.set_title(title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True)
+    if from_zero and axes.dataLim.ymax > 0:
+        axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
     if axes.lines:
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
     return figure

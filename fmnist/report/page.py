@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.info import DatasetInfo
@@ -15,27 +17,28 @@ from fmnist.evaluation.calibration import NOT_CALIBRATED, Calibrator, calibratio
 from fmnist.evaluation.interval import wilson
 from fmnist.evaluation.measure import Evaluation
 from fmnist.evaluation.robustness import read_robustness
-from fmnist.plotting.charts import curves_chart, reliability_chart
+from fmnist.plotting.charts import reliability_chart
 from fmnist.plotting.frame import percent, render, svg
 from fmnist.plotting.tiles import MOST_MAPS, data_url, map_grid, overlay
+from fmnist.report.curves import Curves, charts, read_curves
 from fmnist.report.examples import Example, Picture, Predictions, sample
-from fmnist.report.run_files import REPORT, Curves, checkpoint_fact, entries, facts, read_curves
+from fmnist.report.run_files import REPORT, checkpoint_fact, entries, facts
 from fmnist.report.weaknesses import confused_pairs, weaknesses
 from fmnist.runs.files import atomic_write, if_readable
 from fmnist.runs.run import Run
 from fmnist.training.classifier import Classifier
-from fmnist.training.metric_names import MANY_CLASSES
+from fmnist.training.metric_names import MANY_CLASSES, TOP5_CLASSES
 from fmnist.training.metrics import calibration
 
 SPLITS = {"val": "validation", "test": "test"}
 PAIRS, IMAGES_OF_A_PAIR = 5, 6
 MISTAKES = 16
-SAMPLES = 10  # right predictions, and as many wrong ones
+SAMPLES = 8  # right predictions, and as many wrong ones
 MATRIX_CLASSES = 20  # of many
 COVERAGES = (0.9, 0.95, 0.99)  # of prediction sets
 SET_CLASSES, LEAST_COVERED = 20, 10  # classes with prediction sets: of up to 20 all, of more the least covered
 GRAD_CAMS = 6  # right predictions, and as many wrong ones
-CURVES_SIZE, RELIABILITY_SIZE = (4.6, 2.8), (4.8, 4.4)  # inches, small, so that text can be read on a phone
+RELIABILITY_SIZE = (4.8, 4.4)  # inches
 
 
 def write_report(
@@ -62,9 +65,10 @@ def write_report(
         split=SPLITS[result.split],
         chosen_on_split=result.split == "val" and run.best_checkpoint.is_file(),
         loss=result.loss,
-        top5=result.accuracy_top5,
-        weaknesses=weaknesses(result.confusion, confidence, predictions.right, curves, dataset.classes),
-        charts=charts(curves),
+        top_accuracies=top_accuracies(result.logits, labels),
+        weaknesses=weaknesses(
+            result.confusion, confidence, predictions.right, curves, dataset.classes, calibrated=calibrator is not None
+        ),
         untrained=next((value for epoch, value in curves.get("val/accuracy", ()) if epoch == 0), None),
         reliability=reliability(probabilities, labels),
         calibration=calibrator and calibration_values(calibrator, result.logits, labels, dataset.classes),
@@ -74,7 +78,7 @@ def write_report(
         not_calibrated=NOT_CALIBRATED,
         robustness=if_readable(lambda: read_robustness(run, run.chosen_checkpoint), REPORT),
         robustness_command=run.command("robustness", "run"),
-        **run_values(run, network, curves, validated=bool(datamodule.val_size)),
+        **run_values(run, classifier, curves, validated=bool(datamodule.val_size)),
         **counts(result.confusion, dataset.classes),
         **network_values(network, dataset, predictions),
     )
@@ -82,9 +86,10 @@ def write_report(
     return run.report_file
 
 
-def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) -> dict[str, Any]:
-    """Return name, facts, config and record of a run."""
-    config = run.load_config()
+def run_values(run: Run, classifier: Classifier, curves: Curves, validated: bool) -> dict[str, Any]:
+    """Return name, facts, curves, config and record of a run."""
+    config, network = run.load_config(), classifier.network
+    max_epochs, max_steps = (OmegaConf.select(config, f"trainer.{key}") or -1 for key in ("max_epochs", "max_steps"))
     record = if_readable(run.load_record, REPORT) or {}
     parameters = inspection.count_parameters(network)
     return {
@@ -95,9 +100,20 @@ def run_values(run: Run, network: nn.Module, curves: Curves, validated: bool) ->
             **facts(curves, record),
         },
         "parameters": parameters,
+        "charts": charts(curves, classifier, max_epochs, max_steps),
         "config": run.config_file.read_text(),
         "record": list(entries(record)),
     }
+
+
+def top_accuracies(logits: Tensor, labels: Tensor) -> dict[int, float]:
+    """Return, by k, the fraction of the images whose class is among the k most likely ones.
+
+    They are of k = 2 and 3, and of k = 5 from 20 classes on, where K is larger.
+    """
+    classes = logits.shape[1]
+    shown = [k for k in (2, 3, *([5] if classes >= TOP5_CLASSES else [])) if k < classes]
+    return {k: multiclass_accuracy(logits, labels, classes, average="micro", top_k=k).item() for k in shown}
 
 
 def counts(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
@@ -123,28 +139,6 @@ def counts(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
         "confusion": confusion[shown][:, shown].tolist(),
         "shares": (confusion / images[:, None].clamp(min=1))[shown][:, shown].tolist(),
     }
-
-
-def charts(curves: Curves) -> list[tuple[str, Markup]]:
-    """Return title and SVG of each chart of at least two epochs.
-
-    Epoch 0, the untrained network, would dwarf the others: it is shown only where a single epoch follows.
-    """
-    trained = {name: [point for point in line if point[0] > 0] for name, line in curves.items()}
-    curves = trained if any(len(line) > 1 for line in trained.values()) else curves
-    percent = {name: [(epoch, 100 * value) for epoch, value in line] for name, line in curves.items()}
-    wanted = (
-        ("Accuracy", "%", {phase: percent.get(f"{phase}/accuracy") for phase in ("train", "val")}),
-        ("Loss", "mean loss", {phase: curves.get(f"{phase}/loss") for phase in ("train", "val")}),
-        ("Learning rate", "", {"at the end of the epoch": curves.get("learning_rate")}),
-        ("Training speed", "", {"images per second": curves.get("images_per_second")}),
-    )
-    drawn = []
-    for title, ylabel, lines in wanted:
-        found = {name: line for name, line in lines.items() if line}
-        if any(len(line) > 1 for line in found.values()):
-            drawn.append((title, svg(curves_chart(found, title, ylabel), CURVES_SIZE)))
-    return drawn
 
 
 def reliability(probabilities: Tensor, labels: Tensor) -> Markup | None:

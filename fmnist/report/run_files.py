@@ -1,36 +1,16 @@
 """The files of a run folder that a report shows, each of which may be missing or damaged."""
 
-import contextlib
-import csv
 import json
-import math
 import shlex
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fmnist.runs.files import if_readable
 from fmnist.runs.run import Run
 
 REPORT = "the report"
-Curves = dict[str, list[tuple[float, float]]]
-"""(epoch, value) by the column of metrics.csv."""
 
 
-def read_curves(file: Path) -> Curves:
-    """Return the finite numbers of each column of a run's metrics.csv."""
-    curves: Curves = defaultdict(list)
-    for row in if_readable(lambda: list(csv.DictReader(file.read_text().splitlines())), REPORT) or []:
-        for name, text in row.items():
-            with contextlib.suppress(TypeError, ValueError):  # an empty cell, or one too many or too few
-                epoch, value = float(row.get("epoch", "")), float(text)
-                if math.isfinite(epoch) and math.isfinite(value):
-                    curves[name].append((epoch, value))
-    return dict(curves)
-
-
-def facts(curves: Curves, record: Mapping[str, Any]) -> dict[str, str]:
+def facts(curves: Mapping[str, Sequence[tuple[float, float]]], record: Mapping[str, Any]) -> dict[str, str]:
     """Return the facts of a training by name, those that are known."""
     found = {}
     if record.get("status", "finished") != "finished":

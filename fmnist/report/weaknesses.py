@@ -1,4 +1,4 @@
-"""The weaknesses of a network in sentences."""
+"""The weaknesses of a network in sentences, and what to try."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,13 @@ RISEN = 1.02  # the last validation loss to the lowest one, as a ratio
 
 
 def weaknesses(
-    confusion: Tensor, confidence: Tensor, right: Tensor, curves: Mapping[str, Curve], classes: Sequence[str]
+    confusion: Tensor,
+    confidence: Tensor,
+    right: Tensor,
+    curves: Mapping[str, Curve],
+    classes: Sequence[str],
+    *,
+    calibrated: bool,
 ) -> list[str]:
     """Return what is weak, the gravest first.
 
@@ -25,13 +31,13 @@ def weaknesses(
         confidence: probability of the predicted class of each image (N).
         right: whether that class is the true one (N).
         curves: of the training, by the names of `fmnist.training.metric_names.metric_names`; any may be missing.
+        calibrated: whether the probabilities are calibrated.
     """
     sentences = [
         _divergence(confidence),
         _worst_classes(confusion, classes),
         _never_predicted(confusion, classes),
-        _most_confused(confusion, classes),
-        _calibration(confidence, right),
+        _calibration(confidence, right, calibrated),
         _overfitting(curves),
         _rising_loss(curves.get("val/loss", ())),
         _rising_accuracy(curves.get("val/accuracy", ())),
@@ -54,7 +60,10 @@ def _divergence(confidence: Tensor) -> str:
     lost = int((~confidence.isfinite()).sum())
     if not lost:
         return ""
-    return f"The outputs for {lost:,} of {len(confidence):,} images are not finite: the training has diverged."
+    return (
+        f"The outputs for {lost:,} of {len(confidence):,} images are not finite: the training has diverged. "
+        "Try a smaller optimizer.lr."
+    )
 
 
 def _worst_classes(confusion: Tensor, classes: Sequence[str]) -> str:
@@ -80,21 +89,16 @@ def _never_predicted(confusion: Tensor, classes: Sequence[str]) -> str:
     return f"Never predicted: {', '.join(never[:NAMED])}{more}." if never else ""
 
 
-def _most_confused(confusion: Tensor, classes: Sequence[str]) -> str:
-    totals = confusion.sum(dim=1).tolist()
-    pairs = [
-        f"{classes[true]} as {classes[guess]} ({count:,} of {totals[true]:,})"
-        for true, guess, count in confused_pairs(confusion, most=4)
-    ]
-    return f"The most frequent mistakes: {', '.join(pairs)}." if pairs else ""
-
-
-def _calibration(confidence: Tensor, right: Tensor) -> str:
+def _calibration(confidence: Tensor, right: Tensor, calibrated: bool) -> str:
     mean, accuracy = confidence.double().mean().item(), right.double().mean().item()
     if not abs(mean - accuracy) >= CALIBRATED:  # also where it is NaN
         return ""
     word = "over-confident" if mean > accuracy else "under-confident"
-    return f"The network is {word}: its mean confidence is {mean:.1%}, its accuracy {accuracy:.1%}."
+    advice = "Calibrate with more validation images" if calibrated else "Calibrate: train with validation images"
+    return (
+        f"The network is {word}: its mean confidence is {mean:.1%}, its accuracy {accuracy:.1%}. "
+        f"{advice} (data.val_size)."
+    )
 
 
 def _overfitting(curves: Mapping[str, Curve]) -> str:
@@ -104,7 +108,7 @@ def _overfitting(curves: Mapping[str, Curve]) -> str:
         return ""
     return (
         f"The network overfits: in epoch {epoch:g} the training accuracy is {train[epoch]:.1%}, the validation "
-        f"accuracy {val[epoch]:.1%}."
+        f"accuracy {val[epoch]:.1%}. Try more dropout, augmentation (augment) or images."
     )
 
 
@@ -115,7 +119,10 @@ def _rising_loss(loss: Curve) -> str:
     (best_epoch, best), (epoch, last) = min(trained, key=lambda point: point[1]), trained[-1]
     if last <= RISEN * best:
         return ""
-    return f"The validation loss rises again, from {best:.4f} in epoch {best_epoch:g} to {last:.4f} in epoch {epoch:g}."
+    return (
+        f"The validation loss rises again, from {best:.4f} in epoch {best_epoch:g} to {last:.4f} in epoch {epoch:g}. "
+        f"Try trainer.max_epochs={max(1, round(best_epoch))}."
+    )
 
 
 def _rising_accuracy(accuracy: Curve) -> str:
@@ -126,4 +133,7 @@ def _rising_accuracy(accuracy: Curve) -> str:
     slope = (after - before) / (end - start)
     if slope <= RISING:
         return ""
-    return f"The validation accuracy still rises by {100 * slope:.2f} points an epoch: more epochs may help."
+    return (
+        f"The validation accuracy still rises by {100 * slope:.2f} points an epoch. "
+        f"Try trainer.max_epochs={2 * round(end)}."
+    )
