@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes or updates .venv/ from requirements.lock; `make` calls this when .venv/.ready is missing or out of date.
 # REQUIREMENTS names another lock. Uses uv where it is installed, otherwise venv and pip. PYTHON chooses the
-# interpreter of a new environment.
+# interpreter of a new environment. UV_TORCH_BACKEND (cpu, auto, ...) has uv take PyTorch's own build for that hardware
+# instead of the locked one, which is for NVIDIA GPUs on Linux and brings 2.5 GB of CUDA.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -76,7 +77,7 @@ elif [ -z "$uv" ] && ! $env/bin/python -m pip --version >/dev/null 2>&1; then
     find_python
 fi
 
-echo "Setting up .venv from $lock (the first time this downloads about 3 GB and takes some minutes) ..."
+echo "Setting up .venv from $lock (the first time this downloads up to 3 GB and takes some minutes) ..."
 if [ -n "$python" ]; then make_env; fi
 echo $$ >$running
 
@@ -84,7 +85,22 @@ echo $$ >$running
 # the locked setuptools, so that nothing is installed that the lock does not name.
 sed -n '/^setuptools==/,/[^\\]$/p' "$lock" >$env/build.lock
 install --require-hashes --requirement $env/build.lock
-install --require-hashes --requirement "$lock"
+
+if [ -n "$uv" ] && [ -n "${UV_TORCH_BACKEND:-}" ]; then
+    install $(sed -nE 's/^(torch(vision)?==[^ ]+).*/\1/p' "$lock")
+    unset UV_TORCH_BACKEND  # whatever else PyTorch's index has is taken from the lock
+fi
+
+# A version with a + is one of PyTorch's own builds. It stays, and what the locked build needs is left out.
+torch=$($env/bin/python -c 'from importlib.metadata import version; print(version("torch"))' 2>/dev/null || true)
+if [ "$torch" != "${torch%+*}" ]; then
+    grep -q "^torch==${torch%+*} " "$lock" || fail "$env has torch $torch, and $lock another version: remove $env with \`make clean\`."
+    sed -E '/^(torch|torchvision|triton|(nvidia|cuda)-[^=]+)==/,/[^\\]$/d' "$lock" >$env/other.lock
+    lock=$env/other.lock
+fi
+
+# --no-deps: the lock is complete, and uv asks for a hash of everything that it resolves, of installed packages too.
+install --require-hashes --no-deps --requirement "$lock"
 install --no-deps --editable .
 
 rm $running
