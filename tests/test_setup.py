@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no sh")
 ROOT = Path(__file__).parents[1]
 UV = """#!/bin/sh
 echo "backend=${UV_TORCH_BACKEND:-} $*" >>"$RECORD"
