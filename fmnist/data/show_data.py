@@ -1,8 +1,7 @@
-"""Show the dataset as pictures, in files and in TensorBoard."""
+"""Show the dataset as pictures in files."""
 
 import json
 import logging
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +13,6 @@ from hydra.types import RunMode
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from fmnist.config import logs
 from fmnist.config.build import build_datamodule
@@ -72,17 +70,14 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
     except BaseException:
         run.discard()
         raise
-    log.info("all of them: tensorboard --logdir %s", shlex.quote(str(run.folder)))
 
 
 def write(run: Run, drawn: Iterable[tuple[str, str, Figure]]) -> None:
-    """Write each picture (name, description, figure) as a PNG file and as an image of a TensorBoard events file."""
-    with SummaryWriter(run.folder) as writer:
-        for name, description, figure in drawn:
-            file = run.folder / f"{name}.png"
-            save_png(figure, file)
-            writer.add_figure(name, figure)
-            log.info("%s: %s", file, description)
+    """Write each picture (name, description, figure) as a PNG file."""
+    for name, description, figure in drawn:
+        file = run.folder / f"{name}.png"
+        save_png(figure, file)
+        log.info("%s: %s", file, description)
 
 
 def pictures(
