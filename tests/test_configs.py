@@ -262,7 +262,7 @@ def test_these_callbacks_of_lightning_work(train: RunScript) -> None:
     done = train("trainer.max_epochs=1", *words)
     assert (done.status, done.err) == (0, "")
     assert (done.run / "checkpoints" / "epoch=0-step=2.ckpt").is_file()  # of ModelCheckpoint
-    assert "train/learning_rate-momentum" in curves(done.run)
+    assert "training/learning_rate-momentum" in curves(done.run)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -249,7 +249,7 @@ def test_ctrl_c_ends_all_after_the_same_step_and_the_resumed_run_is_exact(
     finished(train(tmp_path / "cut", f"resume={run.folder}"))
     assert whole.err == []
     assert distance(run, only_run(tmp_path / "whole")) == 0
-    assert curves(run.folder)["train/loss_step"] == curves(only_run(tmp_path / "whole").folder)["train/loss_step"]
+    assert curves(run.folder)["training/loss_step"] == curves(only_run(tmp_path / "whole").folder)["training/loss_step"]
     for mine, other in zip(rows(run), rows(only_run(tmp_path / "whole")), strict=True):
         assert {name: float(value or 0) for name, value in mine.items()} == pytest.approx(
             {name: float(value or 0) for name, value in other.items()}, rel=1e-5

@@ -170,8 +170,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_restarts(finished_run
     assert same(checkpoints.load(folder / "last.ckpt")["state_dict"], whole)
     assert {file.name for file in folder.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     shown = curves(finished_run)
-    assert [step for step, _ in shown["val/loss"]] == [0, 9, 19]
-    assert [step for step, _ in shown["train/loss_step"]] == [4, 9, 14, 19]
+    assert [step for step, _ in shown["loss/val"]] == [0, 9, 19]
+    assert [step for step, _ in shown["training/loss_step"]] == [4, 9, 14, 19]
 
 
 @pytest.mark.parametrize(

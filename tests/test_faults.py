@@ -54,7 +54,7 @@ def steps_of(run: Path) -> list[int]:
     """Return the steps at which the mean loss was logged."""
     shown = EventAccumulator(str(run), size_guidance={"scalars": 0})
     shown.Reload()
-    return [event.step for event in shown.Scalars("train/loss_step")]
+    return [event.step for event in shown.Scalars("training/loss_step")]
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_a_run_on_a_server(server: str, train: RunScript, monkeypatch: pytest.Mo
     assert (found.info.run_name, found.info.status) == (done.run.name, "FINISHED")
     assert found.data.params["model.dropout"] == "0.05"
     history = client.get_metric_history(found.info.run_id, "val/accuracy")
-    assert {point.step: point.value for point in history} == pytest.approx(dict(curves(done.run)["val/accuracy"]))
+    assert {point.step: point.value for point in history} == pytest.approx(dict(curves(done.run)["accuracy/val"]))
     assert "final/test/accuracy" in found.data.metrics
     (report,) = client.list_artifacts(found.info.run_id)
     downloaded = client.download_artifacts(found.info.run_id, report.path, str(tmp_path))

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,12 @@ from fmnist.data.info import FASHION_MNIST
 from fmnist.runs import checkpoints
 from fmnist.training.callbacks import pictures
 from fmnist.training.callbacks.pictures import Pictures
-from fmnist.training.tensorboard import hyperparameters
+from fmnist.training.metric_names import metric_names
+from fmnist.training.tensorboard import hyperparameters, tag, trial_name
 
 CLASSES = FASHION_MNIST.classes
 PICTURES = ("pictures=default", "pictures.every_n_epochs=2", "pictures.embedding=50")
-NETWORK = ["view/filters", "view_activations/blocks.0", "view_activations/blocks.4"]
+NETWORK = ["view/filters", "view_layers/blocks.0", "view_layers/blocks.4"]
 EMBEDDING = "00000/embedding"
 OFF = [f"pictures.{name}=false" for name in ("precision_recall", "activations", "weights", "graph")]
 FEW = ("pictures=default", *OFF, "pictures.predictions=0", "pictures.embedding=0")  # the confusion matrix and filters
@@ -90,8 +92,8 @@ def test_charts_show_training_with_validation_and_all_classes(drawn: list[Any]) 
         for category in layout.category
         for chart in category.chart
     }
-    assert lines["loss"] == [["train/loss"], ["val/loss"]]
-    assert lines["accuracy"] == [["train/accuracy"], ["val/accuracy"]]
+    assert lines["loss"] == [["loss/train"], ["loss/val"]]
+    assert lines["accuracy"] == [["accuracy/train"], ["accuracy/val"]]
     assert lines["validation"] == [[f"val_accuracy_per_class/{name}"] for name in CLASSES]
     assert lines["training"] == [[f"train_accuracy_per_class/{name}"] for name in CLASSES]
 
@@ -127,26 +129,78 @@ def test_confusion_matrix_is_that_of_the_last_validation(drawn: list[Any]) -> No
     assert [float(row[f"val/accuracy_per_class/{name}"]) for name in CLASSES] == pytest.approx(recall.tolist())
 
 
-def test_hparams_show_settings_and_the_final_validation_metrics(drawn: list[Any]) -> None:
+def test_hparams_show_overrides_and_the_result_of_the_chosen_checkpoint(drawn: list[Any]) -> None:
     run, shown, _ = drawn
     data = shown.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
-    settings = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info.hparams
-    assert settings["model"].string_value == "CNN"
-    assert settings["model.hidden"].string_value == "[12]"
-    assert settings["optimizer.lr"].number_value == 1e-6
-    assert not {"outputs", "name", "data.root", "pictures"} & settings.keys()  # affect no result
+    row = plugin_data_pb2.HParamsPluginData.FromString(data).session_start_info
+    assert row.group_name.startswith("run (drawn") or re.match(r"\d\d-\d\d_", row.group_name)
+    assert row.hparams["optimizer"].string_value == "momentum"
+    assert row.hparams["optimizer.lr"].number_value == 1e-6
+    assert row.hparams["model.hidden"].string_value == "[12]"
+    assert not {"augment", "seed", "outputs", "data.root", "pictures"} & row.hparams.keys()
     metrics = json.loads((run / "metrics.json").read_text())
-    assert "augment" not in settings  # it is one class
     for name in ("val/accuracy", "val/loss"):
-        (event,) = shown.Scalars(f"final/{name}")
+        (event,) = shown.Scalars(f"result/{name}")
         assert event.value == pytest.approx(metrics[name])
         assert event.step == 30
 
 
-def test_hyperparameters_of_callbacks_are_named_as_they_are_typed() -> None:
-    callback = {"_target_": "fmnist.training.callbacks.AveragedWeights", "_partial_": True, "decay": None}
-    config = {"seed": 1, "name": "mine", "callbacks": {"ema": callback}}
-    assert hyperparameters(config) == {"seed": 1, "callbacks.ema": "AveragedWeights", "callbacks.ema.decay": "null"}
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model=mlp", "model.dropout=0.4", "seed=1"], {"model": "mlp", "model.dropout": 0.4, "seed": "1"}),
+        (["+callbacks=ema", "callbacks.ema.decay=null"], {"callbacks": "ema", "callbacks.ema.decay": "null"}),
+        (
+            ["experiment=fast_94", "sweep=seeds", "trainer.max_epochs=9"],
+            {"experiment": "fast_94", "trainer.max_epochs": 3},
+        ),
+        (["name=mine", "report=false", "trainer.accelerator=cpu", "pictures=none", "~callbacks"], {"seed": "1"}),
+        ([], {"seed": "1"}),
+    ],
+    ids=["group, value, seed", "null", "recipe, resumed", "no difference", "default"],
+)
+def test_hyperparameters_are_the_overrides_that_affect_the_result(
+    overrides: list[str], expected: dict[str, object]
+) -> None:
+    model = {"_target_": "fmnist.models.MLP", "dropout": 0.4}
+    callbacks = {"ema": {"_target_": "fmnist.training.callbacks.AveragedWeights", "decay": None}}
+    config = {"seed": 1, "name": "mine", "model": model, "callbacks": callbacks, "trainer": {"max_epochs": 3}}
+    assert hyperparameters(config, overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("train/2026-11-30_09-27-40", "11-30_09-27-40 (train/2026-11-30_09-27-40)"),
+        ("sweep_a/model.dropout=0.1,optimizer=sgd", "0.1, sgd (sweep_a/model.dropout=0.1,optimizer=sgd)"),
+        ("study/trial_7", "trial_7 (study/trial_7)"),
+    ],
+)
+def test_trials_begin_with_what_tells_them_apart(folder: str, name: str) -> None:
+    assert trial_name(Path("outputs", folder)) == name
+
+
+@pytest.mark.parametrize("classes", [CLASSES, [f"class {k}" for k in range(30)]], ids=["10", "30"])
+def test_accuracy_and_loss_are_the_first_groups_and_the_first_metrics_of_hparams(classes: Sequence[str]) -> None:
+    logged = [name for phase in ("train", "val") for name in metric_names(phase, classes)]
+    logged += [
+        "train/loss_step",
+        "train/images_per_second",
+        "learning_rate",
+        "learning_rate/pg1-momentum",
+        "view/filters",
+    ]
+    tags = sorted(map(tag, logged))  # as the table HParams has them
+    groups = list(dict.fromkeys(each.split("/")[0] for each in tags))
+    assert groups[:2] == ["accuracy", "loss"]
+    assert [each for each in tags if "top5" not in each][:4] == [
+        "accuracy/train",
+        "accuracy/val",
+        "loss/train",
+        "loss/val",
+    ]
+    assert groups[2:] == ["train_accuracy_per_class", "training", "val_accuracy_per_class", "view"]
+    assert "training/learning_rate/pg1-momentum" in tags
 
 
 def test_without_validation_images_the_network_is_still_drawn(train: RunScript) -> None:

@@ -150,3 +150,21 @@ def test_git_state_is_that_of_a_checkout_with_the_files(tmp_path: Path) -> None:
     state = provenance.git_state(tmp_path)
     assert state
     assert (len(state["commit"]), state["clean"]) == (40, True)
+
+
+@pytest.mark.parametrize(
+    ("record", "overrides"),
+    [
+        (
+            '{"overrides": ["seed=1"], "resumed": [{"overrides": ["trainer.max_epochs=9"]}]}',
+            ["seed=1", "trainer.max_epochs=9"],
+        ),
+        ('{"overrides": ["seed=1"]}', ["seed=1"]),
+        ("{", []),
+        ('{"resumed": [1]}', []),
+    ],
+    ids=["resumed", "new", "damaged", "foreign"],
+)
+def test_overrides_are_those_of_the_start_and_of_each_resume(tmp_path: Path, record: str, overrides: list[str]) -> None:
+    (tmp_path / "run.json").write_text(record)
+    assert Run(tmp_path).overrides == overrides

@@ -67,7 +67,7 @@ def test_csv_has_every_value_by_step_and_the_result(train: RunScript) -> None:
     metrics = json.loads((done.run / "metrics.json").read_text())
     assert [row["step"] for row in rows if row["train/loss_step"]] == ["4", "9"]
     assert [float(row["val/accuracy"]) for row in rows if row["val/accuracy"]] == pytest.approx(
-        [value for _, value in curves(done.run)["val/accuracy"]]
+        [value for _, value in curves(done.run)["accuracy/val"]]
     )
     assert float(rows[-1]["final/val/accuracy"]) == metrics["val/accuracy"]
     assert rows[-1]["step"] == "10"
@@ -82,8 +82,8 @@ def test_tensorboard_is_the_same_with_others(train: RunScript) -> None:
     (alone,) = done.folder.glob("outputs/without/*")
     (run,) = done.folder.glob("outputs/with/*")
     assert curves(run).keys() == curves(alone).keys()
-    assert curves(run)["train/loss"] == curves(alone)["train/loss"]
-    assert curves(run)["final/val/accuracy"] == curves(alone)["final/val/accuracy"]
+    assert curves(run)["loss/train"] == curves(alone)["loss/train"]
+    assert curves(run)["result/val/accuracy"] == curves(alone)["result/val/accuracy"]
 
 
 # All of them in one run
@@ -164,7 +164,7 @@ def test_wandb_offline_has_settings_curves_result_tags_and_report(tracked_run: P
     assert config["model"]["channels"] == [4, 8]
     history = wandb_history(records)
     points = [(row["trainer/global_step"], row["val/accuracy"]) for row in history if "val/accuracy" in row]
-    assert dict(points) == pytest.approx(dict(curves(tracked_run)["val/accuracy"]))
+    assert dict(points) == pytest.approx(dict(curves(tracked_run)["accuracy/val"]))
     assert history[-1]["final/test/accuracy"] == metrics_of(tracked_run)["test/accuracy"]
     assert [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"] == [0]
     assert "report.html" in str(records)
@@ -184,7 +184,7 @@ def test_comet_offline_has_settings_curves_result_tags_and_report(tracked_run: P
         for message in messages
         if (message.get("metric") or {}).get("metricName") == "val/accuracy"
     ]
-    assert dict(points) == pytest.approx(dict(curves(tracked_run)["val/accuracy"]))
+    assert dict(points) == pytest.approx(dict(curves(tracked_run)["accuracy/val"]))
     for expected in ("final/test/accuracy", "optimizer.lr", '"one"', tracked_run.name, "finished"):
         assert expected in json.dumps(messages)
 
@@ -245,7 +245,7 @@ def test_a_resumed_run_continues_its_run(train, run_script, outputs: Path, at_ba
     done = run_script("train", f"resume={done.run}", "trainer.max_epochs=3")
     assert (done.status, done.err) == (0, "")
     assert record_of(done.run)["trackers"] == ids
-    points = curves(done.run)["val/accuracy"]
+    points = curves(done.run)["accuracy/val"]
     (again,) = runs_of(store, "mine")
     assert again.info.run_id == found.info.run_id == ids["mlflow"]
     assert again.info.status == "FINISHED"

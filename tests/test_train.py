@@ -76,9 +76,9 @@ def test_a_run_writes_everything_into_one_folder(train: RunScript) -> None:
     assert metrics["val/accuracy"] == pytest.approx(max(float(row["val/accuracy"]) for row in rows[1:]))
 
     points = curves(run)
-    assert {"train/loss", "val/loss", "val_accuracy_per_class/Bag", "train/learning_rate"} <= points.keys()
+    assert {"loss/train", "loss/val", "val_accuracy_per_class/Bag", "training/learning_rate"} <= points.keys()
     assert "epoch" not in points
-    assert [value for _, value in points["val/accuracy"]] == pytest.approx([float(row["val/accuracy"]) for row in rows])
+    assert [value for _, value in points["accuracy/val"]] == pytest.approx([float(row["val/accuracy"]) for row in rows])
 
     lines = done.out.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == 3
@@ -206,7 +206,7 @@ def test_a_finished_run_resumes_in_its_folder(train: RunScript, run_script: RunS
     (part,) = record_of(run)["resumed"]
     assert part["overrides"] == [f"resume={run}", "trainer.max_epochs=4", "test=false"]
     assert record_of(run)["status"] == "finished"
-    steps = [step for step, _ in curves(run)["val/accuracy"]]
+    steps = [step for step, _ in curves(run)["accuracy/val"]]
     assert steps == sorted(set(steps))
     assert len(steps) == 5
 
@@ -336,7 +336,7 @@ def test_early_stopping_decides_anew_after_the_least_number_of_epochs(
 def test_a_short_epoch_is_logged_once(train: RunScript) -> None:
     done = train("trainer.log_every_n_steps=50", "trainer.accumulate_grad_batches=4", "data.prune=0.4", "test=false")
     assert (done.status, done.err) == (0, "")
-    assert [step for step, _ in curves(done.run)["train/loss_step"]] == [1, 3]  # an epoch has 6 batches and 2 steps
+    assert [step for step, _ in curves(done.run)["training/loss_step"]] == [1, 3]  # an epoch has 6 batches and 2 steps
 
 
 def test_overfitting_a_few_batches_learns_them(train: RunScript) -> None:

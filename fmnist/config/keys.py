@@ -76,6 +76,7 @@ class TrainerKeys:
 
 GROUPS: dict[str, Facts] = {
     "hydra": NO_DIFFERENCE,
+    "sweep": NO_DIFFERENCE,
     "pictures": NO_DIFFERENCE,
     "logger": FREE,
     "data.root": FREE,

@@ -95,6 +95,14 @@ class Run:
     def load_record(self) -> dict[str, Any]:
         return load_json(self.record_file)
 
+    @property
+    def overrides(self) -> list[str]:
+        """What was typed when the run was started and each time it was resumed; nothing where the record is damaged."""
+        with contextlib.suppress(ValueError, AttributeError, TypeError):
+            record = self.load_record()
+            return [text for part in (record, *record.get("resumed", [])) for text in part.get("overrides", [])]
+        return []
+
     def update_record(self, **entries: Any) -> None:
         """Add entries to run.json, or replace them. A damaged file is renamed, and a new one begun.
 

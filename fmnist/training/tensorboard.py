@@ -1,8 +1,9 @@
 """TensorBoard's files in a run's folder, its charts of several curves, and its table of hyperparameters."""
 
 import json
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,9 @@ from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
-from fmnist.config.keys import affects_result
-from fmnist.training.metric_names import TOP5_CLASSES, metric_names, scalar_names
-
-ONE_CLASS = ("augment",)
-"""Groups whose objects are always of the same class."""
+from fmnist.config.keys import affects_result, flat_settings
+from fmnist.config.overrides import key_of
+from fmnist.training.metric_names import PHASES, TOP5_CLASSES, metric_names, scalar_names
 
 
 class RunLogger(TensorBoardLogger):
@@ -79,14 +78,19 @@ class _Writer(SummaryWriter):
 
 
 def tag(metric: str) -> str:
-    """Return the tag of a metric in TensorBoard, which sorts tags and makes a group of those with the same first part.
+    """Return the tag of a metric in TensorBoard, where the part before the first slash names a group.
 
-    Loss and accuracy come first, then the classes: train/loss, train_accuracy_per_class/Bag, val/loss, ...
+    TensorBoard sorts groups, opens the first two and shows the first five metrics beside the hyperparameters, so that
+    accuracy/train, accuracy/val, loss/train and loss/val come first. All other groups sort after them.
     """
-    phase, slash, name = metric.partition("/accuracy_per_class/")
-    if slash:
-        return f"{phase}_accuracy_per_class/{name}"
-    return f"train/{metric}" if metric.startswith("learning_rate") else metric
+    phase, _, name = metric.partition("/")
+    if metric.startswith("learning_rate") or name in ("loss_step", "images_per_second"):
+        return f"training/{metric.removeprefix('train/')}"
+    if phase not in PHASES:
+        return metric
+    if name.startswith("accuracy_per_class/"):
+        return f"{phase}_{name}"
+    return f"accuracy/{phase}_top5" if name == "accuracy_top5" else f"{name}/{phase}"
 
 
 def find_tensorboard(trainer: Trainer) -> TensorBoardLogger | None:
@@ -100,56 +104,69 @@ def log_charts(trainer: Trainer, classes: Sequence[str]) -> None:
         return
 
     def multiline(*names: str) -> list[Any]:
-        return ["Multiline", [f"^{name}$" for name in names]]
+        return ["Multiline", [f"^{re.escape(tag(name))}$" for name in names]]
 
     scalars = scalar_names(len(classes))
     layout = {"training and validation": {name: multiline(f"train/{name}", f"val/{name}") for name in scalars}}
     if len(classes) < TOP5_CLASSES:  # more lines can't be told apart
         names = {phase: metric_names(phase, classes)[len(scalars) :] for phase in ("train", "val")}
-        per_class = {phase: multiline(*map(tag, each)) for phase, each in names.items()}
-        layout["accuracy of each class"] = {"validation": per_class["val"], "training": per_class["train"]}
+        layout["accuracy of each class"] = {
+            "validation": multiline(*names["val"]),
+            "training": multiline(*names["train"]),
+        }
     logger.experiment.add_custom_scalars(layout)
 
 
-def log_hparams(trainer: Trainer, config: Mapping[str, Any], final: Mapping[str, float], step: int) -> None:
-    """Write a row of the tab HParams, and the final results as curves of one point, at `step`.
+def log_hparams(
+    trainer: Trainer, config: Mapping[str, Any], overrides: Sequence[str], result: Mapping[str, float], step: int
+) -> None:
+    """Write a row of the tab HParams, and the result as curves of one point, at `step`.
 
-    Their tags sort before the others, so that they are the first columns after the hyperparameters.
+    Args:
+        trainer: its logger gets the row.
+        config: the run's, as plain values.
+        overrides: as typed.
+        result: of the chosen checkpoint, by metric; the curves accuracy/val and loss/val end with the last epoch.
+        step: the first one that isn't done: where the run is resumed, the points are dropped.
     """
     if (logger := find_tensorboard(trainer)) is None:
         return
-    for name, value in final.items():
-        logger.experiment.add_scalar(f"final/{name}", value, step)
+    for name, value in result.items():
+        logger.experiment.add_scalar(f"result/{name}", value, step)
     # The first summary would describe this run alone: without it TensorBoard looks at all runs, and shows first the
     # columns that differ.
-    _, start, end = hparams(hyperparameters(config), {})
+    _, start, end = hparams(hyperparameters(config, overrides), {})
     metadata = start.value[0].metadata.plugin_data
     row = HParamsPluginData.FromString(metadata.content)
-    folder = Path(logger.log_dir)
-    row.session_start_info.group_name = f"{folder.name} ({folder.parent.name})"  # only its beginning is shown
+    row.session_start_info.group_name = trial_name(Path(logger.log_dir))
     metadata.content = row.SerializeToString()
     for summary in (start, end):
         logger.experiment.file_writer.add_summary(summary)
     logger.finalize("success")
 
 
-def hyperparameters(config: Mapping[str, Any]) -> dict[str, str | int | float]:
-    """Return what affects a result, by dotted key, and the seed: {"seed": 0, "model": "CNN", "model.dropout": 0.2}."""
-    found = {"seed": config["seed"]}
-    for key, value in _flatten(config):
-        if affects_result(key):
-            group, _, name = key.rpartition(".")
-            if name != "_target_":
-                found[key] = value
-            elif group not in ONE_CLASS:
-                found[group] = value.rpartition(".")[2]
+def hyperparameters(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str | int | float]:
+    """Return the overrides that affect the result: {"optimizer": "sgd", "model.dropout": 0.2}; the seed without any.
+
+    A run doesn't know the others: of all its settings, most would be columns that are the same everywhere.
+    """
+    values, found = flat_settings(config), {}
+    for override in overrides:
+        key, text = key_of(override), override.partition("=")[2]
+        if text and (key == "seed" or affects_result(key)):
+            found[key] = values.get(key, text)  # an option of a group has no value
+    found = found or {"seed": config["seed"]}
+    if "seed" in found:
+        found["seed"] = str(found["seed"])  # TensorBoard shows an integer as 0.0000
     # TensorBoard knows no lists, and no null.
     return {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in found.items()}
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def trial_name(folder: Path) -> str:
+    """Return a unique name of a run, of which TensorBoard shows 15 characters: its time, or the values of a job.
+
+    "11-30_09-27-40 (train/2026-11-30_09-27-40)", or "0.1, sgd (sweep_.../model.dropout=0.1,optimizer=sgd)".
+    """
+    short = re.sub(r"^\d{4}-", "", folder.name)
+    short = ", ".join(part.rpartition("=")[2] for part in short.split(","))
+    return f"{short} ({folder.parent.name}/{folder.name})"

@@ -185,9 +185,8 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
         metrics |= result.for_json()
         calibrator = calibrate(training, result)
         trained = Trained(result.scalars()[training.config["monitor"]], result)
-        final = {"val/accuracy": result.accuracy, "val/loss": result.loss}
-        # At the first step that isn't done: where the run is resumed, this point is dropped.
-        log_hparams(training.trainer, training.config, final, step=step)
+        scalars = {"val/accuracy": result.accuracy, "val/loss": result.loss}
+        log_hparams(training.trainer, training.config, training.run.overrides, scalars, step=step)
     if training.config["test"]:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "test")
         metrics |= result.for_json()

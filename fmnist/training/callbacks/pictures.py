@@ -34,7 +34,7 @@ class Pictures(Callback):
 
     Without validation images the network is drawn, with the first training image. No weight and no random number
     changes. The tags sort after those of the curves: view/confusion, view/predictions, view/filters,
-    view_activations/..., weights/...
+    view_layers/..., weights/...
 
     Args:
         every_n_epochs: number of epochs between pictures.
@@ -137,7 +137,7 @@ class Pictures(Callback):
             images, _ = _images(trainer).get("val", _images(trainer)["train"])
             maps = inspection.activation_maps(network, _input(dataset.normalise(images[:1]), pl_module)[0])
             for name, activation in maps.items():
-                writer.add_image(f"view_activations/{name}", map_grid(activation), step)
+                writer.add_image(f"view_layers/{name}", map_grid(activation), step)
         self._draw_weights(writer, network, step)
 
     def _draw_weights(self, writer: SummaryWriter, network: nn.Module, step: int) -> None:
