@@ -14,6 +14,7 @@ from fmnist.config import logs
 from fmnist.config.build import Training, build_training
 from fmnist.config.errors import explain_out_of_memory
 from fmnist.config.keys import TrainKeys, flat_settings
+from fmnist.config.overrides import key_of
 from fmnist.config.resume import ENDS, changes_of, check_dataset, check_progress, check_time, resumed_config
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import find_place
@@ -80,7 +81,9 @@ def find_run(cfg: DictConfig, hydra: DictConfig) -> tuple[Run | None, Callable[[
         return earlier, partial(resume, earlier, overrides)
     run = claim_run(earlier.folder) if earlier is not None else new_run(Path(keys.outputs), keys.name)
     choices = {group: option for group, option in hydra.runtime.choices.items() if option and "/" not in group}
-    return run, partial(start, run, cfg, in_sweep, overrides=overrides, choices=choices, job=rank.job)
+    fixed = hydra.job.config.override_dirname.exclude_keys
+    varied = {"varied": [text for text in overrides if key_of(text) not in fixed]} if in_sweep else {}
+    return run, partial(start, run, cfg, in_sweep, overrides=overrides, choices=choices, job=rank.job, **varied)
 
 
 def start(run: Run, cfg: DictConfig, in_sweep: bool, **entries: Any) -> float | None:

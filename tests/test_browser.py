@@ -20,6 +20,7 @@ from run_folders import write_run
 
 from fmnist.compare import PAGE_FILE, read_runs, write_comparison
 from fmnist.data.info import FASHION_MNIST
+from fmnist.training.tensorboard import trial_name
 
 pytest.importorskip("playwright", reason="Playwright belongs to the developer's tools: pip install -e '.[dev]'")
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -92,7 +93,7 @@ def tensorboard(outputs: Path, runs: dict[str, Path], tmp_path_factory: pytest.T
             def has_read() -> bool:
                 with direct.open(f"{address}data/plugin/scalars/tags", timeout=PATIENCE) as answer:
                     tags = json.load(answer)
-                return tags.keys() == runs.keys() and all("final/val/accuracy" in tags[run] for run in runs)
+                return tags.keys() == runs.keys() and all("result/val/accuracy" in tags[run] for run in runs)
 
             wait_until(has_read, log.read_text)
             yield address
@@ -168,8 +169,8 @@ def cards(page: Page, element: str, title: str) -> Locator:
 def test_custom_scalars_draw_several_curves_in_one_chart(page: Page, tensorboard: str, runs: dict[str, Path]) -> None:
     page.goto(f"{tensorboard}#custom_scalars&_smoothingWeight=0")
     charts = {
-        "loss": ["train/loss", "val/loss"],
-        "accuracy": ["train/accuracy", "val/accuracy"],
+        "loss": ["loss/train", "loss/val"],
+        "accuracy": ["accuracy/train", "accuracy/val"],
         "validation": [f"val/accuracy_per_class/{name}" for name in CLASSES],
         "training": [f"train/accuracy_per_class/{name}" for name in CLASSES],
     }
@@ -199,19 +200,26 @@ def test_hparams_has_a_row_for_each_run_and_first_what_differs(
 ) -> None:
     page.goto(f"{tensorboard}#hparams")
     grid = page.locator("vaadin-grid")
-    trials = {f"{folder.name} ({folder.parent.name})": folder for folder in runs.values()}
+    trials = {trial_name(folder): folder for folder in runs.values()}
     for trial in trials:
         expect(grid.get_by_text(trial)).to_be_visible()
     texts = re.split(f"\n(?={'|'.join(map(re.escape, trials))})", grid.inner_text())
     header, *rows = (row.split("\n") for row in texts)
     table = {row[0]: dict(zip(header[2:], row[1:], strict=True)) for row in rows}  # "Show Metrics" is a box to tick
     assert table.keys() == trials.keys()
-    assert {"model.dropout", "optimizer", "optimizer.lr", "seed"} <= {*header[2:7]}
+    assert {*header[2:6]} == {"model.dropout", "optimizer", "optimizer.lr", "seed"}
+    assert header[7:] == ["accuracy/train", "accuracy/val", "loss/train", "loss/val", "result/val/accuracy"]
     for (trial, folder), chosen in zip(trials.items(), CHOICES.values(), strict=True):
         accuracy = json.loads((folder / "metrics.json").read_text())["val/accuracy"]
-        assert float(table[trial]["final/val/accuracy"]) == pytest.approx(accuracy, abs=1e-5)
-        assert table[trial]["optimizer"].lower() == chosen["optimizer"]
+        assert float(table[trial]["result/val/accuracy"]) == pytest.approx(accuracy, abs=1e-5)
+        assert table[trial]["optimizer"] == chosen["optimizer"]
         assert float(table[trial]["model.dropout"]) == float(chosen["model.dropout"])
+
+
+def test_time_series_opens_on_accuracy_and_loss(page: Page, tensorboard: str) -> None:
+    page.goto(tensorboard)
+    titles = page.locator("metrics-main-view card-view .tag")
+    expect(titles).to_have_text(["accuracy/train", "accuracy/val", "loss/train", "loss/val"])
 
 
 def test_report_shows_every_section_and_every_image(report: Page) -> None:

@@ -1,5 +1,6 @@
 """The folder of a run."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,18 +154,17 @@ def test_git_state_is_that_of_a_checkout_with_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("record", "overrides"),
+    ("record", "varied"),
     [
-        (
-            '{"overrides": ["seed=1"], "resumed": [{"overrides": ["trainer.max_epochs=9"]}]}',
-            ["seed=1", "trainer.max_epochs=9"],
-        ),
-        ('{"overrides": ["seed=1"]}', ["seed=1"]),
-        ("{", []),
-        ('{"resumed": [1]}', []),
+        ({"overrides": ["seed=1"], "resumed": [{"overrides": ["monitor=val/loss"]}]}, ["seed=1", "monitor=val/loss"]),
+        ({"overrides": ["seed=1", "optimizer=sgd"], "varied": ["seed=1"]}, ["seed=1"]),
+        ({"resumed": [1]}, []),
+        ([], []),
     ],
-    ids=["resumed", "new", "damaged", "foreign"],
+    ids=["resumed", "job of a sweep", "foreign", "damaged"],
 )
-def test_overrides_are_those_of_the_start_and_of_each_resume(tmp_path: Path, record: str, overrides: list[str]) -> None:
-    (tmp_path / "run.json").write_text(record)
-    assert Run(tmp_path).overrides == overrides
+def test_varied_overrides_are_those_that_other_runs_may_not_have(
+    tmp_path: Path, record: object, varied: list[str]
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert Run(tmp_path).varied == varied

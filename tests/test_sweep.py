@@ -85,6 +85,7 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
         config = OmegaConf.load(sweep / name / "config.yaml")
         assert f"model.dropout={config.model.dropout},seed={config.seed}" == name
         assert (jobs[name]["choices"]["optimizer"], jobs[name]["choices"]["data"]) == ("adamw", "idx")
+        assert jobs[name]["varied"] == name.split(",")
     assert jobs[names[2]]["error"].startswith("model.dropout=1.5: ")
     assert "failed: model.dropout=1.5: " in done.out
     assert "2 runs of 1 setting, 2 failed, by val/accuracy" in done.out

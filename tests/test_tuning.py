@@ -115,6 +115,7 @@ def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> N
         assert record["status"] == "finished"
         assert f"optimizer.lr={row['optimizer.lr']}" in record["overrides"]
         assert not any(word.startswith("trials=") for word in record["overrides"])
+        assert {word.partition("=")[0] for word in record["varied"]} <= set(row)
         assert (run / "report.html").is_file()
         assert "epoch 1/2" in (run / "run.log").read_text()
     values = [float(row["val/accuracy"]) for row in table]

@@ -96,11 +96,15 @@ class Run:
         return load_json(self.record_file)
 
     @property
-    def overrides(self) -> list[str]:
-        """What was typed when the run was started and each time it was resumed; nothing where the record is damaged."""
+    def varied(self) -> list[str]:
+        """The overrides in which a sweep's jobs or a study's trials differ; of another run all that was ever typed.
+
+        There are none where the record is damaged.
+        """
         with contextlib.suppress(ValueError, AttributeError, TypeError):
             record = self.load_record()
-            return [text for part in (record, *record.get("resumed", [])) for text in part.get("overrides", [])]
+            typed = [text for part in (record, *record.get("resumed", [])) for text in part.get("overrides", [])]
+            return record.get("varied", typed)  # type: ignore[no-any-return]
         return []
 
     def update_record(self, **entries: Any) -> None:

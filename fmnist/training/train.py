@@ -186,7 +186,7 @@ def evaluate_checkpoint(training: Training, step: int) -> Trained:
         calibrator = calibrate(training, result)
         trained = Trained(result.scalars()[training.config["monitor"]], result)
         scalars = {"val/accuracy": result.accuracy, "val/loss": result.loss}
-        log_hparams(training.trainer, training.config, training.run.overrides, scalars, step=step)
+        log_hparams(training.trainer, training.config, training.run.varied, scalars, step=step)
     if training.config["test"]:
         result = measure(training.evaluation_trainer(), training.classifier, training.datamodule, "test")
         metrics |= result.for_json()
