@@ -114,7 +114,7 @@ def test_one_process_is_one_process_wherever_it_runs(
     assert (done.status, done.err) == (0, "")
     assert ("each of the 8 that srun has started is a run of its own" in done.out) == (environment is SRUN)
     events = event_accumulator.EventAccumulator(str(done.run)).Reload()
-    assert "val/accuracy" in events.Tags()["scalars"]
+    assert "accuracy/val" in events.Tags()["scalars"]
 
 
 @pytest.mark.parametrize(("node", "shown"), [("0", 1), ("1", 0)])

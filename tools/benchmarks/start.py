@@ -12,7 +12,7 @@ from tools.benchmarks.comparison import Comparison, Options
 from tools.processes import TRAIN, run_process
 
 SHORT = ("trainer.max_epochs=1", "trainer.limit_train_batches=10", "trainer.log_every_n_steps=1")
-LOSS = "train/loss_step"
+LOSS = "training/loss_step"
 """The curve that has a point for each training step."""
 
 
