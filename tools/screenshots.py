@@ -29,11 +29,12 @@ def main() -> None:
     found = subprocess.run(
         ["sh", SCRIPTS / "chromium.sh", sys.executable], stdout=subprocess.PIPE, text=True, check=True
     )
-    size = {"width": given.width, "height": given.height}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found.stdout.strip(), args=FLAGS)
-        for scheme, ending in (("light", ""), ("dark", "_dark")):
-            page = browser.new_page(viewport=size, color_scheme=scheme)
+        for is_dark, ending in ((False, ""), (True, "_dark")):
+            page = browser.new_page(
+                viewport={"width": given.width, "height": given.height}, color_scheme="dark" if is_dark else "light"
+            )
             page.goto(address)
             for selector in given.click:
                 page.locator(selector).first.click()
