@@ -178,8 +178,8 @@ def train_setting(
             environment = provenance.environment()
             command = [each if key_of(each) != "storage" else "storage=***" for each in environment["command"]]
             typed = [each for each in configs.typed if key_of(each).split(".")[0] in (*KEYS, *GROUPS, "experiment")]
-            entries = {"overrides": [*typed, *overrides], "varied": list(overrides)}
-            entries |= {"choices": configs.choices(overrides)}
+            entries = {"overrides": [*typed, *overrides], "choices": configs.choices(overrides)}
+            entries["varied"] = list(overrides)
             run.update_record(**environment | {"command": command}, **entries, start=provenance.now())
             value = train_and_report(training)
             if value is None or not math.isfinite(value):
