@@ -1,7 +1,7 @@
 """Take the pictures of a page for docs/, on a light and on a dark background.
 
 python tools/screenshots.py outputs/train/<run>/report.html docs/report        # docs/report.png, docs/report_dark.png
-python tools/screenshots.py 'http://127.0.0.1:6006/?smoothing=0' docs/tensorboard --click 'button[title="Settings"]'
+python tools/screenshots.py 'http://127.0.0.1:6006/?smoothing=0' docs/tensorboard --click 'button:has-text("Settings")'
 """
 
 import argparse
