@@ -189,11 +189,12 @@ def precision_note(precision: str, images: Images, reference: Reference) -> str 
     """Return what the export in float32 changes; None where the network was trained in it."""
     if precision in FLOAT32:
         return None
-    text = f"trained in {precision}, exported in float32"
     if images.labels is None or images.trained_accuracy is None:
-        return f"{text}; what that changes was not measured, without test images"
+        return f"exported in float32, trained in {precision}: what that changes was not measured"
     exported = (reference.probabilities.argmax(dim=1) == images.labels).double().mean().item()
-    return f"{text}: test accuracy {images.trained_accuracy:.2%} as trained, {exported:.2%} in float32"
+    return (
+        f"exported in float32: test accuracy {exported:.2%} ({images.trained_accuracy:.2%} in {precision}, as trained)"
+    )
 
 
 def confusion_of(reference: Reference, labels: Tensor | None, classes: int) -> Tensor | None:

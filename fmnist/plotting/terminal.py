@@ -1,15 +1,36 @@
-"""Tables for the terminal."""
+"""Tables, and how progress bars look, on the terminal."""
 
 import io
+import os
 from collections.abc import Collection, Sequence
+from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 WIDTH = 80
+PROGRESS_THEME = Theme(
+    {
+        **dict.fromkeys(("bar.complete", "bar.finished", "progress.percentage"), "magenta"),
+        "bar.back": "dim",
+        "progress.remaining": "none",
+    }
+)
+"""Colours of progress bars that can be told apart on a light background and on a dark one."""
+
+
+def shows_progress(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that can replace what it shows, as a progress bar does."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def progress_console() -> Console:
+    """Return the standard error for a progress bar, as the standard output may hold a result."""
+    return Console(stderr=True, theme=PROGRESS_THEME)
 
 
 def as_text(table: Table, width: int = WIDTH) -> str:

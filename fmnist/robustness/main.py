@@ -11,7 +11,6 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le, MinLen
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import Progress
 
 from fmnist.config import logs
@@ -26,6 +25,7 @@ from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
 from fmnist.evaluation.main import find_checkpoints, fit_calibrator
 from fmnist.evaluation.robustness import Condition, Robustness, Scores
+from fmnist.plotting.terminal import progress_console, shows_progress
 from fmnist.robustness.corruptions import CORRUPTIONS, STRENGTHS
 from fmnist.robustness.files import PAGE_FILE, write_files, write_scores
 from fmnist.robustness.measure import Network, Result, measure_conditions
@@ -90,7 +90,7 @@ def find_robustness(
     """Return the robustness of networks under conditions, of which the first is None, for the clean images."""
     pictures = {}
     scores: list[dict[Condition | None, Scores]] = [{} for _ in networks]
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(console=progress_console(), transient=True, disable=not shows_progress(sys.stderr)) as bar:
         measured = measure_conditions(networks, datamodule, conditions, seed)
         for condition, picture, found in bar.track(measured, len(conditions), description="conditions"):
             pictures[condition] = picture
