@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fmnist.config import logs
-from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory, keys_as_typed
 from fmnist.config.instantiate import plain_config
 from fmnist.config.overrides import program
 from fmnist.config.restore import Restored, build_datamodule_of, restore
@@ -70,7 +70,7 @@ class Images(NamedTuple):
 
 
 @explain_out_of_memory("close other programs, or try another machine")
-@data_root_as_typed()
+@keys_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command gets it)
     """Write the files of a trained network and its model card into a new folder, once all of them are checked.
 

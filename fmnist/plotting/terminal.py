@@ -2,6 +2,7 @@
 
 import io
 import os
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import TextIO
 
@@ -38,6 +39,11 @@ def as_text(table: Table, width: int = WIDTH) -> str:
     text = io.StringIO()
     Console(file=text, width=width, color_system=None, force_jupyter=False).print(table)  # which would show it there
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def wrapped(text: str) -> str:
+    """Return a text in lines that fit, all but the first indented; long words, as paths, stay whole."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str]) -> Table:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import Progress
 
 from fmnist.config import logs
-from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory, keys_as_typed
 from fmnist.config.keys import MAX_SEED
 from fmnist.config.overrides import program
 from fmnist.config.restore import build_datamodule_of, restore
@@ -53,7 +53,7 @@ class Settings:
 
 
 @explain_out_of_memory("try fewer images (images=1000), or accelerator=cpu")
-@data_root_as_typed()
+@keys_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every command gets it)
     """Log and write the scores of one or several checkpoints, and return the mean corruption accuracy of the first.
 
