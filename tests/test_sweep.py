@@ -88,7 +88,7 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
     assert jobs[names[2]]["error"].startswith("model.dropout=1.5: ")
     assert "failed: model.dropout=1.5: " in done.out
     assert "2 runs of 1 setting, 2 failed, by val/accuracy" in done.out
-    assert f"page: {sweep / 'comparison.html'}" in done.out
+    assert f"page:   {sweep / 'comparison.html'}\ncurves: tensorboard --logdir {sweep}\n" in done.out
 
 
 def test_a_job_is_one_line_with_its_result_and_all_of_them_on_request(train: RunScript) -> None:

@@ -1,11 +1,13 @@
 """What a terminal of 80 columns shows: no line that wraps, no bar that stays, nothing but text elsewhere."""
 
+import logging
 import re
 import sys
 
 import pytest
 from conftest import RunScript
 
+from fmnist.config import logs
 from fmnist.evaluation.calibration import Calibrator, calibration_line
 from fmnist.plotting.terminal import WIDTH, shows_progress
 from fmnist.training.callbacks.history import epoch_line
@@ -16,7 +18,7 @@ def test_lines_of_a_training_fit(train: RunScript) -> None:
     done = train("trainer.max_epochs=1", "trainer.limit_train_batches=0.5")
     assert (done.status, done.err) == (0, "")
     for line in done.out.splitlines():
-        assert len(line.replace(str(done.folder), "")) <= WIDTH
+        assert len(re.sub(r"/\S+", "", line)) <= WIDTH
         assert line.isprintable()
 
 
@@ -51,6 +53,14 @@ def test_the_bar_is_one_line_that_goes_at_the_end(train: RunScript, monkeypatch:
         assert re.fullmatch(r"epoch \d/100 [━╸╺]+ \d+/10 [\d:-]+ loss: [\d.]+ accuracy: [\d.]+% *", frame)
         assert len(frame.rstrip()) <= WIDTH
     assert "\x1b[1A\x1b[2K" in done.out.rpartition("accuracy: ")[2]
+
+
+def test_a_line_that_repeats_the_one_before_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.to_terminal()
+    log = logging.getLogger("fmnist.test")
+    for text in ("4 files", "4 files", "result", "4 files"):
+        log.info("%s", text)
+    assert capsys.readouterr().out == "4 files\nresult\n4 files\n"
 
 
 @pytest.mark.parametrize(("terminal", "shown"), [("xterm-256color", True), ("dumb", False)])
