@@ -192,7 +192,7 @@ def test_command_tells_what_was_checked_and_what_float32_changes(exported: Path,
     out = kept.done.out
     right = re.search(r"exported in float32: test accuracy ([\d.]+)% \([\d.]+% in bf16-mixed, as trained\)", out)
     assert right
-    checked = [line for line in out.splitlines() if line.endswith("on 200 test images")]
+    checked = [line for line in out.splitlines() if re.match(r"model\..*, on 200 test images$", line)]
     assert [line.split(":")[0] for line in checked] == ["model.onnx", "model.pt2", "model.safetensors"]
     assert ["to the last bit" in line for line in checked] == [False, True, True]
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith(" model.")}
