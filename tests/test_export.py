@@ -190,17 +190,16 @@ def test_eight_bits_are_a_second_file_that_is_nearly_as_accurate(
 @pytest.mark.extras
 def test_command_tells_what_was_checked_and_what_float32_changes(exported: Path, kept: SimpleNamespace) -> None:
     out = kept.done.out
-    right = re.search(
-        r"trained in bf16-mixed, exported in float32: test accuracy ([\d.]+)% as trained, ([\d.]+)% in", out
-    )
+    right = re.search(r"exported in float32: test accuracy ([\d.]+)% \([\d.]+% in bf16-mixed, as trained\)", out)
     assert right
-    checked = [line for line in out.splitlines() if "on 200 test images and in batches of 1, 2 and 1,000" in line]
+    checked = [line for line in out.splitlines() if re.match(r"model\..*, on 200 test images$", line)]
     assert [line.split(":")[0] for line in checked] == ["model.onnx", "model.pt2", "model.safetensors"]
     assert ["to the last bit" in line for line in checked] == [False, True, True]
-    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip().startswith("model.")}
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.startswith(" model.")}
+    assert max(map(len, out.splitlines()[:-1])) <= 80
     assert {"model.onnx", "model.int8.onnx", "model.pt2", "model.safetensors"} <= rows.keys()
     (network,) = (line.split() for line in out.splitlines() if line.strip().startswith("the network"))
-    assert rows["model.onnx"][2] == network[3] == right[2]
+    assert rows["model.onnx"][2] == network[3] == right[1]
     assert len(rows["model.onnx"]) == len(rows["model.int8.onnx"]) == 6
     assert out.splitlines()[-1] == f"exported: {exported}"
 

@@ -101,9 +101,9 @@ def test_table_has_three_classes_and_marks_inverted_images(run: Path, run_script
     done = run_script("predict", f"checkpoint={run / 'checkpoints' / 'last.ckpt'}", "images=*.png")
     assert done.status == 0
     header, _, first, photo = done.out.splitlines()
-    assert header.split() == ["1st", "2nd", "3rd", "inverted", "file"]
-    assert (first.count("%"), first.count("yes"), photo.count("yes")) == (3, 0, 1)
-    assert [line[header.index("file") :] for line in (first, photo)] == ["000.png", "a photo.png"]
+    assert header.split() == ["1st", "2nd", "3rd", "file"]
+    assert (first.count("%"), photo.count("%")) == (3, 3)
+    assert [line[header.index("file") :] for line in (first, photo)] == ["000.png", "a photo.png  (inverted)"]
     assert [line[:11].strip() for line in (first, photo)] == [CLASSES[label] for label in LABELS[:2]]
 
 
@@ -204,7 +204,7 @@ def test_names_of_files_stay_on_one_line(capsys: pytest.CaptureFixture[str]) -> 
     for name, write in FORMATS.items():
         write(sys.stdout, [odd], 1, [], CLASSES)
         written[name] = capsys.readouterr().out
-    assert written["table"].splitlines()[2:] == ["Bag         100.0%  yes       a\\nb\\x1b[2J\\udcff,é.png"]
+    assert written["table"].splitlines()[2:] == ["Bag         100.0%  a\\nb\\x1b[2J\\udcff,é.png  (inverted)"]
     assert written["csv"].splitlines()[1:] == ['"a\\nb\\x1b[2J\\udcff,é.png",True,Bag,1.000000']
     assert json.loads(written["json"])[0]["file"] == odd.file
 

@@ -10,7 +10,9 @@ import synthetic
 from conftest import SMALL, RunScript
 from PIL import Image
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4}python scripts/(\w+)\.py ?(.*?)(?: {2,}#.*)?$", README, re.MULTILINE)
 ELSEWHERE = {"demo", "export"}
 """Tested with their own files, as they need an extra."""
@@ -55,6 +57,21 @@ def test_every_command_runs(
 def test_readme_shows_the_error_that_is_printed(run_script: RunScript) -> None:
     ((text, line),) = re.findall(r"^ {4}\$ python scripts/train\.py (.*)\n {4}(error: .*)$", README, re.MULTILINE)
     run_script("train", *shlex.split(text)).assert_refused(line)
+
+
+def shape(line: str) -> str:
+    """A line of a training without its numbers and what depends on the machine."""
+    return re.sub(r"\d[\d.,_-]*", "0", re.sub(r"in (bf16-mixed|32-true)", "in ...", line))
+
+
+def test_lines_of_a_training_are_those_that_are_printed(train: RunScript) -> None:
+    done = train("report=true")
+    printed = {shape(line.replace(str(done.folder), "<here>")) for line in done.out.splitlines()}
+    for text in (README, TRAINING):
+        ((block,),) = [re.findall(r"`make train` prints:\n\n((?: {4}.*\n)+)", text)]
+        lines = [line[4:] for line in block.splitlines() if line[4] not in " ."]  # without the table
+        assert len(lines) >= 7
+        assert [line for line in lines if shape(line) not in printed] == []
 
 
 def test_readme_is_short() -> None:

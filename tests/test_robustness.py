@@ -168,7 +168,7 @@ def test_scores_of_a_run_are_those_of_its_network_on_the_corrupted_images(
     assert lines[2] == ["corruption", "clean", "1", "5", "mean", "ECE", "confidence"]
     shown = [f"{100 * value:.1f}" for value in (accuracies[0], *accuracies[1:3], sum(accuracies[1:3]) / 2)]
     assert lines[4][:5] == ["noise", *shown]
-    assert f"under the chosen corruptions {100 * values['mean']['accuracy']:.2f}% (2 x 2)" in done.out
+    assert f"under the chosen corruptions {100 * values['mean']['accuracy']:.2f}% (2 x 2)" in " ".join(done.out.split())
     page = (finished_run / "robustness.html").read_text()
     assert page.count("<svg") == 2
     assert "comparable" in page
@@ -203,7 +203,7 @@ def test_all_corruptions_of_several_runs_are_compared_in_a_new_folder(
     lines = {line.split("  ")[0].strip(): line.split()[-2:] for line in done.out.splitlines()}
     assert lines["accuracy (%)"] == ["1", "2"]
     assert lines["mean of corruptions"] == [f"{100 * first:.1f}", f"{100 * second:.1f}"]
-    assert f"1: run: mean corruption accuracy {100 * first:.2f}% (11 x 5)" in done.out
+    assert f"1: run: mean corruption accuracy {100 * first:.2f}% (11 x 5)" in " ".join(done.out.split())
     assert own.mean().accuracy == second
     assert [line.split() for line in done.out.splitlines()][-1][-2:] == ["scripts/report.py", "run=<run>"]
     page = (folder / "robustness.html").read_text()

@@ -69,7 +69,7 @@ def test_the_pictures_are_files_and_no_run_of_tensorboard(show: RunScript) -> No
     for split, count in (("train", "500"), ("val", "100"), ("test", "200")):
         assert any(line.split() == [split, count, "images"] for line in lines)
     for name in NAMES:
-        assert sum(line.startswith(f"{folder / name}.png: ") for line in lines) == 1
+        assert sum(line.startswith(f"  {name}.png: ") for line in lines) == 1
     assert any("pixels.png: training image 7 " in line for line in lines)
 
 

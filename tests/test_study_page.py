@@ -113,7 +113,7 @@ def test_settings_are_compared_with_the_base_setting() -> None:
     table = compare_with_base({"trial 3": first, "trial 7": second, BASE: base}, "val/accuracy")
     assert table.fillna("").to_numpy().tolist() == [
         ["trial 7", "94.00% ± 1.00%", "3", "+3.00 points", "0.043"],
-        ["trial 3", "92.00% ± 1.00%", "3", "+1.00 points", "0.29, not significant"],
+        ["trial 3", "92.00% ± 1.00%", "3", "+1.00 points", "0.29, no significant difference"],
         ["base setting", "91.00% ± 1.00%", "3", "", ""],
     ]
     table = compare_with_base({"trial 3": [0.4], BASE: [0.5]}, "val/loss")

@@ -89,7 +89,7 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
     assert jobs[names[2]]["error"].startswith("model.dropout=1.5: ")
     assert "failed: model.dropout=1.5: " in done.out
     assert "2 runs of 1 setting, 2 failed, by val/accuracy" in done.out
-    assert f"page: {sweep / 'comparison.html'}" in done.out
+    assert f"page:   {sweep / 'comparison.html'}\ncurves: tensorboard --logdir {sweep}\n" in done.out
 
 
 def test_a_job_is_one_line_with_its_result_and_all_of_them_on_request(train: RunScript) -> None:
@@ -224,14 +224,12 @@ def test_a_folder_with_other_files_is_no_job_folder(train: RunScript, tmp_path: 
     file = tmp_path / "mine" / "seed=0" / "precious.txt"
     file.parent.mkdir(parents=True)
     file.write_text("precious")
-    said = ""
     for _ in range(2):
         done = train(*SHORT, "seed=0,1", "hydra.sweep.dir=mine")
         assert done.status == 1
         assert [path.name for path in file.parent.iterdir()] == ["precious.txt"]
         assert done.out.startswith(f"2 jobs in {tmp_path / 'mine'}: ")
-        said += done.out + done.err
-    assert f"tensorboard --logdir {tmp_path / 'mine'}\n" in said
+        assert f"curves: tensorboard --logdir {tmp_path / 'mine'}\n" in done.out
 
 
 def test_an_interrupted_job_resumes_where_it_was(train: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_the_progress_bar_shows_loss_and_accuracy_of_the_epoch_so_far(
 def test_numbers_of_images_are_those_that_the_limits_leave(train: RunScript) -> None:
     limits = ("trainer.limit_train_batches=2", "trainer.limit_test_batches=0.5", "data.eval_batch_size=50")
     done = train(*limits, "trainer.max_epochs=1")
-    assert "100 of 500 images to train on, 100 to validate, 100 of 200 to test\n" in done.out
+    assert "100/500 images to train on, 100 to validate, 100/200 to test\n" in done.out
 
 
 def test_without_validation_and_test_images_the_last_checkpoint_is_the_result(

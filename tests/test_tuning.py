@@ -121,8 +121,10 @@ def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> N
     values = [float(row["val/accuracy"]) for row in table]
     best = values.index(max(values))
     assert [file.parent.parent.name for file in folder.rglob("*.ckpt")] == [f"{best:04d}"]
-    assert trial_lines(done.out)[1].startswith(f"trial 1: optimizer.lr={float(table[1]['optimizer.lr']):.3g} ")
-    assert f"best {max(values):.2%} (trial {best})" in trial_lines(done.out)[1]
+    mark = " (best)" if best == 1 else ""
+    assert trial_lines(done.out)[1].startswith(f"trial 1: val/accuracy {values[1]:.2%}{mark}, ")
+    assert f" s: optimizer.lr={float(table[1]['optimizer.lr']):.3g}" in trial_lines(done.out)[1]
+    assert f"best: trial {best} with val/accuracy {max(values):.2%} (selection bias: best of 2): " in done.out
     assert "epoch" not in done.out
     assert f"<strong>{max(values):.2%}</strong>" in (folder / "study.html").read_text()
 
@@ -417,7 +419,7 @@ def test_a_shared_database_works_alike_and_trials_of_dead_processes_are_retried(
         database.record_heartbeat(trial_id)
     done = tune("trials=2", f"storage={url}")
     assert "trial 1: its process died" in done.out
-    assert trial_lines(done.out)[-1].startswith(f"trial 2: optimizer.lr={rate:.3g} ")
+    assert f": optimizer.lr={rate:.3g}" in trial_lines(done.out)[-1]
     assert [each.state for each in study.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
     assert done.status == 0
 

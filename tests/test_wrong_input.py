@@ -212,6 +212,7 @@ def test_commands_refuse(run_script: RunScript, command: list[str], fragments: l
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_missing_is_refused(run_script: RunScript) -> None:
     assert_one_line(run_script("train", "trainer=ddp"), "trainer.accelerator=gpu", "no GPU", "trainer=cpu")
+    assert_one_line(run_script("train", "trainer.accelerator=cuda"), "trainer.accelerator=cuda: torch finds no GPU")
 
 
 def test_data_that_no_source_has_is_refused(run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from fmnist.evaluation.unfamiliar import neighbour_distances
 from fmnist.runs import checkpoints
 from fmnist.training.callbacks import TrainingInterrupted
 from fmnist.training.fit import fit, interruption, prepare_data
+from fmnist.training.train import count_images
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,8 @@ def cross_validate(
     tested: list[Predictions] = []
     for fold in range(count):
         kept = folds != fold
-        log.info("fold %d of %d: %s images to train on", fold + 1, count, f"{int(kept.sum()):,}")
-        network, dataset, device = train_fold((images[kept], labels[kept]), splits["test"], make_training)
+        name = f"fold {fold + 1} of {count}"
+        network, dataset, device = train_fold(name, (images[kept], labels[kept]), splits["test"], make_training)
         known = judge(network, dataset, device, images[kept]).features
         held_out.append((~kept, predictions(judge(network, dataset, device, images[~kept]), known)))
         tested.append(predictions(judge(network, dataset, device, test_images), known))
@@ -98,7 +99,7 @@ def cross_validate(
 
 
 def train_fold(
-    train: Split, test: Split, make_training: Callable[[Path], Training]
+    name: str, train: Split, test: Split, make_training: Callable[[Path], Training]
 ) -> tuple[nn.Module, DatasetInfo, torch.device]:
     """Return a network trained on some of the images, the dataset as it normalises it, and the device."""
     with tempfile.TemporaryDirectory() as folder:
@@ -108,6 +109,7 @@ def train_fold(
         datamodule.splits = {"train": train, "val": none, "test": test}
         datamodule.hashes = {"fold": "in memory"}  # so that the files aren't read again
         prepare_data(training)
+        log.info("%s: %s images to train on", name, count_images(training, "train"))
         try:
             fit(training, None)
         except (TrainingInterrupted, KeyboardInterrupt, SystemExit) as signal:  # Lightning turns Ctrl-C into SystemExit

@@ -74,11 +74,12 @@ def summary(findings: Findings, errors: Mapping[str, Sequence[Row]], copies: Seq
         lines += [f"    {count:,} {label}, probably {suggestion}" for label, suggestion, count in pairs]
     for (where, kind), count in duplicate_counts(copies).items():
         lines.append(f"  {count:,} {kind} duplicates {where}")
+    lines.append("  test accuracy of the networks together (95% interval):")
     for name, value in findings.accuracies().items():
         if value is not None:
-            interval = f"95 % interval {percent(value.low, 2)} to {percent(value.high, 2)}"
+            interval = f"{percent(value.low, 2)} to {percent(value.high, 2)}"
             share = percent(value.correct / value.total, 2)
-            lines.append(f"  test accuracy of the networks together, {name}: {share} of {value.total:,} ({interval})")
+            lines.append(f"    {name}: {share} of {value.total:,} ({interval})")
     return "\n".join(lines)
 
 

@@ -40,10 +40,11 @@ def one_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def data_root_as_typed() -> Iterator[None]:
-    """Let messages about the data name `data_root`, the key of commands that take a run, instead of `data.root`."""
+def keys_as_typed() -> Iterator[None]:
+    """Let messages name `data_root` and `accelerator`, the keys of commands that take a run, instead of the run's."""
     try:
         yield
     except ValueError as error:
-        error.args = (str(error).replace("data.root=", "data_root="),)
+        message = str(error).replace("data.root=", "data_root=").replace("trainer=cpu", "accelerator=cpu")
+        error.args = (message.replace("trainer.accelerator=", "accelerator="),)
         raise

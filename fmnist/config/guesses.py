@@ -48,7 +48,7 @@ SAME: dict[str, str] = {
     "name": "run_name exp_name experiment_name project",
     "outputs": "output_dir out_dir outdir save_dir log_dir logdir default_root_dir results",
     "monitor": "metric monitor_metric",
-    "resume": "checkpoint ckpt ckpt_path resume_from resume_from_checkpoint load weights restore",
+    "resume": "run checkpoint ckpt ckpt_path resume_from resume_from_checkpoint load weights restore",
     "run": "run_dir run_folder folder",
     "checkpoint": "ckpt ckpt_path weights model_path",
     "runs": "folders run",
@@ -141,7 +141,7 @@ def check_guesses(command: str, arguments: Sequence[str], flags: Mapping[str, bo
     known = {*groups(command), *command_keys(command)}
     reason, wrong, corrected, at = "", [], [], 0
     while at < len(arguments):
-        word = read_word(arguments, at, flags, known)
+        word = read_word(arguments, at, flags, known) or bare_word(command, arguments, at, flags)
         typed = list(arguments[at : at + (word.length if word else 1 + flags.get(arguments[at], False))])
         at += len(typed)
         instead = meaning(command, word, known, arguments) if word else None
@@ -180,6 +180,20 @@ def read_word(arguments: Sequence[str], at: int, flags: Mapping[str, bool], know
     return Word(name, "true", is_flag=True, length=1)
 
 
+def bare_word(command: str, arguments: Sequence[str], at: int, flags: Mapping[str, bool]) -> Word | None:
+    """Return a key whose '=' is missing, with its value: `optimizer.lr 0.1`, `lr = 0.1`; or a group's option: `mlp`."""
+    name, *following = arguments[at : at + 3]
+    name = name.removesuffix(":")
+    if not re.fullmatch(r"[A-Za-z][\w.]*", name) or os.path.exists(name) or (at and flags.get(arguments[at - 1])):  # noqa: PTH110
+        return None
+    is_key = {name, name.partition(".")[0]} & {*groups(command), *command_keys(command)}
+    value = following[1:] if following[:1] == ["="] else following[:1]
+    if value and not re.match(r"-+[A-Za-z]|.*=", value[0]) and (is_key or meant_keys(command, name, arguments)):
+        return Word(name, value[0], is_flag=True, length=3 if following[0] == "=" else 2)
+    having = [group for group in groups(command) if name in options(group)]
+    return Word(having[0], name, is_flag=True, length=1) if len(having) == 1 else None
+
+
 def meaning(command: str, word: Word, known: Container[str], arguments: Sequence[str]) -> list[str] | None:
     """Return what to type instead of an argument; None if it is right, or there is no guess.
 
@@ -214,6 +228,7 @@ def meant_keys(command: str, name: str, arguments: Sequence[str]) -> list[str]:
     ]
     own = [] if group else [*groups(command), *command_keys(command)]
     found = [key for key, names in SAME.items() if plain(last) in map(plain, names.split()) and key in {*own, *here}]
+    found.sort(key=lambda key: key not in own)
     found += [key for key in (*own, *here) if plain(key.rpartition(".")[2]) == plain(last)]
     typed = {key_of(argument) for argument in arguments}
     for other in groups(command):

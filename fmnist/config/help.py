@@ -33,7 +33,7 @@ COMMON = (
     *("optimizer", "optimizer.weight_decay", "data", "data.root"),
 )
 """The keys that most people look for."""
-WIDTH, COLUMN = 100, 32
+WIDTH, COLUMN = 80, 30
 SETS = ("experiment", "sweep", "search")
 """Groups whose options set the keys of other groups."""
 
@@ -87,7 +87,7 @@ def help_text(job: str, arguments: Sequence[str] = ()) -> str:
         line = known.get(key)
         lines += entry(key, line or Key(chosen[key], f"{comments.get(key, '')}: {', '.join(options(key))}"))
     if names:
-        lines += ["", "Choices (group=option; * is the default); --help GROUP shows the keys of each option:"]
+        lines += ["", "Choices (group=option; * is the default); --help GROUP shows their keys:"]
     for group in names:
         for option in options(group):
             lines += entry(group, Key(option, headline(option_text(group, option))), chosen.get(group) == option)
@@ -174,7 +174,7 @@ def _keys_named(job: str, topic: str) -> Iterator[tuple[str, Key]]:
 
 def entry(key: str, line: Key, default: bool = False, column: int = COLUMN, width: int = WIDTH) -> list[str]:
     """Return the lines on a key: key=value, and a sentence on it."""
-    value = line.value.replace(", ", ",")
+    value = line.value.replace(", ", ",").replace(": ", ":")
     literal = line.comment.startswith(("true ", "false ", "null "))
     sentence = line.comment if literal else line.comment[:1].upper() + line.comment[1:]
     if sentence and sentence[-1] not in ".:?!":

@@ -30,13 +30,20 @@ SIMILAR = {"─": "-", "━": "-", "│": "|", "┃": "|", "±": "+-", "…": ".
 class _TerminalHandler(logging.Handler):
     """Write warnings to the present `sys.stderr`, other lines to `sys.stdout`, which a progress bar replaces.
 
-    When the terminal is closed or the reader has gone (`| head`), the remaining lines are dropped.
+    A line that is the one before again, as of the data of several runs, is left out. When the terminal is closed or the
+    reader has gone (`| head`), the remaining lines are dropped.
     """
 
+    before = ""
+
     def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if line == self.before:
+            return
+        self.before = line
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         try:
-            stream.write(f"{self.format(record)}\n")
+            stream.write(f"{line}\n")
             stream.flush()
         except OSError:
             # Otherwise Python would try to write what is buffered at its end, and complain.

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from fmnist.config.guesses import did_you_mean_key
 from fmnist.config.help import CONF, groups, keys, options
 from fmnist.config.overrides import key_of
-from fmnist.config.similar import did_you_mean, nearest
+from fmnist.config.similar import did_you_mean, nearest, plain
 from fmnist.training.rank_info import find_rank
 
 BY_NAME = ("torchvision", "timm")
@@ -32,7 +32,8 @@ def fail(message: str) -> NoReturn:
 def unreadable(override: str) -> str:
     """Return the message for an argument that is not key=value."""
     typed = " ".join(override.split())
-    return f"""{typed} can't be read: must be key=value, special characters quoted: 'key="v,a=l"'"""
+    example = """special characters quoted: 'key="v,a=l"'""" if "=" in typed else "as optimizer.lr=0.1"
+    return f"{typed} can't be read: must be key=value, {example}"
 
 
 def explain(error: Exception, command: str) -> str:
@@ -94,7 +95,8 @@ def explain_key(key: str, command: str, *, appended: bool) -> str:
 
 def no_option(group: str, option: str) -> str:
     """Return the message for an option that a group doesn't have, with the nearest ones."""
-    may_be_name = group == "model" and option != "null" and not {*BY_NAME} & {*nearest(option, options(group))}
+    known = [*BY_NAME, "null", "", *(own for own in options(group) if plain(own) == plain(option))]
+    may_be_name = group == "model" and not {*known} & {option, *nearest(option, options(group))}
     libraries = [name for name in BY_NAME if name in options(group)] if may_be_name else []
     by_name = " or ".join(f"model={library} model.name={option}" for library in libraries)
     hint = f"; a network by its name is {by_name}" if by_name else ""

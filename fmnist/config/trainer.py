@@ -47,8 +47,11 @@ def build_trainer(
         raise ValueError(
             f"trainer.max_epochs={json.dumps(node.max_epochs)}: the schedule needs an end: set it, or trainer.max_steps"
         )
-    if node.accelerator == "gpu" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        raise ValueError("trainer.accelerator=gpu: torch finds no GPU on this machine; trainer=cpu trains without one")
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not {"gpu": any(here.values()), **here}.get(node.accelerator, True):
+        raise ValueError(
+            f"trainer.accelerator={node.accelerator}: torch finds no GPU on this machine; trainer=cpu needs none"
+        )
     strategy = choose_strategy(node)
     del node.strategy
     cuda = node.accelerator in GPU and torch.cuda.is_available()

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
@@ -73,7 +74,8 @@ def check_value(key: str, hint: Any, value: Any) -> None:
         if value is None:
             raise ValueError(f"{key}=null: is required, and must {rule}") from None
         quotes = f""": in quotes it is one, '{key}="..."'""" if rule == "be a string" else ""
-        raise ValueError(f"{key}={_as_typed(value)}: must {rule}{quotes}") from None
+        example = f", as {shlex.quote(f'{key}=[{_as_typed(value)}]')}" if rule == "be a list" else ""
+        raise ValueError(f"{key}={_as_typed(value)}: must {rule}{quotes}{example}") from None
 
 
 def allowed(message: str) -> str:

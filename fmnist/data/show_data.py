@@ -23,6 +23,7 @@ from fmnist.data.info import DatasetInfo
 from fmnist.data.loader import BatchLoader
 from fmnist.plotting.charts import class_counts_chart
 from fmnist.plotting.style import save_png
+from fmnist.plotting.terminal import wrapped
 from fmnist.plotting.tiles import pixel_values, tiles
 from fmnist.runs.run import Run, claim_run, new_run
 from fmnist.training.metric_names import MANY_CLASSES
@@ -62,9 +63,11 @@ def main(cfg: DictConfig, hydra: DictConfig) -> None:
         log.info("%-5s %6s images", split, f"{len(images):,}")
     log.info("each %s (channels, height, width), 0 to 255", " x ".join(map(str, dataset.image_shape)))
     more = "" if len(dataset.classes) <= MANY_CLASSES else ", ..."
-    log.info("%d classes: %s%s", len(dataset.classes), ", ".join(dataset.classes[:MANY_CLASSES]), more)
+    classes = f"{len(dataset.classes)} classes: {', '.join(dataset.classes[:MANY_CLASSES])}{more}"
+    log.info("%s", wrapped(classes))
     in_sweep = hydra.mode == RunMode.MULTIRUN
     run = claim_run(Path(hydra.runtime.output_dir)) if in_sweep else new_run(Path(given.outputs), "show_data")
+    log.info("pictures in %s:", run.folder)
     try:
         write(run, pictures(splits, dataset, datamodule.augment, given.seed, given.images, given.index))
     except BaseException:
@@ -77,7 +80,7 @@ def write(run: Run, drawn: Iterable[tuple[str, str, Figure]]) -> None:
     for name, description, figure in drawn:
         file = run.folder / f"{name}.png"
         save_png(figure, file)
-        log.info("%s: %s", file, description)
+        log.info("  %s: %s", file.name, description)
 
 
 def pictures(
@@ -139,7 +142,7 @@ def augmented(
         flipped = None if flipped is None else ~flipped
     values = [(key.name, getattr(augment, key.name), key.default) for key in fields(augment) if key.init]
     used = ", ".join(f"{name}={json.dumps(value)}" for name, value, default in values if value != default)
-    description = f"images, and {DRAWS} augmentations of each ({used or 'none: training leaves them unchanged'})"
+    description = f"images and {DRAWS} augmentations ({used or 'none: training leaves them unchanged'})"
     return description, tiles(torch.cat(rows), titles, columns=len(images), suptitle=description)
 
 

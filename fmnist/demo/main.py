@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory, keys_as_typed
 from fmnist.config.overrides import program
 from fmnist.config.restore import Restored, build_datamodule_of, restore
 from fmnist.config.settings import read_settings
@@ -53,7 +53,7 @@ class Settings:
 
 
 @explain_out_of_memory("close other programs, or try another machine")
-@data_root_as_typed()
+@keys_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command gets it)
     """Serve the page until Ctrl-C.
 

@@ -131,9 +131,8 @@ def set_metrics(
 
 
 def calibration_line(calibrator: Calibrator, values: dict[str, float]) -> str:
-    """Return the metrics of `calibration_metrics` as a sentence."""
+    """Return what calibration changes, as a line that fits a terminal of 80 columns."""
     return (
         f"calibrated with temperature {calibrator.temperature:.2f}: expected calibration error "
-        f"{values['error_calibrated']:.1%} instead of {values['error']:.1%}, negative log-likelihood "
-        f"{values['loss_calibrated']:.4f} instead of {values['loss']:.4f}"
+        f"{values['error_calibrated']:.1%} (was {values['error']:.1%})"
     )

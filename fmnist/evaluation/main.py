@@ -11,7 +11,7 @@ from annotated_types import MinLen
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory, keys_as_typed
 from fmnist.config.restore import Restored, build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
@@ -39,7 +39,7 @@ class Settings:
 
 
 @explain_out_of_memory("try accelerator=cpu, or another machine")
-@data_root_as_typed()
+@keys_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every command gets it)
     """Log the result of one checkpoint, or of an ensemble of several, and return its accuracy.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fmnist.evaluation.unfamiliar import Detector
 from fmnist.export import files, quantize
-from fmnist.export.check import LARGE, SIZES, TOLERANCE, Reference, other_classes
+from fmnist.export.check import LARGE, SIZES, Reference, other_classes
 from fmnist.export.describe import KNOWN, ExportedFile, texts
 from fmnist.export.files import CONFIG, NAMES, Format, Run
 from fmnist.export.graph import PixelsToProbabilities
@@ -116,9 +116,8 @@ class Exporter:
 
     def checked(self, difference: float) -> str:
         """Return what a comparison has shown."""
-        sizes = f"{', '.join(f'{size:,}' for size in SIZES[:-1])} and {SIZES[-1]:,}"
-        same = f"its outputs within {difference:.1e}" if difference else "its outputs to the last bit"
-        return f"the network's classes, {same}, on {self.images} and in batches of {sizes} ({TOLERANCE:g} allowed)"
+        same = f"within {difference:.1e}" if difference else "to the last bit"
+        return f"same classes, outputs {same}, on {self.images}"
 
     def latencies(self, runs: Mapping[str, Run]) -> dict[str, dict[int, float]]:
         """Return the median seconds of the network and of each ONNX file, by the number of images."""
@@ -145,9 +144,10 @@ class Exporter:
             shown = [f"{1000 * times[count]:.2f}" if times else "" for count in (1, LARGE)]
             runtime = "PyTorch" if name == NETWORK else runtime_of(name) or ""
             rows.append([name, runtime, "" if accuracy is None else f"{100 * accuracy:.2f}", size, *shown])
-        headings = ["file", "run by", "accuracy, %", "MiB", "1 image, ms", f"{LARGE:,} images, ms"]
-        log.info("%s", as_text(grid(headings, rows, words=["file", "run by"]), width=100))
-        log.info("milliseconds: medians, interleaved, on %d threads of this CPU", torch.get_num_threads())
+        headings = ["file", "run by", "accuracy\n(%)", "MiB", "1 image\n(ms)", f"{LARGE:,} images\n(ms)"]
+        log.info("%s", as_text(grid(headings, rows, words=["file", "run by"])))
+        threads = torch.get_num_threads()
+        log.info("ms: medians, interleaved, on %d thread%s of this CPU", threads, "s" if threads > 1 else "")
 
     def exported(
         self, file: Path, accuracy: float | None, difference: float | None, seconds: Mapping[int, float]

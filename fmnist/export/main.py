@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from fmnist.config import logs
-from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory, keys_as_typed
 from fmnist.config.instantiate import plain_config
 from fmnist.config.overrides import program
 from fmnist.config.restore import Restored, build_datamodule_of, restore
@@ -70,7 +70,7 @@ class Images(NamedTuple):
 
 
 @explain_out_of_memory("close other programs, or try another machine")
-@data_root_as_typed()
+@keys_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (every command gets it)
     """Write the files of a trained network and its model card into a new folder, once all of them are checked.
 
@@ -189,11 +189,12 @@ def precision_note(precision: str, images: Images, reference: Reference) -> str 
     """Return what the export in float32 changes; None where the network was trained in it."""
     if precision in FLOAT32:
         return None
-    text = f"trained in {precision}, exported in float32"
     if images.labels is None or images.trained_accuracy is None:
-        return f"{text}; what that changes was not measured, without test images"
+        return f"exported in float32, trained in {precision}: what that changes was not measured"
     exported = (reference.probabilities.argmax(dim=1) == images.labels).double().mean().item()
-    return f"{text}: test accuracy {images.trained_accuracy:.2%} as trained, {exported:.2%} in float32"
+    return (
+        f"exported in float32: test accuracy {exported:.2%} ({images.trained_accuracy:.2%} in {precision}, as trained)"
+    )
 
 
 def confusion_of(reference: Reference, labels: Tensor | None, classes: int) -> Tensor | None:

@@ -50,28 +50,24 @@ classes."""
 def write_table(
     stream: TextIO, predictions: Iterable[Prediction], top: int, marks: Sequence[str], classes: Sequence[str]
 ) -> None:
-    """Write a header and a row per file, whose name is last, so that long names are not cut.
+    """Write a header and a row per file, whose name and marks are last, so that long names are not cut.
 
     Of a prediction set the row has the size, and leaves out the other classes.
     """
     width = max(map(len, classes))
-    names = [*("set" for mark in marks if mark == "set"), "inverted", *(mark for mark in marks if mark != "set")]
     header = "".join(f"{ordinal(rank):<{width + 9}}" for rank in range(1, top + 1))
-    header += "".join(f"{name:<{len(name) + 2}}" for name in names) + "file"
+    header += ("set  " if "set" in marks else "") + "file"
     print(header, "─" * len(header), sep="\n", file=stream)
     for prediction in predictions:
-        shown: dict[str, object] = {"inverted": prediction.inverted, **prediction.marks}
-        held = shown.get("set")
+        held = prediction.marks.get("set")
         cells = [
             f"{name:<{width}}{100 * value:6.1f}%" if not isinstance(held, Sequence) or name in held else ""
             for name, value in prediction.probabilities.items()
         ]
         row = "".join(f"{cell:<{width + 9}}" for cell in cells)
-        for name in names:
-            value = shown[name]
-            text = str(len(value)) if isinstance(value, Sequence) else "yes" if value else ""
-            row += f"{text:<{len(name) + 2}}"
-        print(f"{row}{printable(prediction.file)}", file=stream)
+        row += f"{len(held):<5}" if isinstance(held, Sequence) else ""
+        flags = [name for name, value in {"inverted": prediction.inverted, **prediction.marks}.items() if value is True]
+        print(f"{row}{printable(prediction.file)}", *([f" ({', '.join(flags)})"] if flags else []), file=stream)
 
 
 def write_json(stream: TextIO, predictions: Iterable[Prediction], *_: object) -> None:

@@ -14,7 +14,6 @@ from typing import Annotated, Literal, TextIO
 import torch
 from annotated_types import Ge, Gt, Lt, MinLen
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress
 
 from fmnist.config import logs
@@ -24,7 +23,7 @@ from fmnist.config.settings import read_settings
 from fmnist.data.image_files import find_images
 from fmnist.evaluation.calibration import NOT_CALIBRATED
 from fmnist.plotting.style import save_png
-from fmnist.plotting.terminal import printable
+from fmnist.plotting.terminal import printable, progress_console, shows_progress
 from fmnist.plotting.tiles import tiles
 from fmnist.predict.classify import FileClassifier, Predictor
 from fmnist.predict.formats import FORMATS
@@ -114,9 +113,9 @@ def check_output(options: Settings, files: Sequence[str]) -> None:
 @contextlib.contextmanager
 def progress(files: Sequence[str], *, to_file: bool) -> Iterator[Iterator[str]]:
     """Yield the files one by one, with a progress bar if the terminal shows nothing else."""
-    shown = sys.stderr.isatty() and (to_file or not sys.stdout.isatty())
+    shown = shows_progress(sys.stderr) and (to_file or not sys.stdout.isatty())
     # Redirected, the result would end up on the standard error.
-    with Progress(console=Console(stderr=True), redirect_stdout=False, transient=True, disable=not shown) as bar:
+    with Progress(console=progress_console(), redirect_stdout=False, transient=True, disable=not shown) as bar:
         yield iter(bar.track(files, description="images"))
 
 

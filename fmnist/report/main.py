@@ -7,7 +7,7 @@ from typing import Literal
 from omegaconf import DictConfig, OmegaConf
 
 from fmnist.config import logs
-from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory, keys_as_typed
 from fmnist.config.restore import build_datamodule_of, restore
 from fmnist.config.settings import read_settings
 from fmnist.config.trainer import build_evaluation_trainer
@@ -30,7 +30,7 @@ class Settings:
 
 
 @explain_out_of_memory("try accelerator=cpu, or another machine")
-@data_root_as_typed()
+@keys_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> None:  # noqa: ARG001 (passed to every command)
     """Measure the run's chosen checkpoint and write its report.
 

@@ -11,11 +11,10 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Le, MinLen
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import Progress
 
 from fmnist.config import logs
-from fmnist.config.errors import data_root_as_typed, explain_out_of_memory
+from fmnist.config.errors import explain_out_of_memory, keys_as_typed
 from fmnist.config.keys import MAX_SEED
 from fmnist.config.overrides import program
 from fmnist.config.restore import build_datamodule_of, restore
@@ -26,6 +25,7 @@ from fmnist.data.datamodule import ImageDataModule
 from fmnist.data.sources import check_root
 from fmnist.evaluation.main import find_checkpoints, fit_calibrator
 from fmnist.evaluation.robustness import Condition, Robustness, Scores
+from fmnist.plotting.terminal import progress_console, shows_progress
 from fmnist.robustness.corruptions import CORRUPTIONS, STRENGTHS
 from fmnist.robustness.files import PAGE_FILE, write_files, write_scores
 from fmnist.robustness.measure import Network, Result, measure_conditions
@@ -53,7 +53,7 @@ class Settings:
 
 
 @explain_out_of_memory("try fewer images (images=1000), or accelerator=cpu")
-@data_root_as_typed()
+@keys_as_typed()
 def main(cfg: DictConfig, hydra: DictConfig) -> float:  # noqa: ARG001 (every command gets it)
     """Log and write the scores of one or several checkpoints, and return the mean corruption accuracy of the first.
 
@@ -90,7 +90,7 @@ def find_robustness(
     """Return the robustness of networks under conditions, of which the first is None, for the clean images."""
     pictures = {}
     scores: list[dict[Condition | None, Scores]] = [{} for _ in networks]
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(console=progress_console(), transient=True, disable=not shows_progress(sys.stderr)) as bar:
         measured = measure_conditions(networks, datamodule, conditions, seed)
         for condition, picture, found in bar.track(measured, len(conditions), description="conditions"):
             pictures[condition] = picture

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fmnist.evaluation.robustness import Robustness, Table, number
-from fmnist.plotting.terminal import WIDTH, as_text, grid, widths
+from fmnist.plotting.terminal import WIDTH, as_text, grid, widths, wrapped
 
 
 def networks_table(networks: Sequence[Robustness]) -> Table:
@@ -30,6 +30,7 @@ def terminal_text(networks: Sequence[Robustness]) -> str:
     headings, rows = only.table() if only else networks_table(networks)
     table = grid(headings, rows, words=headings[:1])
     text = as_text(table, max(WIDTH, widths(table).maximum))
-    lines = [f"{'' if only else f'{place}: '}{each.name}: {each.sentence()}" for place, each in enumerate(networks, 1)]
+    sentences = (f"{each.name}: {each.sentence()}" for each in networks)
+    lines = [wrapped(text if only else f"{place}: {text}") for place, text in enumerate(sentences, 1)]
     unit = "accuracy in %, of " if only else ""
     return "\n".join([f"{unit}{networks[0].subject()}:", text, *lines])

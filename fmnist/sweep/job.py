@@ -46,8 +46,8 @@ ended_here: list[Outcome] = []
 def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> float | None:
     """Run one job, and return the monitored metric where it has one.
 
-    A training has one line on the terminal, as its run.log has all of them; `hydra.verbose=true` shows them, too. A
-    failure is recorded and, unless `raises` is set, not raised, so that Hydra runs the other jobs.
+    A training has one line on the terminal, and its warnings, as its run.log has all lines; `hydra.verbose=true` shows
+    them, too. A failure is recorded and, unless `raises` is set, not raised, so that Hydra runs the other jobs.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, where the jobs run one after the other.
@@ -58,7 +58,7 @@ def run_in_sweep(job: str, cfg: DictConfig, hydra: DictConfig, raises: bool) -> 
     label = f"{hydra.job.num + 1}/{hydra.callbacks.sweep.jobs} {run.folder.name}"
     detailed = job != "train" or bool(hydra.verbose)
     print(f"\n{label}\n" if detailed else f"{label}: ", end="", flush=True)
-    with contextlib.nullcontext() if detailed else _silent():
+    with contextlib.nullcontext() if detailed else _silent(but_warnings=True):
         outcome, error = _attempt(job, cfg, hydra, run)
     ended_here.append(outcome)
     if not detailed or outcome.status not in ("finished", "interrupted"):  # which the run itself has said
@@ -103,12 +103,12 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _silent(*, but_warnings: bool = False) -> Iterator[None]:
     """Keep the lines of a run off the terminal, where those of several would be mixed up; run.log has them."""
     with (
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
+        contextlib.nullcontext() if but_warnings else contextlib.redirect_stderr(nowhere),
     ):
         yield
 

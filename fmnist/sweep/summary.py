@@ -1,6 +1,7 @@
 """The end of a sweep: its comparison, what has become of its jobs, and the exit status."""
 
 import contextlib
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -97,7 +98,8 @@ class Sweep:
         from fmnist.compare import PAGE_FILE, read_runs, write_comparison  # a second, which --help doesn't need
 
         try:
-            print(f"\n{write_comparison(self.folder, read_runs([self.folder]))}\npage: {self.folder / PAGE_FILE}")
+            print(f"\n{write_comparison(self.folder, read_runs([self.folder]))}")
+            print(f"page:   {self.folder / PAGE_FILE}\ncurves: tensorboard --logdir {shlex.quote(str(self.folder))}")
         except ValueError as error:
             print(f"no comparison: {error}")
 

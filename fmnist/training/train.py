@@ -149,7 +149,7 @@ def count_images(training: Training, split: str) -> str:
     size = datamodule.batch_size if split == "train" else datamodule.eval_batch_size
     batches = limit if isinstance(limit, int) else int(limit * -(-total // size))
     used = min(total, batches * size)
-    return f"{total:,}" if used == total else f"{used:,} of {total:,}"
+    return f"{total:,}" if used == total else f"{used:,}/{total:,}"
 
 
 def measure_untrained(training: Training) -> None:

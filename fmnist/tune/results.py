@@ -13,8 +13,10 @@ from markupsafe import Markup
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial
 
+from fmnist.compare.ranking import NOT_SIGNIFICANT
 from fmnist.compare.statistics import LEVEL, holm, sample, welch
 from fmnist.config.overrides import program
+from fmnist.plotting.terminal import wrapped
 from fmnist.runs.files import atomic_write
 from fmnist.training.metric_names import direction
 from fmnist.tune.page import render_page
@@ -68,7 +70,9 @@ def choose_setting(
     """Write the best setting as an experiment, and return what the page says of it."""
     best, metric = tuning.finished[0], tuning.metric
     setting, value, reason, retrained = of_trial(space, best), best.value or 0.0, "the best of all trials", None
-    log.info("best: %s with %s %s", setting.name, metric, format_value(value, metric))
+    bias = f" (selection bias: best of {len(tuning.finished)})" if len(tuning.finished) > 1 else ""
+    result = f"best: {setting.name} with {metric} {format_value(value, metric)}{bias}"
+    log.info("%s", wrapped(f"{result}: {' '.join(setting.overrides)}"))
     if seeds:
         setting, value, comparison = retrain_finalists(tuning, space, configs, seeds, finalists)
         reason = f"the mean of {len(seeds)} fresh seed{'s' if len(seeds) > 1 else ''}, the best of {len(comparison)}"
@@ -177,6 +181,6 @@ def compare_with_base(retrained: Mapping[str, Sequence[float]], metric: str) -> 
         if name in gaps:
             gap, p = gaps[name].mean, p_values[name]
             row["difference"] = f"{gap:+.4f}" if direction(metric) == "min" else f"{100 * gap:+.2f} points"
-            row["p (Welch, Holm)"] = "" if math.isnan(p) else f"{p:.2g}{'' if p <= LEVEL else ', not significant'}"
+            row["p (Welch, Holm)"] = "" if math.isnan(p) else f"{p:.2g}{'' if p <= LEVEL else f', {NOT_SIGNIFICANT}'}"
         rows.append(row)
     return pd.DataFrame(rows)

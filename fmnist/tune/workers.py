@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from fmnist.config.processes import interrupted_by_hangup
+from fmnist.plotting.terminal import WIDTH
 from fmnist.tune import storage
 from fmnist.tune.study import EPOCHS, ERROR, SECONDS, Tuning, format_param, format_value
 from fmnist.tune.trials import TrialAbandoned
@@ -86,19 +88,18 @@ def check_errors(trials: Sequence[FrozenTrial]) -> None:
 
 
 def log_trial(tuning: Tuning) -> Callable[[Study, FrozenTrial], None]:
-    """Return a callback that logs one line for a trial that has ended."""
+    """Return a callback that logs one line for a trial that has ended, with as many of its values as fit."""
 
     def callback(_: Study, trial: FrozenTrial) -> None:
-        value = f"{tuning.metric} {format_value(trial.value, tuning.metric)}"
+        is_best = [best.number for best in tuning.finished[:1]] == [trial.number]
+        value = f"{tuning.metric} {format_value(trial.value, tuning.metric)}{' (best)' if is_best else ''}"
         result = {
             TrialState.COMPLETE: value,
             TrialState.PRUNED: f"pruned after epoch {trial.user_attrs.get(EPOCHS)} with {value}",
         }.get(trial.state, f"failed: {trial.user_attrs.get(ERROR)}")
         chosen = " ".join(f"{name.partition(' (')[0]}={format_param(value)}" for name, value in trial.params.items())
-        parts = [f"trial {trial.number}: {chosen}", result, f"{trial.user_attrs.get(SECONDS, 0):.1f} s"]
-        for best in tuning.finished[:1]:
-            parts.append(f"best {format_value(best.value, tuning.metric)} (trial {best.number})")
-        log.info("  |  ".join(parts))
+        line = f"trial {trial.number}: {result}, {trial.user_attrs.get(SECONDS, 0):.1f} s"
+        log.info("%s", textwrap.shorten(f"{line}: {chosen}", max(WIDTH, len(line) + 5), placeholder=" ..."))
 
     return callback
 

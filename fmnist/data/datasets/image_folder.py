@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from annotated_types import Ge, Le, MaxLen, MinLen
 from filelock import FileLock
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from fmnist.data.datasets.base import Contents, ImageDataset, Levels, Split, che
 from fmnist.data.idx import DataUnavailableError
 from fmnist.data.image_files import SUFFIXES, pillow_warnings_ignored, read_picture, resized
 from fmnist.data.info import DatasetInfo, ImageShape
+from fmnist.plotting.terminal import progress_console, shows_progress
 from fmnist.runs.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -219,9 +219,8 @@ def load_cache(file: Path, key: Mapping[str, Any]) -> dict[str, Split] | None:
 
 def progress(items: Iterator[str | None], count: int) -> Iterable[str | None]:
     """Yield the items, with a progress bar on a terminal."""
-    return track(
-        items, "reading images", count, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-    )
+    disable = not shows_progress(sys.stderr)
+    return track(items, "reading images", count, console=progress_console(), transient=True, disable=disable)
 
 
 def _folders(folder: Path, where: str) -> dict[str, Path]:

@@ -141,13 +141,13 @@ class History(Checkpoint):
 
 
 def epoch_line(row: Row, epochs: int) -> str:
-    parts = [f"epoch {row['epoch']}/{epochs}" if epochs > 0 else f"epoch {row['epoch']}"]
-    for phase in ("train", "val"):
-        if f"{phase}/loss" in row:
-            accuracy = float(row[f"{phase}/accuracy"])
-            parts.append(f"{phase}: loss {row[f'{phase}/loss']:.4f}, accuracy {accuracy:.2%}")
-    parts.append(f"{row['seconds']:.1f} s")
-    return "  |  ".join(parts)
+    """Return a row as a line that fits a terminal of 80 columns."""
+    epoch = f"epoch {row['epoch']}/{epochs}" if epochs > 0 else f"epoch {row['epoch']}"
+    parts = []
+    for metric, form in (("loss", ".4f"), ("accuracy", ".2%")):
+        validated = f" (val {row[f'val/{metric}']:{form}})" if f"val/{metric}" in row else ""
+        parts.append(f"{metric} {row[f'train/{metric}']:{form}}{validated}")
+    return f"{epoch}: {', '.join(parts)}, {row['seconds']:.1f} s"
 
 
 class StepLoss(Callback):

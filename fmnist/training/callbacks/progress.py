@@ -7,7 +7,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 from rich import get_console
+from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 
+from fmnist.plotting.terminal import PROGRESS_THEME, shows_progress
 from fmnist.training.classifier import Classifier
 
 BATCHES = 20  # between two lines of a notebook's bar
@@ -18,8 +20,22 @@ class Progress(RichProgressBar):
     """Lightning's progress bar with loss and accuracy of the epoch so far; the line of the epoch replaces it."""
 
     def __init__(self) -> None:
-        super().__init__(refresh_rate=round(1 / SHOWN_EVERY), leave=False)
+        super().__init__(round(1 / SHOWN_EVERY), leave=False, console_kwargs={"theme": PROGRESS_THEME})
         self._shown = 0.0
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        # Lightning's take more than 80 columns, where the metrics wrap.
+        return [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=15),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(compact=True),
+        ]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        assert self.progress is not None
+        self.progress.live.transient = True  # `leave=False` leaves the last epoch's
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -42,7 +58,7 @@ class Progress(RichProgressBar):
 
 def progress_bar() -> ProgressBar | None:
     """Return the progress bar for a terminal or a notebook; None where the output goes to a file."""
-    if sys.stdout.isatty():
+    if shows_progress(sys.stdout):
         return Progress()
     # Rich draws in notebooks only with ipywidgets.
     return TQDMProgressBar(refresh_rate=BATCHES) if get_console().is_jupyter else None
