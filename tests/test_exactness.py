@@ -139,7 +139,8 @@ def test_a_run_that_ends_in_every_way_and_is_extended_ends_as_one_that_was_never
 
     whole = train(*options, "name=whole", "trainer.max_epochs=4")
     (expected,) = whole.folder.glob("outputs/whole/*")
-    validated_within = ("curve val/", "curve val_accuracy_per_class/")  # at the end of trainer.max_time
+    # At the end of trainer.max_time:
+    validated_within = ("curve accuracy/val", "curve loss/val", "curve val_accuracy_per_class/")
     assert [found for found in differences(run, expected) if not found.startswith(validated_within)] == []
 
 

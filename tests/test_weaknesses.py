@@ -80,7 +80,7 @@ def test_classes_without_images_are_left_out_and_those_never_predicted_are_named
             "under-confident: its mean confidence is 80.0%, its accuracy 96.9%. "
             "Calibrate: train with validation images (data.val_size).",
         ),
-        (0.965, False, None),
+        (0.95, False, None),
     ],
 )
 def test_confidence_above_and_below_accuracy(confidence: float, calibrated: bool, words: str | None) -> None:

@@ -1,6 +1,7 @@
 """Take the pictures of a page for docs/, on a light and on a dark background.
 
 python tools/screenshots.py outputs/train/<run>/report.html docs/report        # docs/report.png, docs/report_dark.png
+python tools/screenshots.py outputs/train/<run>/report.html docs/confusion --width 900 --element '#confusion'
 python tools/screenshots.py 'http://127.0.0.1:6006/?smoothing=0' docs/tensorboard --click 'button:has-text("Settings")'
 """
 
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1280, help="of the window, in pixels (default: %(default)s)")
     parser.add_argument("--height", type=int, default=800, help="(default: %(default)s)")
     parser.add_argument("--click", action="append", default=[], help="what to click on first, as a selector")
+    parser.add_argument("--element", help="what to show, as a selector (default: the window)")
     parser.add_argument("--wait", type=float, default=5, help="seconds before the picture (default: %(default)s)")
     given = parser.parse_args()
     address = Path(given.page).resolve().as_uri() if Path(given.page).is_file() else given.page
@@ -39,7 +41,8 @@ def main() -> None:
             for selector in given.click:
                 page.locator(selector).first.click()
             page.wait_for_timeout(1000 * given.wait)
-            page.screenshot(path=f"{given.output}{ending}.png")
+            shown = page.locator(given.element) if given.element else page
+            shown.screenshot(path=f"{given.output}{ending}.png")
         browser.close()
 
 

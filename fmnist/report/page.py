@@ -72,7 +72,9 @@ def write_report(
         untrained=next((value for epoch, value in curves.get("val/accuracy", ()) if epoch == 0), None),
         reliability=reliability(probabilities, labels),
         calibration=calibrator and calibration_values(calibrator, result.logits, labels, dataset.classes),
-        samples=predictions.examples([*sample(predictions.right, SAMPLES), *sample(~predictions.right, SAMPLES)]),
+        samples=predictions.examples(
+            sorted([*sample(predictions.right, SAMPLES), *sample(~predictions.right, SAMPLES)])
+        ),
         mistakes=predictions.examples(predictions.most_confident(~predictions.right, MISTAKES)),
         pairs=pairs(result.confusion, predictions),
         not_calibrated=NOT_CALIBRATED,
