@@ -396,7 +396,7 @@ def test_without_a_place_for_the_cache_images_are_decoded_each_time(
 
     monkeypatch.setattr(image_folder, "FileLock", refuse)
     assert len(read(photos)["train"][1]) == 24
-    assert "can't be written (Read-only file system): each start decodes the images anew" in caplog.text
+    assert "can't be written (Read-only file system): each start decodes the images again" in caplog.text
 
 
 def test_folders_of_splits_are_used_and_what_is_missing_is_split_off(photos: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_random_numbers_resume_in_as_many_processes_and_restart_in_others(
         other.load_state_dict({"ranks": states})
         assert drawn(other, stub(0, size)) == drawn(RandomStates(3), stub(0, 2))
     assert [record.message for record in caplog.records] == [
-        f"random numbers are drawn anew: {size} processes now, 2 before" for size in (1, 3)
+        f"random numbers differ: {size} processes now, 2 before" for size in (1, 3)
     ]
 
 

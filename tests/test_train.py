@@ -322,7 +322,7 @@ class Frozen(Callback):
 
 
 @pytest.mark.parametrize(("frozen", "expected"), [(3, 5), (9, 4)], ids=["improves again", "never improves"])
-def test_early_stopping_decides_anew_after_the_least_number_of_epochs(
+def test_early_stopping_decides_again_after_the_least_number_of_epochs(
     train: RunScript, monkeypatch: pytest.MonkeyPatch, frozen: int, expected: int
 ) -> None:
     original = build.build_callbacks

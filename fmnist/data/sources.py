@@ -22,8 +22,8 @@ from fmnist.data.idx import DamagedFileError, DataFile, DataUnavailableError, Ot
 
 log = logging.getLogger(__name__)
 
-# SHA-256 of the uncompressed files. Debian compresses them anew: its .gz files differ from the original ones, whose MD5
-# torchvision knows, but their contents are the same.
+# SHA-256 of the uncompressed files. Debian compresses them again: its .gz files differ from the original ones, of which
+# torchvision knows the MD5, but their contents are the same.
 CHECKSUMS: Mapping[str, str] = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",

@@ -20,9 +20,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fmnist.config.validation import allowed
 from fmnist.data.image_files import read_picture
-from fmnist.demo import answers
-from fmnist.demo.answers import Health, Info, Problem
+from fmnist.demo import responses
 from fmnist.demo.network import OnnxPredictor
+from fmnist.demo.responses import Health, Info, Problem
 from fmnist.demo.samples import Sample
 from fmnist.demo.uploads import FORM, Limits, Upload, read_uploads
 from fmnist.plotting.frame import render
@@ -81,11 +81,11 @@ class Demo:
     async def predict(
         self,
         request: Request,
-        top: Annotated[int, Query(ge=1, description="number of classes in the answer")] = 3,
+        top: Annotated[int, Query(ge=1, description="number of classes in the response")] = 3,
         coverage: Annotated[float | None, Query(gt=0, lt=1, description="of prediction sets, from 0 to 1")] = None,
         preview: Annotated[bool, Query(description="also return what the network sees")] = False,
         explain: Annotated[bool, Query(description="also return what speaks for the most likely class")] = False,
-    ) -> list[answers.Prediction]:
+    ) -> list[responses.Prediction]:
         """Classify the images of a form (multipart/form-data), or the one whose bytes are the body of the request.
 
         Pictures are prepared as predict.py prepares them. Each image gets one prediction, in their order. If one of
@@ -98,9 +98,9 @@ class Demo:
         found = await self.in_pool(
             self.predictor.predictions, images, min(top, len(self.predictor.dataset.classes)), coverage or self.coverage
         )
-        return [await self._answer(prediction, preview=preview, explain=explain) for prediction in found]
+        return [await self._response(prediction, preview=preview, explain=explain) for prediction in found]
 
-    async def _answer(self, prediction: Prediction, *, preview: bool, explain: bool) -> answers.Prediction:
+    async def _response(self, prediction: Prediction, *, preview: bool, explain: bool) -> responses.Prediction:
         """Return a prediction as it is answered, with the pictures that are asked for."""
         content: dict[str, Any] = {"file": prediction.file, "inverted": prediction.inverted, **prediction.marks}
         content["top"] = [{"name": name, "probability": round(p, 6)} for name, p in prediction.probabilities.items()]
@@ -109,7 +109,7 @@ class Demo:
         if explain:
             content["method"], picture = await self.in_pool(self.predictor.explain, prediction.pixels, prediction.label)
             content["attribution"] = data_url(picture)
-        return answers.Prediction.model_validate(content)
+        return responses.Prediction.model_validate(content)
 
     async def _read_all(self, uploads: Sequence[Upload]) -> list[tuple[str, Prepared]]:
         """Return the name and the network's input for each image file.
@@ -139,7 +139,7 @@ class Demo:
         return html(PAGE.read_text(encoding="utf-8"))
 
     async def health(self) -> Health:
-        """Return that the server answers."""
+        """Return that the server responds."""
         return Health(run=self.run, dataset=self.predictor.dataset.name)
 
     async def info(self) -> Info:
@@ -185,7 +185,7 @@ def create_app(demo: Demo, hosts: Sequence[str]) -> FastAPI:
         "/predict",
         demo.predict,
         methods=["POST"],
-        response_model=list[answers.Prediction],
+        response_model=list[responses.Prediction],
         response_model_exclude_none=True,
         responses=PROBLEMS,
         openapi_extra={"requestBody": BODY},

@@ -57,7 +57,7 @@ def example_of(names: Collection[str]) -> str | None:
 
 
 def preprocess_text(dataset: DatasetInfo, layout: Layout, input_shape: tuple[int, int, int]) -> str:
-    """Return in words what has to be done with a picture before it is classified."""
+    """Return in words how to prepare a picture."""
     channels, height, width = dataset.image_shape
     axes = "(channels, rows, columns)" if layout == "nchw" else "(rows, columns, channels)"
     sides = ", ".join(map(str, input_shape))

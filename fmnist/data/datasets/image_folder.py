@@ -104,7 +104,7 @@ class ImageFolder(ImageDataset):
                     with atomic_path(cache) as temporary:
                         torch.save({"key": key, "splits": splits}, temporary)
         except OSError as error:
-            log.warning("%s can't be written (%s): each start decodes the images anew", cache, error.strerror)
+            log.warning("%s can't be written (%s): each start decodes the images again", cache, error.strerror)
             splits = load_cache(cache, key) or self._decode(files)
         counts = ", ".join(f"{len(labels):,} {split}" for split, (_, labels) in splits.items())
         log.info("%s: %d classes; images of %s: %s", self.root, len(classes), shape, counts)

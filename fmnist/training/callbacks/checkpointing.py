@@ -46,7 +46,7 @@ class LastCheckpoint(KeepCheckpoint):
 
     The latter is saved before Lightning ends the epoch, so that a resumed training continues the epoch. An end that a
     callback asks for (early stopping, `trainer.max_time`) waits for the next step: gradients that are accumulated until
-    then are in no checkpoint. Before `trainer.min_epochs` it counts for its epoch only: the callbacks then decide anew.
+    then are in no checkpoint. Before `trainer.min_epochs` it is of its epoch only; the callbacks then decide again.
     """
 
     def __init__(self, file: Path) -> None:
@@ -131,7 +131,7 @@ class RandomStates(Callback):
     """Keeps torch's random states (dropout, augmentation) in the checkpoints and restores them on resuming.
 
     Each of several processes has random numbers of its own. Where another number of processes resumes a run, they are
-    drawn anew, from the run's seed, the step and the rank.
+    drawn from the run's seed, the step and the rank.
     """
 
     seed: int
@@ -159,6 +159,6 @@ class RandomStates(Callback):
                 torch.cuda.set_rng_state(state["cuda"].cpu())
         elif restored is not None or self._world_size > 1:
             if restored is not None:
-                log.info("random numbers are drawn anew: %d processes now, %d before", self._world_size, len(restored))
+                log.info("random numbers differ: %d processes now, %d before", self._world_size, len(restored))
             # Neighbouring seeds need not give independent numbers; the hash of a text is far from its neighbour's.
             torch.manual_seed(random.Random(f"{self.seed} {trainer.global_step} {trainer.global_rank}").getrandbits(63))

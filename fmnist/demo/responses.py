@@ -1,4 +1,4 @@
-"""What is answered as JSON, as the OpenAPI description shows it."""
+"""The JSON responses, as the OpenAPI description shows them."""
 
 from typing import Annotated
 
@@ -42,7 +42,7 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """That the server answers."""
+    """That the server responds."""
 
     status: str = "ok"
     run: str
