@@ -242,6 +242,11 @@ def test_missing_and_damaged_files_are_left_out(
     assert not {"curves", "record"} & ids
     assert html.one("strong").text == f"{100 * accuracy:.2f}%"
 
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("max_epochs: 3", "max_epochs: many"))
+    (run / "metrics.csv").write_text("epoch,step,learning_rate\n1,5,7\n2,10,7\n")
+    assert len(report(run).one("section", id="curves").all("svg")) == 1
+
     (run / "metrics.json").write_text("[")
     (run / "run.json").write_text('{"hardware": {"gpus": 3, "cpu": 4}, "resumed": [[], "x"]}')
     (run / "metrics.csv").write_text(
@@ -340,6 +345,9 @@ def test_the_learning_rate_is_drawn_by_step_where_the_schedule_explains_it(
     classifier = Classifier(nn.Linear(1, 2), None, lambda weights: SGD(weights, lr=0.01), one_cycle, classes="ab")
     ((found, points),) = curves.learning_rates(line, classifier, max_epochs, max_steps).items()
     assert (found, len(points)) == (name, count)
+    assert [*curves.learning_rates(line, classifier, -1, -1)] == ["at the end of the epoch"]  # a damaged config
+    line["step"] = [(0, 0), (1, 1e308), (2, 1e308)]  # a damaged table
+    assert [*curves.learning_rates(line, classifier, 9, -1)] == ["at the end of the epoch"]
     expected = [(step / 10, rate) for step, rate in enumerate(rates)] if count > 2 else line["learning_rate"]
     for point, wanted in zip(points, expected, strict=True):
         assert point == pytest.approx(wanted)

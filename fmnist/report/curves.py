@@ -75,6 +75,8 @@ def learning_rates(curves: Curves, classifier: Classifier, max_epochs: int, max_
     if steps.get(1, 0) < 1 or not logged.keys() <= steps.keys():
         return by_epoch
     total = min(steps[1] * max_epochs if max_epochs > 0 else math.inf, max_steps if max_steps >= 0 else math.inf)
+    if math.isinf(total):  # of a damaged file
+        return by_epoch
     optimizer = classifier.optimizer([weights for weights in classifier.network.parameters() if weights.requires_grad])
     lr: float = optimizer.param_groups[0]["lr"]
 

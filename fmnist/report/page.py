@@ -91,7 +91,8 @@ def write_report(
 def run_values(run: Run, classifier: Classifier, curves: Curves, validated: bool) -> dict[str, Any]:
     """Return name, facts, curves, config and record of a run."""
     config, network = run.load_config(), classifier.network
-    max_epochs, max_steps = (OmegaConf.select(config, f"trainer.{key}") or -1 for key in ("max_epochs", "max_steps"))
+    ends = (OmegaConf.select(config, f"trainer.{key}") for key in ("max_epochs", "max_steps"))
+    max_epochs, max_steps = (end if isinstance(end, int) else -1 for end in ends)
     record = if_readable(run.load_record, REPORT) or {}
     parameters = inspection.count_parameters(network)
     return {
