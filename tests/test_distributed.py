@@ -126,6 +126,8 @@ def test_two_processes_train_what_one_trains(tmp_path: Path, overrides: list[str
         (["trainer.precision=64-true", "trainer.max_steps=84", "data.batch_size=6"], 1e-9),
         # Alternating flips, which must be the same in all processes.
         (["trainer.precision=64-true", "augment.flip=0.5", "augment.alternate=true"], 1e-9),
+        # Losses and predictions of all images, which each process must know.
+        (["trainer.precision=64-true", "data.prune=0.4", "data.self_distillation=0.3", "data.batch_size=20"], 1e-9),
         (["trainer.precision=64-true", "model=mlp", "loss=mean_squared_error", "~model.channels"], 1e-9),
     ],
 )

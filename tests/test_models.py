@@ -52,6 +52,7 @@ def test_output_size_agrees_with_torch_wherever_the_kernel_fits() -> None:
         ({"channels": [4, 8], "padding": 0}, (8, 5, 5)),  # 28 -> 26 -> 13 -> 11 -> 5
         ({"channels": [20, 50], "kernel_size": 5, "padding": 0}, (50, 4, 4)),  # 28 -> 24 -> 12 -> 8 -> 4
         ({"channels": [4, 2], "pooling": ["none", "average"], "stride": [2, 1]}, (2, 7, 7)),
+        ({"channels": [2, [3, 4, 6], [5]], "kernel_size": [3, 5, 3]}, (5, 3, 3)),  # 28 -> 14 -> 7 -> 3
         (  # 28 -> 28, -> 13 -> 6, -> 7 -> 3
             {
                 "channels": [2, 3, 4],
@@ -130,6 +131,16 @@ def test_batch_norm_acts_after_each_convolution() -> None:
 def test_a_list_of_another_length_than_the_blocks_is_refused(argument: str, value: list) -> None:
     with pytest.raises(ValueError, match=f"^{argument} has {len(value)} values for 2 blocks"):
         CNN(SHAPE, 10, [4, 8], **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("pooling", "flat"), [("max", ["max", "none", "max"]), ("average", ["average", "none", "average"])]
+)
+def test_a_block_of_two_convolutions_is_two_blocks_of_which_the_first_does_not_pool(pooling: str, flat: list) -> None:
+    nested, same = CNN(SHAPE, 10, [4, [6, 8]], pooling=pooling), CNN(SHAPE, 10, [4, 6, 8], pooling=flat)
+    same.load_state_dict(nested.state_dict())
+    images = torch.randn(5, *SHAPE)
+    torch.testing.assert_close(nested(images), same(images), rtol=0, atol=0)
 
 
 def test_an_even_kernel_with_padding_same_is_refused() -> None:

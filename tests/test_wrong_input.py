@@ -51,6 +51,8 @@ TRAIN = [
     (["-m", "seed=glob(*)"], ["a sweep of 0 jobs"]),
     (["sweep=parallel", "hydra.launcher.n_jobs=0", "seed=0,1"], ["hydra.launcher.n_jobs=0", "at least 1"]),
     # Combinations.
+    (["model.channels=[8,[]]"], ["model.channels=[8, []]: "]),
+    (["model.channels=[8,[0,4]]"], ["model.channels=[8, [0, 4]]: "]),
     (["model.channels=[8,8,8,8,8,8]"], ["shrinks to nothing", "convolution 5 of 6", "2x2", "1x1"]),
     (["+optimizer.foreach=true"], ["optimizer", "`fused` and `foreach` cannot be `True` together"]),
     (["augment.alternate=true", "augment.flip=0.4"], ["augment.flip=0.4: must be 0.5", "alternate=true"]),

@@ -47,8 +47,8 @@ class ImageDataModule(LightningDataModule):
         seed: seed of the order of the training images.
 
     Raises:
-        ValueError: if the files aren't available; if a split or a class gets no images; if `prune` or
-            `self_distillation` is used with several processes, or `self_distillation` with mixed images.
+        ValueError: if the files aren't available; if a split or a class gets no images; if `self_distillation`
+            is used with mixed images.
     """
 
     def __init__(
@@ -146,16 +146,18 @@ class ImageDataModule(LightningDataModule):
         if overfit or not self.needs_predictions:
             shuffle_seed = None if overfit else self.seed  # the same batches in every epoch
             return self._loader("train", self.batch_size, shuffle_seed, flip_seed)
-        if self.trainer is not None and self.trainer.world_size > 1:
-            key = "prune" if self.prune else "self_distillation"
-            raise ValueError(
-                f"data.{key}={getattr(self, key)}: must be 0 in a training by {self.trainer.world_size} processes, as "
-                "none of them knows the losses and predictions of all images"
-            )
         images, labels = self._on_device("train")
-        size, classes, epochs = self.batch_size, len(self.dataset.classes), self._epochs
         return SampleStatsLoader(
-            images, labels, size, self.seed, classes, self.prune, self.self_distillation, epochs, flip_seed
+            images,
+            labels,
+            self.batch_size,
+            self.seed,
+            len(self.dataset.classes),
+            self.prune,
+            self.self_distillation,
+            self._epochs,
+            flip_seed,
+            *self._place,
         )
 
     @property
@@ -179,9 +181,12 @@ class ImageDataModule(LightningDataModule):
         self, split: str, batch_size: int, shuffle_seed: int | None = None, flip_seed: int | None = None
     ) -> BatchLoader:
         """Return a loader of this process's part of the batches of a split."""
-        trainer = self.trainer
-        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-        return BatchLoader(*self._on_device(split), batch_size, shuffle_seed, rank, world_size, flip_seed)
+        return BatchLoader(*self._on_device(split), batch_size, shuffle_seed, *self._place, flip_seed)
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """This process's number and the number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _on_device(self, split: str) -> tuple[Tensor, Tensor]:
         """Return all images and labels of a split, on the Trainer's device."""

@@ -64,9 +64,13 @@ class BatchLoader:
             tensors.append(self.flipped(self.epoch).to(self.images.device))
         for index in order.split(self.batch_size)[self._served :]:
             self._served += 1
-            part = index.tensor_split(self.world_size)[self.rank] if self.world_size > 1 else index
+            part = self._part(index)
             # index_select copies image by image; images[part] copies pixel by pixel and takes 14 times as long.
             yield tuple(tensor.index_select(0, part) for tensor in tensors)
+
+    def _part(self, batch: Tensor) -> Tensor:
+        """Return this process's part (n, ...) of a whole batch (N, ...), as a view."""
+        return batch.tensor_split(self.world_size)[self.rank] if self.world_size > 1 else batch
 
     def images_in(self, number: int) -> int:
         """Return the number of images in an epoch's batch `number`, counted from 0, over all processes."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional
 
 from fmnist.data.loader import BatchLoader, epoch_generator
@@ -33,7 +33,8 @@ class SampleStatsLoader(BatchLoader):
     Source: Kim et al., Self-Knowledge Distillation with Progressive Refinement of Targets,
     https://arxiv.org/abs/2006.12000
 
-    Losses and predictions are part of the position, as the order of an epoch depends on them.
+    Losses and predictions are part of the position, as the order of an epoch depends on them. With several processes,
+    each one has those of all images.
 
     Args:
         prune: fraction of the images that an epoch leaves out.
@@ -53,8 +54,10 @@ class SampleStatsLoader(BatchLoader):
         self_distillation: float = 0.0,
         epochs: int | None = None,
         flip_seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        super().__init__(images, labels, batch_size, shuffle_seed, flip_seed=flip_seed)
+        super().__init__(images, labels, batch_size, shuffle_seed, rank, world_size, flip_seed)
         self.num_classes = num_classes
         self.left_out = int(prune * len(images))
         self.self_distillation = self_distillation
@@ -78,25 +81,36 @@ class SampleStatsLoader(BatchLoader):
         """Return the soft labels (N, K) of the batch that is being served."""
         number = self._served - 1
         progress = 1.0 if self.epochs is None else (self.epoch + number / len(self)) / self.epochs
-        return self._one_hot(labels).lerp(predictions[self._indices(number)], self.self_distillation * progress)
+        served = self._part(self._indices(number))
+        return self._one_hot(labels).lerp(predictions[served], self.self_distillation * progress)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         return functional.one_hot(labels, self.num_classes).float()
 
     def _indices(self, number: int) -> Tensor:
-        """Return the indices (N) of the images in batch `number` of the current epoch."""
+        """Return the indices (N) of the images in batch `number` of the current epoch, over all processes."""
         return self._order[number * self.batch_size : (number + 1) * self.batch_size]
 
     def record(self, number: int, logits: Tensor, labels: Tensor) -> None:
         """Keep the losses and predictions of the current epoch's batch `number`, counted from 0.
 
-        The logits are (N, K), the labels (N), or soft labels (N, K) of mixed images.
+        The logits are (N, K), the labels (N), or soft labels (N, K) of mixed images: those of this process's part.
         """
         logits, indices = logits.float(), self._indices(number)
         if self.predictions is not None:
-            self.predictions[indices] = logits.softmax(dim=1)
-            labels = self.labels[indices]
-        self.losses[indices] = functional.cross_entropy(logits, labels, reduction="none")
+            self.predictions[indices] = self._of_all_parts(logits.softmax(dim=1), len(indices))
+            labels = self.labels[self._part(indices)]
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        self.losses[indices] = self._of_all_parts(losses, len(indices))
+
+    def _of_all_parts(self, part: Tensor, size: int) -> Tensor:
+        """Return the values of a whole batch (`size`, ...) from those of this process's part (N, ...)."""
+        if self.world_size == 1:
+            return part
+        values = part.new_zeros(size, *part.shape[1:])
+        self._part(values).copy_(part)
+        distributed.all_reduce(values)
+        return values
 
     def start_epoch(self, served: int) -> Tensor:
         if not served:  # a resumed epoch keeps the order in its position: the losses have changed since it started
