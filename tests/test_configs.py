@@ -259,7 +259,7 @@ def test_these_callbacks_of_lightning_work(train: RunScript) -> None:
     for name, arguments in WORKING.items():
         for argument, value in lightning_callback(name, **arguments).items():
             words.append(f"+callbacks.{name}.{argument}={value}")
-    done = train("trainer.max_epochs=1", *words)
+    done = train("optimizer=adamw", "trainer.max_epochs=1", *words)
     assert (done.status, done.err) == (0, "")
     assert (done.run / "checkpoints" / "epoch=0-step=2.ckpt").is_file()  # of ModelCheckpoint
     assert "training/learning_rate-momentum" in curves(done.run)
@@ -323,8 +323,8 @@ def test_gradient_clipping_is_refused_for_16_mixed_with_a_fused_optimizer() -> N
     place = {"num_devices": 1, "num_nodes": 1, "world_size": 1, "strategy": None, "callbacks": []}
     trainer: Any = SimpleNamespace(precision="16-mixed", gradient_clip_val=0.5, **place)
     with pytest.raises(ValueError, match=r"gradient_clip_val=0.5: .* optimizer.fused=false"):
-        check_parts(composed(), trainer)
-    check_parts(composed("optimizer.fused=false"), trainer)
+        check_parts(composed("optimizer=adamw"), trainer)
+    check_parts(composed("optimizer=adamw", "optimizer.fused=false"), trainer)
 
 
 def test_auto_precision_is_what_the_hardware_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:

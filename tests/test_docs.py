@@ -84,7 +84,7 @@ def test_the_reference_is_up_to_date() -> None:
     assert reference.PAGE.read_text(encoding="utf-8") == text, "run python tools/reference.py"
     # A key of a command, of a group's default, of another option, and what an experiment sets.
     assert "| `stop_on_nan` | `true` | ends a training whose loss or weights become infinite or NaN; false" in text
-    assert "| `trainer.max_epochs` | `6` | number of epochs | ✓ |" in text
+    assert "| `trainer.max_epochs` | `8` | number of epochs | ✓ |" in text
     assert "| `optimizer.momentum` | `0.9` | share of the last step's direction that is kept |  |" in text
     assert "augment=none model=cnn_plain loss=cross_entropy optimizer=adam scheduler=constant data.batch" in text
     assert "folder is outputs/&lt;name>/&lt;date>" in text  # which would be a tag of HTML

@@ -39,7 +39,7 @@ GUESSES = [
     ("train", "weight_decay=0.1", "optimizer.weight_decay=0.1"),
     ("train", "wd=0.1", "optimizer.weight_decay=0.1"),
     ("train", "optimizer=sgd momentum=0.8", "optimizer=sgd optimizer.momentum=0.8"),
-    ("train", "momentum=0.8", "optimizer=momentum optimizer.momentum=0.8"),
+    ("train", "nesterov=true", "optimizer=momentum optimizer.nesterov=true"),
     ("train", "patience=5", "callbacks=early_stopping callbacks.early_stopping.patience=5"),
     ("train", "label_smoothing=0.2", "loss.label_smoothing=0.2"),
     ("train", "val_split=0.1", "data.val_size=0.1"),
@@ -147,7 +147,7 @@ def test_tracker_is_an_option_of_the_group_logger(run_script: RunScript, tracker
         ("train", "dropuot=0.4", ["dropuot: there is no such key; did you mean model.dropout?"]),
         ("train", "model.dropuot=0.4", ["model.dropuot: there is no such key; did you mean model.dropout?"]),
         ("train", "trainer.epochs=3", ["trainer.epochs: there is no such key; did you mean trainer.max_epochs=3?"]),
-        ("train", "optimizer.momentum=0.9", ["did you mean optimizer=momentum optimizer.momentum=0.9?"]),
+        ("train", "optimizer.nesterov=true", ["did you mean optimizer=momentum optimizer.nesterov=true?"]),
         ("train", "model.lr=0.1", ["model.lr: there is no such key; did you mean optimizer.lr=0.1?"]),
         ("train", "optimizer=Adam", ["optimizer=Adam: there is no such option; did you mean adam?"]),
         ("evaluate", "epochs=3 run=x", ["epochs: there is no such key; there are accelerator, "]),
@@ -225,7 +225,7 @@ def test_help_is_narrow_and_in_sentences(command: str) -> None:
 def test_help_shows_the_common_keys_first_and_each_key_once() -> None:
     lines = re.findall(r"^ [* ] ([\w.]+=\S*)", help_text("train"), re.MULTILINE)
     assert tuple(line.split("=")[0] for line in lines[: len(COMMON)]) == COMMON
-    assert lines[0] == "optimizer.lr=0.0043"
+    assert lines[0] == "optimizer.lr=0.15"
     chosen = choices("train")
     keys = [f"{group}.{key}" for group, o in chosen.items() for key in option_keys(group, o) if group != "experiment"]
     for key in (*keys, *command_keys("train")):
@@ -245,10 +245,10 @@ def test_help_of_a_group_describes_each_key_of_each_option(group: str) -> None:
 
 
 def test_help_of_choices_and_keys() -> None:
-    assert "   optimizer.momentum=0.9 " in help_text("train", ["optimizer=sgd"])
+    assert "   optimizer.nesterov=true " in help_text("train", ["optimizer=sgd"])
     assert " * optimizer=sgd " in help_text("train", ["optimizer=sgd"])
     lines = help_text("train", ["lr"]).splitlines()
-    assert lines[0].startswith("   optimizer.lr=0.0043 ")
+    assert lines[0].startswith("   optimizer.lr=0.15 ")
     assert any(line.startswith("   optimizer=sgd optimizer.lr=0.1 ") for line in lines)
 
 

@@ -187,7 +187,7 @@ def test_accuracy_and_loss_are_the_first_groups_and_the_first_metrics_of_hparams
         "train/loss_step",
         "train/images_per_second",
         "learning_rate",
-        "learning_rate/pg1-momentum",
+        "learning_rate/filters-momentum",
         "view/filters",
     ]
     tags = sorted(map(tag, logged))  # as the table HParams has them
@@ -200,7 +200,7 @@ def test_accuracy_and_loss_are_the_first_groups_and_the_first_metrics_of_hparams
         "loss/val",
     ]
     assert groups[2:] == ["train_accuracy_per_class", "training", "val_accuracy_per_class", "view"]
-    assert "training/learning_rate/pg1-momentum" in tags
+    assert "training/learning_rate/filters-momentum" in tags
 
 
 def test_without_validation_images_the_network_is_still_drawn(train: RunScript) -> None:

@@ -102,7 +102,7 @@ def run(train: RunScript, trained: Path, tmp_path: Path, data_root: Path) -> Pat
     """A copy of one run of three epochs, called mine, that makes mistakes. Its data are no longer where they were."""
     if not trained.exists():
         data = shutil.copytree(data_root, tmp_path / "its data")
-        overrides = ("trainer.max_epochs=3", "optimizer.lr=0.00005", "name=mine", "report=true")
+        overrides = ("trainer.max_epochs=3", "optimizer=adamw", "optimizer.lr=0.00005", "name=mine", "report=true")
         shutil.move(train(f"data.root='{data}'", *overrides).run, trained)
         shutil.rmtree(data)
         shutil.rmtree(tmp_path / "outputs")

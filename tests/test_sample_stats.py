@@ -143,7 +143,7 @@ def test_an_epoch_resumes_at_any_batch(options: tuple[float, float], served: int
 
 
 def test_a_training_records_losses_and_predictions(train: RunScript) -> None:
-    overrides = ("data.prune=0.4", "data.self_distillation=0.4", "loss=mean_squared_error")
+    overrides = ("optimizer=adamw", "data.prune=0.4", "data.self_distillation=0.4", "loss=mean_squared_error")
     done = train(*overrides, "trainer.max_epochs=4", "test=false")
     assert done.status == 0, done.err
     checkpoint = checkpoints.load(done.run / "checkpoints" / "last.ckpt")

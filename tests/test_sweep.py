@@ -84,7 +84,7 @@ def test_a_sweep_runs_every_combination_in_folders_named_by_it(train: RunScript)
     for name in names[:2]:
         config = OmegaConf.load(sweep / name / "config.yaml")
         assert f"model.dropout={config.model.dropout},seed={config.seed}" == name
-        assert (jobs[name]["choices"]["optimizer"], jobs[name]["choices"]["data"]) == ("adamw", "idx")
+        assert (jobs[name]["choices"]["optimizer"], jobs[name]["choices"]["data"]) == ("muon", "idx")
         assert jobs[name]["varied"] == name.split(",")
     assert jobs[names[2]]["error"].startswith("model.dropout=1.5: ")
     assert "failed: model.dropout=1.5: " in done.out
@@ -117,7 +117,7 @@ def test_a_grid_of_one_value_is_named_by_all_overrides_and_flags_may_follow(trai
 def test_a_grid_can_be_combined_with_where_it_runs(run_script: RunScript) -> None:
     done = run_script("train", "sweep=[parallel,learning_rate]", "--cfg", "hydra")
     assert "JoblibLauncher" in done.out
-    assert "optimizer.lr: 0.001,0.0025,0.005,0.01" in done.out
+    assert "optimizer.lr: 0.05,0.1,0.15,0.3" in done.out
 
 
 def test_finished_jobs_are_skipped_also_in_a_larger_grid_and_failed_ones_run_again(
@@ -186,7 +186,7 @@ def test_a_sweep_has_as_many_jobs_as_hydra_runs(values: str, jobs: int) -> None:
 def test_a_job_whose_settings_have_changed_gets_a_folder_of_its_own(sweep: Path, train: RunScript) -> None:
     """As after an edit in conf/: the overrides are the same, what is composed isn't."""
     config = sweep / "seed=1" / "config.yaml"
-    config.write_text(config.read_text().replace("weight_decay: 0.033", "weight_decay: 0.9"))
+    config.write_text(config.read_text().replace("adam_lr: 0.01", "adam_lr: 0.9"))
     before = config.read_text()
     again = train(*SHORT, "seed=0,1")
     assert names_in_order(again) == ["seed=0", "seed=1_2"]

@@ -98,7 +98,7 @@ def test_a_study_leaves_trials_a_table_a_page_and_an_experiment(tune: Tune) -> N
     assert names == {"0000", "0001", "experiment", "study.db", "study.html", "trials.csv"}
     table = rows(folder)
     assert [row["trial"] for row in table] == ["0", "1"]
-    assert (table[0]["optimizer.lr"], table[0]["optimizer.weight_decay"]) == ("0.0043", "0.033")  # the base
+    assert (table[0]["optimizer.lr"], table[0]["optimizer.weight_decay"]) == ("0.15", "0.0")  # the base
     for row in table:
         run = folder / f"{int(row['trial']):04d}"
         config = OmegaConf.load(run / "config.yaml")

@@ -112,7 +112,7 @@ def test_last_linear_layer_is_the_one_that_is_called_last() -> None:
 def test_a_run_keeps_a_detector_and_predictions_are_marked(
     train: RunScript, run_script: RunScript, tmp_path: Path
 ) -> None:
-    run = train(f"data.root={synthetic.write(tmp_path / 'black', black=True)}").run
+    run = train("trainer.precision=32-true", f"data.root={synthetic.write(tmp_path / 'black', black=True)}").run
     file = run / "checkpoints" / "best.ckpt"
     kept = checkpoints.load(file)[checkpoints.DETECTOR_KEY]
     restored = restore(file, "cpu")

@@ -46,7 +46,7 @@ class Classifier(QuickHookNames):
         classes: Sequence[str],
     ) -> None:
         super().__init__()
-        # Channels last: a training step of the default network is 1.6 times as fast (2 cores, in bf16 as in float32).
+        # Channels last: a training step of three convolutions is 1.6 times as fast (2 cores, in bf16 as in float32).
         self.network = network.to(memory_format=torch.channels_last)
         self.loss = nn.CrossEntropyLoss() if loss is None else loss
         self.optimizer = optimizer

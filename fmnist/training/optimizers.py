@@ -51,7 +51,8 @@ class Muon(Optimizer):
         others = [parameter for parameter in parameters if parameter.dim() != FILTER_AXES]
         muon = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": steps}
         adam = {"lr": adam_lr, "weight_decay": adam_weight_decay, "betas": tuple(adam_betas)}
-        super().__init__([{"params": filters, **muon}, {"params": others, **adam}], {})
+        groups = [{"name": "filters", "params": filters, **muon}, {"name": "others", "params": others, **adam}]
+        super().__init__(groups, {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

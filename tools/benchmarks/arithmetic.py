@@ -12,7 +12,7 @@ from tools.benchmarks.comparison import Comparison, Options, interleave
 from tools.benchmarks.training import lightning_loop, precisions, rate
 from tools.trainings import open_training
 
-NETWORKS = ("", "experiment=deep")
+NETWORKS = ("experiment=three_convolutions", "experiment=deep")
 SIZES = (1024, 2048, 4096)
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 

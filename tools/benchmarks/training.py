@@ -14,7 +14,9 @@ from tools.baseline import Timed, train_tutorial, tutorial_loader
 from tools.benchmarks.comparison import Comparison, Options, interleave
 from tools.trainings import open_training
 
-NETWORKS = ("", "experiment=intro_adam", "experiment=intro_dropout", "experiment=intro_wide", "experiment=intro_lenet")
+NETWORKS = tuple(
+    f"experiment={name}" for name in ("three_convolutions", "intro_adam", "intro_dropout", "intro_wide", "intro_lenet")
+)
 TUTORIAL = "tutorials' loop, 32-true"
 # Without validation, which would be that of a whole epoch.
 ONE_EPOCH = ("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2")
