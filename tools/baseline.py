@@ -110,9 +110,10 @@ def pool_after_activation(network: nn.Module) -> nn.Module:
 
 
 def not_fused(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
-    """Return the same optimizer with `fused=False`, torch's default."""
+    """Return the same optimizer with `fused=False`, torch's default, where it has this argument."""
     assert isinstance(optimizer, functools.partial)
-    return functools.partial(optimizer.func, **{**optimizer.keywords, "fused": False})
+    fused = {"fused": False} if "fused" in optimizer.keywords else {}
+    return functools.partial(optimizer.func, **{**optimizer.keywords, **fused})
 
 
 def tutorial_epoch_seconds(root: Path, device: str, steps: int, warm_up: int = 20) -> float:
