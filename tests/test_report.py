@@ -102,7 +102,14 @@ def run(train: RunScript, trained: Path, tmp_path: Path, data_root: Path) -> Pat
     """A copy of one run of three epochs, called mine, that makes mistakes. Its data are no longer where they were."""
     if not trained.exists():
         data = shutil.copytree(data_root, tmp_path / "its data")
-        overrides = ("trainer.max_epochs=3", "optimizer=adamw", "optimizer.lr=0.00005", "name=mine", "report=true")
+        overrides = (
+            "trainer.max_epochs=3",
+            "optimizer=adamw",
+            "optimizer.lr=0.00005",
+            "name=mine",
+            "data.prune=0.25",
+            "report=true",
+        )
         shutil.move(train(f"data.root='{data}'", *overrides).run, trained)
         shutil.rmtree(data)
         shutil.rmtree(tmp_path / "outputs")
@@ -147,6 +154,7 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path) -> None:
     assert [len(html.one("section", id=id).all("svg")) for id in ("curves", "calibration")] == [4, 1]
     assert "train, labels smoothed by 0.1" in html.one("section", id="curves").text
     assert "by step" in html.one("section", id="curves").text
+    assert "leaves out 25% of the training images" in html.one("section", id="curves").text
     assert re.search(r"by Grad-CAM of blocks\.\d+, \d+x\d+ pixels", html.one("section", id="grad-cam").text)
 
     counts = [[int(cell) for cell in row[1:]] for row in table_of(html.one("section", id="confusion"))]
@@ -270,6 +278,7 @@ def test_a_run_without_test_and_convolution_is_reported_on_its_validation_images
 ) -> None:
     run = train("trainer.max_epochs=1", "test=false", "model=mlp", "model.hidden=[12]").run
     html = report(run)
+    assert "Data pruning" not in html.text
     assert html.one("strong").text == f"{100 * metrics_of(run)['val/accuracy']:.2f}%"
     assert "of 100 validation images are right" in html.text
     assert "selection bias" in html.text

@@ -40,7 +40,7 @@ def said(
     """With one confidence for all images, which is the accuracy unless it is given."""
     right = torch.arange(int(confusion.sum())) < confusion.trace()
     filled = torch.full((len(right),), right.double().mean().item() if confidence is None else confidence)
-    named = {name.replace("_", "/"): line for name, line in curves.items()}
+    named = {name.replace("train_", "train/").replace("val_", "val/"): line for name, line in curves.items()}
     return weaknesses(confusion, filled, right, named, FASHION_MNIST.classes, calibrated=calibrated)
 
 
@@ -104,6 +104,14 @@ def test_confidence_above_and_below_accuracy(confidence: float, calibrated: bool
         ({"val_loss": line(0.5, 0.3, 0.301)}, None),
         (
             {"val_accuracy": line(0.80, 0.90, 0.91, 0.92)},
+            "The validation accuracy still rises by 1.00 points an epoch. Try trainer.max_epochs=8.",
+        ),
+        (  # a falling learning rate raises the accuracy of any training
+            {"val_accuracy": line(0.80, 0.90, 0.91, 0.92), "learning_rate": line(0.1, 0.07, 0.03, 0)},
+            None,
+        ),
+        (
+            {"val_accuracy": line(0.80, 0.90, 0.91, 0.92), "learning_rate": line(0.1, 0.1, 0.1, 0.1)},
             "The validation accuracy still rises by 1.00 points an epoch. Try trainer.max_epochs=8.",
         ),
         ({"val_accuracy": line(0.92, 0.91, 0.90)}, None),

@@ -70,6 +70,7 @@ def write_report(
             result.confusion, confidence, predictions.right, curves, dataset.classes, calibrated=calibrator is not None
         ),
         untrained=next((value for epoch, value in curves.get("val/accuracy", ()) if epoch == 0), None),
+        pruned=datamodule.prune,
         reliability=reliability(probabilities, labels),
         calibration=calibrator and calibration_values(calibrator, result.logits, labels, dataset.classes),
         samples=predictions.examples(

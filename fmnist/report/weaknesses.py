@@ -13,6 +13,7 @@ OVERFITTING = 0.02  # of training and validation accuracy
 RISING = 0.002  # of the validation accuracy in an epoch
 NAMED = 10  # classes in a sentence
 RISEN = 1.02  # the last validation loss to the lowest one, as a ratio
+FALLEN = 0.5  # the last learning rate to the highest one, as a ratio
 
 
 def weaknesses(
@@ -40,7 +41,7 @@ def weaknesses(
         _calibration(confidence, right, calibrated),
         _overfitting(curves),
         _rising_loss(curves.get("val/loss", ())),
-        _rising_accuracy(curves.get("val/accuracy", ())),
+        _rising_accuracy(curves),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -125,9 +126,11 @@ def _rising_loss(loss: Curve) -> str:
     )
 
 
-def _rising_accuracy(accuracy: Curve) -> str:
-    recent = sorted((epoch, value) for epoch, value in dict(accuracy).items() if epoch > 0)[-3:]
-    if len(recent) < 2:
+def _rising_accuracy(curves: Mapping[str, Curve]) -> str:
+    recent = sorted((epoch, value) for epoch, value in dict(curves.get("val/accuracy", ())).items() if epoch > 0)[-3:]
+    rates = [rate for _, rate in curves.get("learning_rate", ())]
+    # A falling learning rate raises the accuracy of any training, however long.
+    if len(recent) < 2 or (rates and rates[-1] < FALLEN * max(rates)):
         return ""
     (start, before), (end, after) = recent[0], recent[-1]
     slope = (after - before) / (end - start)
