@@ -129,7 +129,10 @@ def test_a_table_has_medians_and_the_ratios_of_each_repetition() -> None:
     assert spread([1234.5]) == "1,234"
 
 
-@pytest.mark.parametrize("loop", [training.tutorial_loop, training.lightning_loop, training.plain_loop])
+LOOPS = (training.lightning_loop, training.bare_lightning_loop, training.plain_loop)
+
+
+@pytest.mark.parametrize("loop", [training.tutorial_loop, *LOOPS])
 @pytest.mark.parametrize(("images", "used"), [(149, 100), (10_000, 500)])
 def test_all_loops_train_on_the_same_number_of_images(
     loop: training.Loop, images: int, used: int, options: Options
@@ -143,15 +146,16 @@ def test_all_loops_train_on_the_same_number_of_images(
         assert "val/loss" not in opened.trainer.callback_metrics  # validation isn't measured
 
 
-def test_the_plain_loop_trains_as_lightning_does(options: Options) -> None:
+def test_the_plain_loop_and_lightning_alone_train_as_lightning_does_here(options: Options) -> None:
     weights = []
     overrides = [*training.ONE_EPOCH, "augment=none", "model.dropout=0", "trainer.precision=32-true"]
-    for loop in (training.lightning_loop, training.plain_loop):
+    for loop in LOOPS:
         with open_training(*options.overrides_of("", *overrides)) as opened:
             loop(opened, training.count_batches(opened, 10_000))
             weights.append(opened.classifier.network.state_dict())
     for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], msg=name)
+        for other in weights[1:]:
+            torch.testing.assert_close(value, other[name], msg=name)
 
 
 def test_the_baseline_pools_after_the_activation_and_computes_the_same() -> None:

@@ -1,4 +1,4 @@
-"""Part of an epoch: the tutorials' own loop, Lightning as scripts/train.py runs it, and a plain PyTorch loop."""
+"""Part of an epoch: the tutorials' own loop, Lightning as scripts/train.py runs it and alone, a plain PyTorch loop."""
 
 import itertools
 import time
@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from fmnist.config.build import Training
@@ -32,9 +35,12 @@ def compare(options: Options) -> Iterator[Comparison]:
         baselines = {}
         for precision in precisions():
             here, plain = f"Lightning here, {precision}", f"plain PyTorch loop, {precision}"
+            alone = f"Lightning alone, {precision}"
             ways[here] = rate(lightning_loop, options, network, precision)
+            ways[alone] = rate(bare_lightning_loop, options, network, precision)
             ways[plain] = rate(plain_loop, options, network, precision)
             baselines[here] = {"tutorials' loop": TUTORIAL, "plain PyTorch loop": plain}
+            baselines[alone] = {"plain PyTorch loop": plain}
         values = interleave(ways, options.repetitions)
         yield Comparison(f"training, {network or 'the default'}", "images/s", values, baselines)
 
@@ -77,6 +83,45 @@ def lightning_loop(training: Training, batches: int) -> Timed:
     training.trainer.fit(training.classifier, training.datamodule)
     seconds = pd.read_csv(training.run.history_file)["seconds"].iloc[-1]
     return Timed(batches * training.datamodule.batch_size, float(seconds))
+
+
+def bare_lightning_loop(training: Training, batches: int) -> Timed:
+    """Train as the plain PyTorch loop does, by Lightning without callbacks, metrics and logging: its least work."""
+    bare = BareModule(training, batches)
+    trainer = Trainer(
+        barebones=True,
+        accelerator="cpu",
+        precision=training.trainer.precision,
+        max_epochs=1,
+        limit_train_batches=batches,
+    )
+    trainer.fit(bare, training.datamodule.train_dataloader())
+    return Timed(batches * training.datamodule.batch_size, bare.seconds)
+
+
+class BareModule(LightningModule):
+    """Network, loss, optimizer, schedule and batches of a training, and the seconds of its steps."""
+
+    def __init__(self, training: Training, batches: int) -> None:
+        super().__init__()
+        self.classifier, self.datamodule, self.batches = training.classifier, training.datamodule, batches
+        self.seconds = 0.0
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        images, labels = self.datamodule.prepared(batch, training=True)
+        loss: Tensor = self.classifier.loss(self.classifier.network(images), labels)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.classifier.optimizer(self.classifier.network.parameters())
+        schedule = LambdaLR(optimizer, lambda step: self.classifier.schedule(step, self.batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        self.seconds = -time.perf_counter()
+
+    def on_train_end(self) -> None:
+        self.seconds += time.perf_counter()
 
 
 def tutorial_loop(training: Training, batches: int) -> Timed:
