@@ -155,6 +155,7 @@ def test_the_report_of_a_run_has_the_numbers_of_its_folder(run: Path) -> None:
     assert "train, labels smoothed by 0.1" in html.one("section", id="curves").text
     assert "by step" in html.one("section", id="curves").text
     assert "leaves out 25% of the training images" in html.one("section", id="curves").text
+    assert "of harder images. The untrained network" in html.one("section", id="curves").text
     assert re.search(r"by Grad-CAM of blocks\.\d+, \d+x\d+ pixels", html.one("section", id="grad-cam").text)
 
     counts = [[int(cell) for cell in row[1:]] for row in table_of(html.one("section", id="confusion"))]
