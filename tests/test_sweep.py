@@ -98,7 +98,7 @@ def test_a_job_is_one_line_with_its_result_and_all_of_them_on_request(train: Run
     accuracies = [
         json.loads(file.read_text())["val/accuracy"] for file in sorted(folder_of(done).glob("*/metrics.json"))
     ]
-    lines = [f"{n + 1}/2 seed={n}: finished: {accuracy:.4f}" for n, accuracy in enumerate(accuracies)]
+    lines = [f"{n + 1}/2 seed={n}: finished: val/accuracy {accuracy:.4f}" for n, accuracy in enumerate(accuracies)]
     assert done.out.splitlines()[1:3] == lines
     assert "epoch 1/" not in done.out
     assert "epoch 1/" in (folder_of(done) / "seed=0" / "run.log").read_text()
@@ -413,7 +413,8 @@ def test_jobs_run_in_parallel(data_root: Path, tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1, done.stderr
     assert done.stderr == "2 jobs: 1 failed, 1 finished; the same command runs the rest\n"
-    assert len(re.findall(r"^\d/2 model.dropout=\S+: (?:finished: [\d.]+|failed: .*)$", done.stdout, re.MULTILINE)) == 2
+    line = r"^\d/2 model.dropout=\S+: (?:finished: val/accuracy [\d.]+|failed: .*)$"
+    assert len(re.findall(line, done.stdout, re.MULTILINE)) == 2
     (sweep,) = tmp_path.glob("outputs/train/*")
     assert sorted(statuses(sweep).values()) == ["failed", "finished"]
     threads = [job["hardware"]["threads"] for job in records(sweep).values() if job["status"] == "finished"]

@@ -33,9 +33,11 @@ class Outcome:
     value: float | None = None
     """The monitored metric."""
     error: str | None = None
+    metric: str = ""
+    """The name of the value, of a training."""
 
     def __str__(self) -> str:
-        detail = self.error or (f"{self.value:.4f}" if self.value is not None else None)
+        detail = self.error or (f"{self.metric} {self.value:.4f}".lstrip() if self.value is not None else None)
         return f"{self.status}: {detail}" if detail else self.status
 
 
@@ -119,11 +121,12 @@ def _attempt(job: str, cfg: DictConfig, hydra: DictConfig, run: Run) -> tuple[Ou
     try:
         for _ in range(2):  # again after the imports: they take seconds, in which another process may finish the job
             if job == "train" and run.status == "finished":
-                return Outcome(name, "already finished", _number(run.load_metrics().get(cfg.monitor))), None
+                value = _number(run.load_metrics().get(cfg.monitor))
+                return Outcome(name, "already finished", value, metric=cfg.monitor), None
             load(job)
         value = _number(call(job, cfg, hydra))
         (run.folder / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
-        return Outcome(name, "finished", value), None
+        return Outcome(name, "finished", value, metric=cfg.get("monitor", "")), None
     except RunIsBusy:
         return Outcome(name, "running in another process"), None
     except KeyboardInterrupt as error:
