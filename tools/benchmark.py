@@ -19,7 +19,7 @@ from tools.arguments import Parser, exit_status, positive
 
 BENCHMARKS = {
     "input": "batches by index, against the image-by-image DataLoader",
-    "training": "Lightning here, against the tutorials' loop and a plain PyTorch loop",
+    "training": "Lightning here and alone, against the tutorials' loop and a plain PyTorch loop",
     "arithmetic": "FLOP/s of training steps, against a matrix product",
     "start": "whole processes: seconds until they train, and memory",
     "evaluation": "validation and test, predictions",
